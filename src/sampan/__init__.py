@@ -1,0 +1,1 @@
+"""Sampan: a complete container platform in Python."""
