@@ -1,8 +1,10 @@
 """Identifiers and names: how they are made, and which strings may be one.
 
 A container id is 64 lower-case hexadecimal characters. A name follows Docker's grammar. Both become
-parts of paths, so everything that comes from outside passes through here first: whatever is accepted
-has no slash, no dot-dot and no control character. `re` is not used, to keep this importable everywhere.
+parts of paths, so everything that comes from outside passes through here first: whatever is
+accepted
+has no slash, no dot-dot and no control character. `re` is not used, to keep this importable
+everywhere.
 """
 
 from __future__ import annotations
@@ -20,15 +22,21 @@ _ALPHANUMERIC = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0
 _NAME_REST = _ALPHANUMERIC | frozenset("_.-")
 
 _ADJECTIVES = (
-    "amber bold brave bright brisk calm clear clever cosy deft eager early fair fleet fond fresh gentle "
-    "glad golden grand happy hardy honest jolly keen kind lively lucky mellow merry modest neat nimble "
-    "noble patient placid plucky polite proud quick quiet ready serene sharp silent sleek smooth snug "
+    "amber bold brave bright brisk calm clear clever cosy deft eager early fair fleet fond fresh "
+    "gentle "
+    "glad golden grand happy hardy honest jolly keen kind lively lucky mellow merry modest neat "
+    "nimble "
+    "noble patient placid plucky polite proud quick quiet ready serene sharp silent sleek smooth "
+    "snug "
     "steady still stout sturdy sunny swift tidy tranquil trusty upbeat vivid warm wise witty"
 ).split()
 _BOATS = (
-    "ark barge bark barque canoe caravel carrack catamaran catboat clipper coble coracle cutter dhow "
-    "dinghy dory dugout felucca ferry frigate galleon galley gondola hoy hulk jolly junk kayak keel "
-    "ketch launch lighter lugger outrigger packet pilot pinnace pirogue proa punt raft schooner scow "
+    "ark barge bark barque canoe caravel carrack catamaran catboat clipper coble coracle cutter "
+    "dhow "
+    "dinghy dory dugout felucca ferry frigate galleon galley gondola hoy hulk jolly junk kayak "
+    "keel "
+    "ketch launch lighter lugger outrigger packet pilot pinnace pirogue proa punt raft schooner "
+    "scow "
     "scull shallop skiff sloop smack sprit tender trawler trimaran tug wherry xebec yacht yawl"
 ).split()
 
@@ -77,7 +85,8 @@ def check_container_id(text: str) -> str:
     """Return `text` when it may be the id of a container of the low-level runtime.
 
     Raises:
-        InvalidArgument: it could not be one path component, as runc's rule has it ([\\w+-.], not . or ..).
+        InvalidArgument: it could not be one path component, as runc's rule has it ([\\w+-.], not .
+        or ..).
     """
     good = (
         0 < len(text) <= 1024 and (_NAME_REST | {"+"}).issuperset(text) and text not in (".", "..")
