@@ -1,12 +1,10 @@
 """The one error tree of Sampan, and what each class means at the edges.
 
 The classes carry the names that containerd's errdefs made common in this field. A function raises
-the
-class whose meaning fits; an edge (HTTP, gRPC, command line) looks its answer up here. Messages are
-lower
-case, without a period, and say what was tried, on what, and why it failed. Nothing is decided by
-message
-text. The kernel side raises OSError instead; it is wrapped once, where meaning is added.
+the class whose meaning fits; an edge (HTTP, gRPC, command line) looks its answer up here. Messages
+are lower case, without a period, and say what was tried, on what, and why it failed. Nothing is
+decided by message text. The kernel side raises OSError instead; it is wrapped once, where meaning
+is added.
 
 This module imports nothing, so that every process may have it.
 """
@@ -148,8 +146,7 @@ class StartFailed(SampanError):
     """A container or exec process could not be started.
 
     `exit_code` follows the shell's words: 127 the command was not found, 126 it could not be
-    executed,
-    125 anything else. Docker's API answers 400 for the first two and 500 otherwise.
+    executed, 125 anything else. Docker's API answers 400 for the first two and 500 otherwise.
     """
 
     grpc = "FAILED_PRECONDITION"

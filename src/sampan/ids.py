@@ -2,9 +2,8 @@
 
 A container id is 64 lower-case hexadecimal characters. A name follows Docker's grammar. Both become
 parts of paths, so everything that comes from outside passes through here first: whatever is
-accepted
-has no slash, no dot-dot and no control character. `re` is not used, to keep this importable
-everywhere.
+accepted has no slash, no dot-dot and no control character. `re` is not used, to keep this
+importable everywhere.
 """
 
 from __future__ import annotations
