@@ -1,0 +1,84 @@
+"""The engine's configuration: frozen, checked once, passed by argument.
+
+The daemon reads `/etc/sampan/config.toml` and hands the table to `EngineConfig.from_table`; a
+program that embeds the engine builds one itself. Unknown keys are refused, so that a misspelt limit
+is not silently none. `fault` is a test seam: it names a step at which this process kills itself.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from sampan.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_ROOT = "/var/lib/sampan"
+DEFAULT_STATE = "/run/sampan"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Where the engine lives and what it gives to containers that do not say.
+
+    `cgroup_parent` starts with a slash. `no_new_privileges` is on by default, as containerd has it
+    and dockerd has not; `--security-opt no-new-privileges=false` and `--privileged` turn it off.
+    `insecure_registries` are `host:port` that may be spoken to without TLS; loopback always may.
+    """
+
+    root: str = DEFAULT_ROOT
+    state: str = DEFAULT_STATE
+    cgroup_parent: str = "/sampan"
+    no_new_privileges: bool = True
+    log_driver: str = "json-file"
+    log_max_size: int = 20 << 20
+    log_max_file: int = 3
+    stop_timeout: int = 10
+    shm_size: int = 64 << 20
+    insecure_registries: tuple[str, ...] = ()
+    registry_mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fault: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("root", "state", "cgroup_parent"):
+            value = getattr(self, name)
+            if not value.startswith("/") or ".." in value.split("/") or "\0" in value:
+                raise InvalidArgument(f"configuration: {name} must be an absolute path: {value!r}")
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> EngineConfig:
+        """Build from a parsed TOML table.
+
+        Raises:
+            InvalidArgument: a key is unknown or has a value of the wrong type.
+        """
+        defaults = cls()
+        values: dict[str, Any] = {}
+        known = {entry.name for entry in fields(cls)} - {"fault"}
+        for key, value in table.items():
+            if key not in known:
+                raise InvalidArgument(f"configuration: unknown key {key!r}")
+            values[key] = _typed(key, value, getattr(defaults, key))
+        return cls(**values)
+
+
+def _typed(key: str, value: Any, default: Any) -> Any:
+    """`value` in the type of `default`, or InvalidArgument."""
+    if isinstance(default, tuple) and isinstance(value, list):
+        return tuple(str(item) for item in value)
+    if isinstance(default, dict) and isinstance(value, dict):
+        return {str(name): tuple(str(item) for item in items) for name, items in value.items()}
+    if type(value) is not type(default):
+        raise InvalidArgument(
+            f"configuration: {key} must be {type(default).__name__}, not {value!r}"
+        )
+    return value
+
+
+def reach(config: EngineConfig, step: str) -> None:
+    """Die by SIGKILL when the configuration names this step. Only tests configure one."""
+    if config.fault == step:
+        os.kill(os.getpid(), 9)

@@ -1,0 +1,432 @@
+"""The engine's own words: what a container is, whatever API asked for it.
+
+Everything here is frozen; a change is a `replace()` in the one function that also writes the row.
+Times are nanoseconds since the epoch, 0 where a thing has not happened. Sizes are bytes. Docker's
+and the CRI's bodies are translated into these words at the edge, and never the other way round.
+
+    create            start                 exit               remove
+   -------->  CREATED -----> RUNNING ----------------> EXITED -------> REMOVING -> gone
+                 |            |   ^  pause               |  ^             |
+                 |            v   | unpause        start |  | given up    | a step failed
+                 |           PAUSED              <-------+  |             v
+                 |                                RUNNING   |            DEAD (remove again)
+                 +-- start failed --> EXITED      RESTARTING (the policy waits) --> RUNNING
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # noqa: TC003 - msgspec resolves it at run time
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """Where a container is in its life; the picture is in the module's docstring."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
+    REMOVING = "removing"
+    EXITED = "exited"
+    DEAD = "dead"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process of the container exists (a frozen one does)."""
+        return self in (Status.RUNNING, Status.PAUSED)
+
+    @property
+    def can_start(self) -> bool:
+        """Whether `start` may be asked for now."""
+        return self in (Status.CREATED, Status.EXITED, Status.RESTARTING)
+
+    @property
+    def can_remove(self) -> bool:
+        """Whether `remove` needs no force."""
+        return self in (Status.CREATED, Status.EXITED, Status.DEAD)
+
+
+class RestartName(StrEnum):
+    """When a container that ended is started again."""
+
+    NO = "no"
+    ON_FAILURE = "on-failure"
+    ALWAYS = "always"
+    UNLESS_STOPPED = "unless-stopped"
+
+
+class LogDriver(StrEnum):
+    """Where output is kept."""
+
+    JSON_FILE = "json-file"
+    NONE = "none"
+
+
+class Framing(StrEnum):
+    """How stdout and stderr share the client's connection."""
+
+    MULTIPLEXED = "multiplexed"
+    RAW = "raw"
+
+
+class WaitCondition(StrEnum):
+    """What `wait` waits for."""
+
+    NOT_RUNNING = "not-running"
+    NEXT_EXIT = "next-exit"
+    REMOVED = "removed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartPolicy:
+    """`max_retries` counts only for on-failure; 0 is without end."""
+
+    name: RestartName = RestartName.NO
+    max_retries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ulimit:
+    """One resource limit, by its name without RLIMIT_ and in lower case; -1 is unlimited."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device of the host that the container gets; `permissions` of the letters r, w, m."""
+
+    host_path: str
+    container_path: str
+    permissions: str = "rwm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """How output is kept; 0 means the engine's default."""
+
+    driver: LogDriver = LogDriver.JSON_FILE
+    max_size: int = 0
+    max_file: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerConfig:
+    """What runs. None and "" mean: as the image says. After create they are filled in.
+
+    Exactly one of `image` and `rootfs` is given. `rootfs` is a directory, or `DIR:O` for an overlay
+    above it. `labels` are the user's alone: an image's labels never become them.
+    """
+
+    image: str | None = None
+    rootfs: str | None = None
+    entrypoint: tuple[str, ...] | None = None
+    command: tuple[str, ...] | None = None
+    env: tuple[str, ...] = ()
+    cwd: str = ""
+    user: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    hostname: str = ""
+    domainname: str = ""
+    tty: bool = False
+    open_stdin: bool = False
+    stdin_once: bool = False
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    exposed_ports: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    stop_signal: str = ""
+    stop_timeout: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostConfig:
+    """What the host grants: limits, mounts, rights. 0, "" and None mean: not set.
+
+    `binds` are Docker's `source:target[:options]`; `tmpfs` maps a target to mount options.
+    `nano_cpus` are billionths of a processor; `cpu_period` and `cpu_quota` microseconds.
+    """
+
+    memory: int = 0
+    memory_swap: int = 0
+    memory_reservation: int = 0
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool = False
+    oom_score_adj: int = 0
+    nano_cpus: int = 0
+    cpu_shares: int = 0
+    cpu_quota: int = 0
+    cpu_period: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    pids_limit: int | None = None
+    blkio_weight: int = 0
+    network_mode: str = "none"
+    pid_mode: str = ""
+    ipc_mode: str = ""
+    uts_mode: str = ""
+    cgroupns_mode: str = ""
+    binds: tuple[str, ...] = ()
+    tmpfs: Mapping[str, str] = field(default_factory=dict)
+    read_only: bool = False
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    privileged: bool = False
+    security_opt: tuple[str, ...] = ()
+    group_add: tuple[str, ...] = ()
+    devices: tuple[Device, ...] = ()
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    ulimits: tuple[Ulimit, ...] = ()
+    shm_size: int = 0
+    init: bool = False
+    extra_hosts: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    masked_paths: tuple[str, ...] | None = None
+    readonly_paths: tuple[str, ...] | None = None
+    restart: RestartPolicy = RestartPolicy()
+    auto_remove: bool = False
+    log: LogConfig = LogConfig()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What is known of the container's process.
+
+    `error` is the sentence of the last failed start, or says that the monitor died.
+    `stopped_by_user` is what on-failure and unless-stopped need to know after a restart of the engine.
+    """
+
+    status: Status = Status.CREATED
+    pid: int = 0
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = False
+    started_at: int = 0
+    finished_at: int = 0
+    restart_count: int = 0
+    stopped_by_user: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """One container as it is now.
+
+    `config` is complete: what the request left open was taken from the image. `path` and `args` are
+    the command line that runs. `image_id` and `chain_id` are "" for a container of a directory.
+    `image_labels` stay apart from `config.labels`; an API may show them merged.
+    """
+
+    id: str
+    name: str
+    created_at: int
+    config: ContainerConfig
+    host: HostConfig
+    path: str
+    args: tuple[str, ...] = ()
+    image_id: str = ""
+    image_name: str = ""
+    image_labels: Mapping[str, str] = field(default_factory=dict)
+    chain_id: str = ""
+    log_path: str = ""
+    state: State = State()
+
+    @property
+    def status(self) -> Status:
+        """Short for `state.status`."""
+        return self.state.status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """The answer of create."""
+
+    id: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitResult:
+    """How a container ended; `error` is not empty when it could not be started."""
+
+    exit_code: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """A client's stream socket to be joined to a container's streams.
+
+    The engine owns `fd` from the call on, also when the call fails. `logs` replays what the log
+    holds first. `stream` False means that only the replay is wanted. `detach_keys` None means
+    ctrl-p ctrl-q where stdin is attached to a terminal.
+    """
+
+    fd: int
+    stdin: bool = False
+    stdout: bool = True
+    stderr: bool = True
+    logs: bool = False
+    stream: bool = True
+    framing: Framing = Framing.MULTIPLEXED
+    detach_keys: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecConfig:
+    """A further process in a running container; "" and () mean: as the container's first one."""
+
+    command: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    cwd: str = ""
+    user: str = ""
+    tty: bool = False
+    privileged: bool = False
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    detach_keys: bytes | None = None
+    console_size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exec:
+    """An exec session; kept while its container runs. `exit_code` is None until it has ended."""
+
+    id: str
+    container_id: str
+    config: ExecConfig
+    started: bool = False
+    running: bool = False
+    exit_code: int | None = None
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened, numbered in order; `type` is container or image."""
+
+    id: int
+    time_ns: int
+    type: str
+    action: str
+    actor_id: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogQuery:
+    """Which part of a log is wanted. `tail` None is everything; times are inclusive."""
+
+    stdout: bool = True
+    stderr: bool = True
+    follow: bool = False
+    since: int = 0
+    until: int = 0
+    tail: int | None = None
+    timestamps: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """One record of a log: a line with its newline, or a part of a line over 16 KiB."""
+
+    stream: str
+    time_ns: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkStats:
+    """Counters of one interface."""
+
+    rx_bytes: int = 0
+    rx_packets: int = 0
+    rx_errors: int = 0
+    rx_dropped: int = 0
+    tx_bytes: int = 0
+    tx_packets: int = 0
+    tx_errors: int = 0
+    tx_dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlkioEntry:
+    """One counter of one device; `op` is read or write."""
+
+    major: int
+    minor: int
+    op: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """One reading of a container's counters; everything 0 when it does not run."""
+
+    id: str
+    name: str
+    time_ns: int
+    cpu_total_ns: int = 0
+    cpu_user_ns: int = 0
+    cpu_system_ns: int = 0
+    cpu_percpu_ns: tuple[int, ...] = ()
+    cpu_periods: int = 0
+    cpu_throttled_periods: int = 0
+    cpu_throttled_ns: int = 0
+    host_cpu_ns: int = 0
+    online_cpus: int = 0
+    memory_usage: int = 0
+    memory_max_usage: int = 0
+    memory_limit: int = 0
+    memory_failcnt: int = 0
+    memory_stats: Mapping[str, int] = field(default_factory=dict)
+    pids_current: int = 0
+    pids_limit: int = 0
+    blkio_bytes: tuple[BlkioEntry, ...] = ()
+    blkio_ops: tuple[BlkioEntry, ...] = ()
+    networks: Mapping[str, NetworkStats] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Top:
+    """The processes of a container, as `ps` prints them."""
+
+    titles: tuple[str, ...]
+    processes: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What a prune removed."""
+
+    ids: tuple[str, ...] = ()
+    space_reclaimed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """The host and the engine in numbers."""
+
+    id: str
+    name: str
+    containers: int
+    containers_running: int
+    containers_paused: int
+    containers_stopped: int
+    images: int
+    driver: str
+    root: str
+    state: str
+    kernel_version: str
+    operating_system: str
+    architecture: str
+    cpus: int
+    memory_total: int
+    cgroup_version: str
+    default_no_new_privileges: bool
+    log_driver: str
+    warnings: tuple[str, ...] = ()
