@@ -1,0 +1,68 @@
+"""Capabilities: names, and the five sets of this process (capabilities(7))."""
+
+from __future__ import annotations
+
+import ctypes
+
+from sampan.kernel import numbers as n
+from sampan.kernel.libc import c_int, c_void_p, check, prototype
+from sampan.kernel.process import prctl
+
+NAMES = (
+    "CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_KILL CAP_SETGID "
+    "CAP_SETUID CAP_SETPCAP CAP_LINUX_IMMUTABLE CAP_NET_BIND_SERVICE CAP_NET_BROADCAST "
+    "CAP_NET_ADMIN CAP_NET_RAW CAP_IPC_LOCK CAP_IPC_OWNER CAP_SYS_MODULE CAP_SYS_RAWIO "
+    "CAP_SYS_CHROOT CAP_SYS_PTRACE CAP_SYS_PACCT CAP_SYS_ADMIN CAP_SYS_BOOT CAP_SYS_NICE "
+    "CAP_SYS_RESOURCE CAP_SYS_TIME CAP_SYS_TTY_CONFIG CAP_MKNOD CAP_LEASE CAP_AUDIT_WRITE "
+    "CAP_AUDIT_CONTROL CAP_SETFCAP CAP_MAC_OVERRIDE CAP_MAC_ADMIN CAP_SYSLOG CAP_WAKE_ALARM "
+    "CAP_BLOCK_SUSPEND CAP_AUDIT_READ CAP_PERFMON CAP_BPF CAP_CHECKPOINT_RESTORE"
+).split()
+BITS = {name: bit for bit, name in enumerate(NAMES)}
+
+_VERSION_3 = 0x20080522
+_capset = prototype("capset", c_int, c_void_p, c_void_p)
+_capget = prototype("capget", c_int, c_void_p, c_void_p)
+
+_Header = ctypes.c_uint32 * 2  # version, pid
+_Data = ctypes.c_uint32 * 6  # effective, permitted, inheritable: low words, then high words
+
+
+def mask(names: list[str]) -> int:
+    """The bits of `names`. A name that this kernel side does not know is left out, as runc does."""
+    bits = 0
+    for name in names:
+        if name in BITS:
+            bits |= 1 << BITS[name]
+    return bits
+
+
+def get() -> tuple[int, int, int]:
+    """(effective, permitted, inheritable) of this process."""
+    header, data = _Header(_VERSION_3, 0), _Data()
+    check(_capget(ctypes.addressof(header), ctypes.addressof(data)), "capget")
+    low, high = data[0:3], data[3:6]
+    effective, permitted, inheritable = (a | b << 32 for a, b in zip(low, high, strict=True))
+    return effective, permitted, inheritable
+
+
+def set_sets(effective: int, permitted: int, inheritable: int) -> None:
+    """Set three of the sets at once."""
+    sets = (effective, permitted, inheritable)
+    words = [bits & 0xFFFFFFFF for bits in sets] + [bits >> 32 for bits in sets]
+    header, data = _Header(_VERSION_3, 0), _Data(*words)
+    check(_capset(ctypes.addressof(header), ctypes.addressof(data)), "capset")
+
+
+def drop_bounding(keep: int) -> None:
+    """Take every capability that is not in `keep` out of the bounding set, for ever."""
+    for bit in range(len(NAMES)):
+        if not keep >> bit & 1:
+            prctl(n.PR_CAPBSET_DROP, bit)
+
+
+def set_ambient(bits: int) -> None:
+    """Make the ambient set exactly `bits`, which must be permitted and inheritable."""
+    prctl(n.PR_CAP_AMBIENT, n.PR_CAP_AMBIENT_CLEAR_ALL)
+    for bit in range(len(NAMES)):
+        if bits >> bit & 1:
+            prctl(n.PR_CAP_AMBIENT, n.PR_CAP_AMBIENT_RAISE, bit)

@@ -1,0 +1,141 @@
+"""Processes: clone3 with a pidfd, prctl, signals by pidfd, waiting, closing descriptors.
+
+`clone3` is the raw call: the child returns from it with a copy of this interpreter, as after fork,
+but without the interpreter's own after-fork hooks. That is sound in a single-threaded process only,
+and it is what lets one call make the process, its namespaces and its pidfd.
+"""
+
+from __future__ import annotations
+
+import _signal
+import ctypes
+import os
+
+from sampan.kernel import numbers as n
+from sampan.kernel.libc import c_int, c_size_t, c_uint, c_ulong, c_void_p, check, prototype, syscall
+
+SIGCHLD = int(_signal.SIGCHLD)
+SIGKILL = int(_signal.SIGKILL)
+
+_clone3 = syscall(n.SYS_clone3, c_void_p, c_size_t)
+_close_range = syscall(n.SYS_close_range, c_uint, c_uint, c_uint)
+_pidfd_open = syscall(n.SYS_pidfd_open, c_int, c_uint)
+_prctl = prototype("prctl", c_int, c_int, c_ulong, c_ulong, c_ulong, c_ulong)
+_prctl_name = prototype("prctl", c_int, c_int, ctypes.c_char_p)
+
+
+class _CloneArgs(ctypes.Structure):
+    """struct clone_args of linux/sched.h, its first version and what cgroup v2 needs (88 bytes)."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags",
+            "pidfd",
+            "child_tid",
+            "parent_tid",
+            "exit_signal",
+            "stack",
+            "stack_size",
+            "tls",
+            "set_tid",
+            "set_tid_size",
+            "cgroup",
+        )
+    )
+
+
+def clone3(flags: int) -> tuple[int, int]:
+    """Fork into the new namespaces of `flags`: (pid, pidfd) in the parent, (0, -1) in the child."""
+    pidfd = c_int(-1)
+    args = _CloneArgs(
+        flags=flags | n.CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=SIGCHLD
+    )
+    pid = check(_clone3(ctypes.addressof(args), ctypes.sizeof(args)), "clone3")
+    return (pid, pidfd.value) if pid else (0, -1)
+
+
+def pidfd_open(pid: int) -> int:
+    """A close-on-exec descriptor for the process `pid`."""
+    return check(_pidfd_open(pid, 0), "pidfd_open", str(pid))
+
+
+def pidfd_send_signal(pidfd: int, signal: int) -> None:
+    """Send `signal` to the process behind `pidfd`."""
+    _signal.pidfd_send_signal(pidfd, signal)
+
+
+def wait_pidfd(pidfd: int, *, block: bool = True) -> tuple[int, int] | None:
+    """Reap the child behind `pidfd`: (exit code, signal or 0); None when it still runs.
+
+    A killed child has exit code 128 + signal, the shell's convention.
+    """
+    options = os.WEXITED if block else os.WEXITED | os.WNOHANG
+    result = os.waitid(os.P_PIDFD, pidfd, options)
+    if result is None:
+        return None
+    if result.si_code == os.CLD_EXITED:
+        return result.si_status, 0
+    return 128 + result.si_status, result.si_status
+
+
+def close_from(first: int) -> None:
+    """Set close-on-exec on every descriptor from `first` on."""
+    check(_close_range(first, 0xFFFFFFFF, n.CLOSE_RANGE_CLOEXEC), "close_range")
+
+
+def prctl(option: int, value: int = 0, third: int = 0) -> int:
+    """prctl(2) with unused arguments zero."""
+    return check(_prctl(option, value, third, 0, 0), f"prctl {option}")
+
+
+def set_name(name: str) -> None:
+    """The name that ps shows in its comm column, 15 bytes at most."""
+    check(_prctl_name(n.PR_SET_NAME, os.fsencode(name)), "prctl PR_SET_NAME")
+
+
+def set_child_subreaper() -> None:
+    """Orphaned descendants become children of this process."""
+    prctl(n.PR_SET_CHILD_SUBREAPER, 1)
+
+
+def set_not_dumpable() -> None:
+    """No core dumps, and /proc/PID of this process belongs to root."""
+    prctl(n.PR_SET_DUMPABLE, 0)
+
+
+def set_parent_death_signal(signal: int) -> None:
+    """The kernel sends `signal` to this process when its parent dies.
+
+    Cleared by a change of user.
+    """
+    prctl(n.PR_SET_PDEATHSIG, signal)
+
+
+def start_time(pid: int) -> int:
+    """When `pid` started, in clock ticks since boot: with the pid, the identity of a process.
+
+    Raises FileNotFoundError or ProcessLookupError when there is no such process.
+    """
+    with open(f"/proc/{pid}/stat", "rb") as stat:
+        return int(stat.read().rpartition(b")")[2].split()[19])
+
+
+def is_alive(pid: int, started: int) -> bool:
+    """Whether the process `pid` that started at `started` ticks still runs and is no zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            fields = stat.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return int(fields[19]) == started and fields[0] not in (b"Z", b"X")
+
+
+def reset_signals() -> None:
+    """Default dispositions and an empty mask, as a new program expects them.
+
+    CPython ignores SIGPIPE and SIGXFSZ, and ignored signals stay ignored across execve.
+    """
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGCHLD, _signal.SIGINT):
+        _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
