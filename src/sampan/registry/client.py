@@ -1,0 +1,114 @@
+"""The registry room's front: `Registry` for all registries, `Repository` for one of an operation.
+
+`Registry` owns the connections and the configuration. `repository()` binds a reference and one
+user's credentials, which end with that object. Pulls go to the mirrors first, in their order, and
+then to the registry itself; the endpoint that had the manifest is asked for the blobs too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sampan.errors import SampanError
+from sampan.registry import fetch, push, resolver
+from sampan.registry.hosts import Hosts
+from sampan.registry.http import HttpClient
+from sampan.registry.retry import Retry
+from sampan.registry.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sampan.registry.credentials import Credentials
+    from sampan.registry.fetch import BlobWriter
+    from sampan.registry.resolver import Resolved
+    from sampan.spec.digest import Digest
+    from sampan.spec.image import Descriptor
+    from sampan.spec.reference import Reference
+
+
+class Registry:
+    """The door to all registries. Belongs to one event loop; `aclose` ends its connections."""
+
+    def __init__(self, hosts: Hosts | None = None, retry: Retry | None = None) -> None:
+        self.hosts = hosts or Hosts()
+        self.retry = retry or Retry()
+        self._client = HttpClient(self.hosts)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+    def repository(
+        self, reference: Reference, credentials: Credentials | None = None
+    ) -> Repository:
+        """The repository that `reference` names, asked on behalf of `credentials`."""
+        endpoints = self.hosts.endpoints(reference.registry)
+        sessions = [
+            Session(self._client, endpoint, reference, credentials) for endpoint in endpoints
+        ]
+        return Repository(reference, sessions, self.retry)
+
+
+class Repository:
+    """One repository of one registry, for one operation."""
+
+    def __init__(self, reference: Reference, sessions: list[Session], retry: Retry) -> None:
+        self.reference = reference
+        self._sessions = sessions
+        self._chosen: Session | None = None
+        self._retry = retry
+
+    @property
+    def _upstream(self) -> Session:
+        return self._sessions[-1]
+
+    async def resolve(self) -> Resolved:
+        """What the registry has for the tag or digest of the reference; errors as `resolve`."""
+        for session in self._sessions[:-1]:
+            try:
+                resolved = await resolver.resolve(session, self.reference)
+            except SampanError:
+                continue  # a mirror may lack anything; the registry itself has the last word
+            self._chosen = session
+            return resolved
+        self._chosen = self._upstream
+        return await self._retry.run(lambda: resolver.resolve(self._upstream, self.reference))
+
+    async def manifest(self, descriptor: Descriptor) -> bytes:
+        """The verified content of a manifest or index; errors as `fetch_manifest`."""
+        session = self._chosen or self._upstream
+        try:
+            return await self._retry.run(lambda: fetch.fetch_manifest(session, descriptor))
+        except SampanError:
+            if session is self._upstream:
+                raise
+        return await self._retry.run(lambda: fetch.fetch_manifest(self._upstream, descriptor))
+
+    async def blob(
+        self, descriptor: Descriptor, writer: BlobWriter, progress: Callable[[int], None]
+    ) -> None:
+        """Bring the missing bytes of a blob; errors as `fetch_blob`."""
+        session = self._chosen or self._upstream
+        try:
+            await fetch.fetch_blob(session, descriptor, writer, progress, self._retry)
+        except SampanError:
+            if session is self._upstream:
+                raise
+            await fetch.fetch_blob(self._upstream, descriptor, writer, progress, self._retry)
+
+    async def has_blob(self, descriptor: Descriptor) -> bool:
+        """Whether the registry itself has the blob."""
+        return await self._retry.run(lambda: push.has_blob(self._upstream, descriptor))
+
+    async def push_blob(
+        self, descriptor: Descriptor, fd: int, progress: Callable[[int], None]
+    ) -> None:
+        """Send a blob, from its start at each attempt; errors as `push_blob`."""
+        await self._retry.run(lambda: push.push_blob(self._upstream, descriptor, fd, progress))
+
+    async def push_manifest(self, target: str, content: bytes, media_type: str) -> Digest:
+        """Send a manifest under a tag or digest; errors as `push_manifest`."""
+        return await self._retry.run(
+            lambda: push.push_manifest(self._upstream, target, content, media_type)
+        )

@@ -1,0 +1,209 @@
+"""HTTP as registries need it, and no more than that.
+
+aiohttp without its conveniences: no environment (proxies, netrc), no cookies, no automatic
+decompression (a blob is the bytes that its digest names), and redirects followed here, five at
+most.
+The `Authorization` header goes only to the origin that the credentials are bound to, and once a
+request left that origin it never gets it again. Places that a server named are connected to through
+a resolver that drops internal addresses, so that a name cannot lead where a number may not.
+
+Failures of the network become `Unavailable`; an answer with a status of 400 or above is given to
+the caller as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+from aiohttp.resolver import ThreadedResolver
+from yarl import URL
+
+from sampan.errors import FailedPrecondition, Unavailable
+from sampan.registry.hosts import Hosts, Origin, is_internal, shown
+from sampan.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from aiohttp.abc import ResolveResult
+
+MAX_REDIRECTS: Final = 5
+READ_BUFFER: Final = 1 << 20
+_CONNECTIONS_PER_HOST: Final = 16
+_REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
+_AGENT: Final = f"sampan/{VERSION}"
+
+# No limit on the whole: a blob may be large. Each connect and each read must make progress.
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
+SHORT: Final = aiohttp.ClientTimeout(total=60, sock_connect=15)
+
+
+class PublicResolver(ThreadedResolver):
+    """Resolves names and drops addresses that are internal to this machine or its cloud."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """The addresses of `host` that are not internal.
+
+        Raises:
+            OSError: there is none.
+        """
+        found = await super().resolve(host, port, family)
+        public = [entry for entry in found if not is_internal(entry["host"])]
+        if not public:
+            raise OSError(None, f"the address of {host} is internal to this machine")
+        return public
+
+
+class HttpClient:
+    """One pool of connections to registries. Belongs to one event loop."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        self.hosts = hosts
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            await session.close()
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        url: URL,
+        *,
+        home: Origin,
+        authorization: str | None = None,
+        headers: dict[str, str] | None = None,
+        data: Any = None,
+        timeout: aiohttp.ClientTimeout = _TIMEOUT,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer to a request, after redirects when it is a GET or HEAD.
+
+        `authorization` is sent while the URL is on `home`, the origin that it is bound to.
+
+        Raises:
+            Unavailable: the network or the server failed, also while the body is read inside of
+            the block.
+            FailedPrecondition: the server named a place that we must not speak with, or its
+            certificate is not trusted.
+        """
+        sent = dict(headers or {})
+        if authorization is not None and Origin.of(url) == home:
+            sent["Authorization"] = authorization
+        try:
+            response = await self._follow(
+                method, url, home=home, headers=sent, data=data, timeout=timeout
+            )
+            async with response:
+                yield response
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise FailedPrecondition(
+                f"speak with {url.host}: the certificate is not trusted: {error.certificate_error}"
+            ) from error
+        except (aiohttp.ClientError, TimeoutError, ssl.SSLError) as error:
+            raise Unavailable(f"{method} {shown(url)}: {_reason(error)}") from error
+
+    async def _follow(
+        self,
+        method: str,
+        url: URL,
+        *,
+        home: Origin,
+        headers: dict[str, str],
+        data: Any,
+        timeout: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
+        for _ in range(MAX_REDIRECTS + 1):
+            self.hosts.check_target(url, home)
+            session = self._session(url, home)
+            response = await session.request(
+                method, url, headers=headers, data=data, timeout=timeout, allow_redirects=False
+            )
+            if response.status not in _REDIRECTS or method not in ("GET", "HEAD"):
+                return response
+            target = _location(response, url)
+            response.release()
+            if Origin.of(target) != home:
+                headers.pop("Authorization", None)
+            url = target
+        raise FailedPrecondition(f"{method} {shown(url)}: more than {MAX_REDIRECTS} redirects")
+
+    def _session(self, url: URL, home: Origin) -> aiohttp.ClientSession:
+        """The pool for `url`: with filtered addresses unless it is a place that the user named."""
+        chosen = home.loopback or Origin.of(url) == home
+        if chosen not in self._sessions:
+            self._sessions[chosen] = _new_session(filtered=not chosen)
+        return self._sessions[chosen]
+
+
+def location(response: aiohttp.ClientResponse) -> URL:
+    """The absolute URL in the `Location` header of an answer.
+
+    Raises:
+        FailedPrecondition: there is none, or it is not a URL.
+    """
+    return _location(response, response.url)
+
+
+async def read_bounded(response: aiohttp.ClientResponse, limit: int, what: str) -> bytes:
+    """The body of an answer, which may have at most `limit` bytes.
+
+    Raises:
+        FailedPrecondition: it has more.
+    """
+    content = bytearray()
+    while chunk := await response.content.readany():
+        content += chunk
+        if len(content) > limit:
+            response.close()
+            raise FailedPrecondition(f"read {what}: more than the limit of {limit} bytes")
+    return bytes(content)
+
+
+def _new_session(*, filtered: bool) -> aiohttp.ClientSession:
+    resolver = PublicResolver() if filtered else ThreadedResolver()
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=0, limit_per_host=_CONNECTIONS_PER_HOST, resolver=resolver, keepalive_timeout=15
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        read_bufsize=READ_BUFFER,
+        headers={"User-Agent": _AGENT, "Accept-Encoding": "identity"},
+    )
+
+
+def _location(response: aiohttp.ClientResponse, base: URL) -> URL:
+    text = response.headers.get("Location", "")
+    try:
+        target = base.join(URL(text, encoded=True))
+        known = bool(text) and target.scheme in ("http", "https") and target.port is not None
+    except ValueError:
+        known, target = False, base
+    if not known:
+        raise FailedPrecondition(
+            f"answer of {shown(base)}: the Location {text[:200]!r} is not a URL of http or https"
+        )
+    return target.with_fragment(None)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, asyncio.TimeoutError):
+        return "the server did not answer in time"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"connect to {error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the server closed the connection"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the server ended the answer early"
+    return str(error)[:300] or type(error).__name__
