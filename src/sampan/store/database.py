@@ -89,6 +89,11 @@ class Database:
         A write that is queued happens, even when its caller is cancelled meanwhile: what undoes it
         is then queued behind it.
         """
+        return await self.submit(fn)
+
+    def submit(self, fn: Callable[[Connection], T]) -> asyncio.Future[T]:
+        """Like `write`, queued before this returns: for a change whose truth is elsewhere, so that
+        nobody need wait for the row. The caller looks at the future's error."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -99,7 +104,7 @@ class Database:
                 return
 
         self._put(fn, reply)
-        return await future
+        return future
 
     def write_now(self, fn: Callable[[Connection], T]) -> T:
         """Like `write`, blocking the caller: for start-up and for worker threads."""
