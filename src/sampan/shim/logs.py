@@ -1,0 +1,233 @@
+"""The json-file log of a container: one JSON object per line, as dockerd writes it.
+
+A record is `{"log":TEXT,"stream":"stdout"|"stderr","time":RFC3339Nano}`. TEXT ends with a newline
+when the container ended the line; a line longer than 16 KiB becomes several records of which only
+the last ends with one, and what stands unterminated at the end of the stream becomes a record
+without. Bytes that are not UTF-8 become U+FFFD. A batch of bytes is one write and has one time.
+
+The file is opened at the first byte. When it has reached `max_size` it is rotated: the name gets
+`.1`, `.1` becomes `.2`, and so on, `max_file` files in all.
+
+A log that cannot be written (full disk) never blocks or breaks the container: the records of that
+batch are dropped and counted, and a half-written one is cut off again.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from json.encoder import encode_basestring
+from time import gmtime, time_ns
+
+STREAMS = (b"", b"stdout", b"stderr")
+LONGEST = 16 * 1024
+
+_FLAGS = (
+    os.O_WRONLY
+    | os.O_APPEND
+    | os.O_CREAT
+    | os.O_NOFOLLOW
+    | os.O_NONBLOCK  # opening a FIFO fails instead of waiting for its reader
+    | os.O_NOCTTY
+    | os.O_CLOEXEC
+)
+_DIRECTORY = os.O_DIRECTORY | os.O_CLOEXEC
+_HEAD = b'{"log":"'
+
+# What a JSON string cannot hold as it is, and how it is written; the newline is dealt with apart.
+_ESCAPES = {code: b"\\u%04x" % code for code in range(0x20) if code != 0x0A}
+_ESCAPES |= {0x08: b"\\b", 0x09: b"\\t", 0x0C: b"\\f", 0x0D: b"\\r", 0x22: b'\\"', 0x5C: b"\\\\"}
+_CLEAN = bytes(code for code in range(256) if code not in _ESCAPES)
+
+
+class JsonFile:
+    """Writes the log at `path`; streams are 1 (stdout) and 2 (stderr)."""
+
+    __slots__ = (
+        "_fd",
+        "_max_file",
+        "_max_size",
+        "_path",
+        "_pending",
+        "_prefix",
+        "_second",
+        "_size",
+        "dropped",
+    )
+
+    def __init__(self, path: str, max_size: int, max_file: int) -> None:
+        """`max_size` in bytes, 0 or less for no limit; `max_file` counts the current one."""
+        self._path = path
+        self._max_size = max_size
+        self._max_file = max(1, max_file)
+        self._fd = -1
+        self._size = 0
+        self._pending = [b"", b"", b""]
+        self._second = 0
+        self._prefix = b""
+        self.dropped = 0
+
+    def write(self, stream: int, data: bytes) -> None:
+        """Log what the container wrote to `stream`; an open line waits for its end."""
+        pending = self._pending[stream]
+        if pending:
+            data = pending + data
+        end = data.rfind(b"\n") + 1
+        if len(data) - end > LONGEST:
+            end = _cut(data, end)
+        self._pending[stream] = data[end:]
+        if end:
+            self._store(self._records(stream, data if end == len(data) else data[:end]))
+
+    def end(self, stream: int) -> None:
+        """The stream is at its end: log the line that was left open."""
+        rest, self._pending[stream] = self._pending[stream], b""
+        if rest:
+            self._store(self._records(stream, rest))
+
+    def reopen(self) -> None:
+        """Open the path again at the next record, for it was moved away."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def close(self) -> None:
+        """Log open lines of both streams and close the file."""
+        self.end(1)
+        self.end(2)
+        self.reopen()
+
+    def _records(self, stream: int, data: bytes) -> bytes:
+        tail = b'","stream":"%s","time":"%s"}\n' % (STREAMS[stream], self._now())
+        if len(data) <= LONGEST or _is_short_lined(data):
+            return _encode(data, tail)
+        return b"".join([_encode(piece, tail) for piece in _pieces(data)])
+
+    def _now(self) -> bytes:
+        second, fraction = divmod(time_ns(), 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            self._prefix = b"%04d-%02d-%02dT%02d:%02d:%02d" % gmtime(second)[:6]
+        return b"%s.%09dZ" % (self._prefix, fraction)
+
+    def _store(self, records: bytes) -> None:
+        try:
+            while records:
+                if self._fd < 0:
+                    self._open()
+                if 0 < self._max_size <= self._size:
+                    self._rotate()
+                records = self._append(records)
+        except OSError:
+            self.dropped += records.count(b"\n")
+
+    def _append(self, records: bytes) -> bytes:
+        """Write what belongs into the current file; the rest is for the next one."""
+        end = len(records)
+        if 0 < self._max_size < self._size + end:
+            # As dockerd: the record that crosses the limit is the last of its file.
+            end = records.find(b"\n", max(0, self._max_size - self._size - 1)) + 1 or end
+        part = records if end == len(records) else records[:end]
+        written = os.write(self._fd, part)
+        if written != len(part):
+            os.ftruncate(self._fd, self._size)
+            raise OSError("write log: no space left")
+        self._size += written
+        return records[end:]
+
+    def _open(self, flags: int = _FLAGS) -> None:
+        folder, name = os.path.split(self._path)
+        directory = os.open(folder, _DIRECTORY)
+        try:
+            fd = os.open(name, flags, 0o640, dir_fd=directory)
+        finally:
+            os.close(directory)
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(fd)
+            raise OSError(f"open log {self._path}: not a regular file")
+        self._fd, self._size = fd, found.st_size
+
+    def _rotate(self) -> None:
+        self.reopen()
+        if self._max_file == 1:
+            self._open(_FLAGS | os.O_TRUNC)
+            return
+        folder, name = os.path.split(self._path)
+        directory = os.open(folder, _DIRECTORY)
+        try:
+            for number in range(self._max_file - 1, 0, -1):
+                older = name if number == 1 else f"{name}.{number - 1}"
+                _rename(directory, older, f"{name}.{number}")
+        finally:
+            os.close(directory)
+        self._open()
+
+
+def _rename(directory: int, old: str, new: str) -> None:
+    try:
+        os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
+    except FileNotFoundError:
+        pass
+
+
+def _encode(data: bytes, tail: bytes) -> bytes:
+    """Records of whole lines, and of what follows the last newline.
+
+    All lines of a batch are treated as one text, by the few passes that run at memory speed: twice
+    what json's encoder reaches, which only wins where every eighth byte must be escaped.
+    """
+    if not data.isascii():
+        data = data.decode("utf-8", "replace").encode()
+    found = data.translate(None, _CLEAN)
+    if len(found) * 8 > len(data):
+        lines = [encode_basestring(line)[1:-1].encode() for line in data.decode().split("\n")]
+        data = b"\n".join(lines)
+    elif found:
+        if b"\\" in found:  # first, before the other escapes bring backslashes of their own
+            data = data.replace(b"\\", b"\\\\")
+        for code in set(found):
+            if code != 0x5C:
+                data = data.replace(bytes((code,)), _ESCAPES[code])
+    if not data.endswith(b"\n"):
+        return b"".join((_HEAD, data.replace(b"\n", b"\\n" + tail + _HEAD), tail))
+    body = data[:-1].replace(b"\n", b"\\n" + tail + _HEAD)
+    return b"".join((_HEAD, body, b"\\n", tail))
+
+
+def _is_short_lined(data: bytes) -> bool:
+    """Whether no line of `data` is longer than LONGEST, its newline not counted."""
+    position, size = 0, len(data)
+    while size - position > LONGEST:
+        newline = data.rfind(b"\n", position, position + LONGEST + 1)
+        if newline < 0:
+            return False
+        position = newline + 1
+    return True
+
+
+def _pieces(data: bytes) -> list[bytes]:
+    """`data` cut after its newlines and, within longer lines, before byte LONGEST."""
+    pieces = []
+    position, size = 0, len(data)
+    while position < size:
+        newline = data.rfind(b"\n", position, position + LONGEST + 1)
+        end = newline + 1 if newline >= 0 else min(size, _boundary(data, position + LONGEST))
+        pieces.append(data[position:end])
+        position = end
+    return pieces
+
+
+def _cut(data: bytes, start: int) -> int:
+    """Where the last whole piece of the open line from `start` ends."""
+    while len(data) - start > LONGEST:
+        start = _boundary(data, start + LONGEST)
+    return start
+
+
+def _boundary(data: bytes, position: int) -> int:
+    """`position`, or up to three bytes before it where a UTF-8 character begins."""
+    for back in range(4):
+        if position - back < len(data) and data[position - back] & 0xC0 != 0x80:
+            return position - back
+    return position
