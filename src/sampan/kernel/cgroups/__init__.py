@@ -1,0 +1,42 @@
+"""Cgroups of both versions behind one interface.
+
+`manager(path)` is the cgroup at `path` in every hierarchy of the host: a `v1.Cgroup` where a
+version 1 controller is mounted (also on hybrid hosts), a `v2.Cgroup` otherwise. Both have the same
+verbs: create, procs_fds, join, update, freeze, thaw, pids, kill, oom_kills, stats, remove.
+
+Words: a *path* is relative to the root of each hierarchy, `/sampan/<id>`; *resources* are OCI
+`linux.resources` as parsed from JSON. Nothing outside of the given path is changed, except that on
+version 2 its ancestors have controllers enabled for it, which the kernel demands.
+
+A limit that was asked for and cannot be set is an OSError naming the field: never ignored.
+"""
+
+from __future__ import annotations
+
+from sampan.kernel.cgroups import v1, v2
+from sampan.kernel.cgroups.hierarchy import forget, mounted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Cgroup = v1.Cgroup | v2.Cgroup
+
+__all__ = ["detect", "forget", "manager", "mode"]
+
+
+def mode() -> str:
+    """How this host has its cgroups mounted: "legacy", "hybrid" or "unified"."""
+    real = [h for h in mounted() if h.version == 2 or h.controllers != ("name=systemd",)]
+    versions = {hierarchy.version for hierarchy in real}
+    if not versions:
+        raise FileNotFoundError("no cgroup hierarchy is mounted")
+    return "unified" if versions == {2} else "legacy" if versions == {1} else "hybrid"
+
+
+def detect() -> type[v1.Cgroup | v2.Cgroup]:
+    """The class that manages cgroups on this host."""
+    return v2.Cgroup if mode() == "unified" else v1.Cgroup
+
+
+def manager(path: str) -> Cgroup:
+    """The cgroup at `path`, which need not exist yet; ValueError when it is not a safe path."""
+    return detect()(path)

@@ -1,0 +1,147 @@
+"""A small assembler for BPF in both its forms, and the bpf(2) calls that cgroups need.
+
+Classic BPF (`statement`, `jump`) is what seccomp filters are made of: eight bytes each, an
+accumulator, jumps forward by at most 255. Extended BPF (`load_context` and its like) is what a
+version 2 cgroup's device program is made of: ten registers, jumps by 16 bits.
+
+Nothing here decides: the words are the kernel's, see linux/filter.h and linux/bpf.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from struct import Struct
+
+from sampan.kernel.libc import c_int, c_uint, c_void_p, check, syscall
+
+# Classic BPF: struct sock_filter {u16 code; u8 jt, jf; u32 k}
+LD_W_ABS = 0x20
+ALU_AND_K = 0x54
+JMP_JA = 0x05
+JMP_JEQ_K = 0x15
+JMP_JGE_K = 0x35
+JMP_JGT_K = 0x25
+JMP_JSET_K = 0x45
+RET_K = 0x06
+
+INSTRUCTION = Struct("=HBBI")
+MAX_JUMP = 255
+
+_EXTENDED = Struct("=BBhi")
+
+_PROG_LOAD = 5
+_PROG_ATTACH = 8
+_PROG_DETACH = 9
+_PROG_GET_FD_BY_ID = 13
+_PROG_QUERY = 16
+_PROG_TYPE_CGROUP_DEVICE = 15
+_ATTACH_CGROUP_DEVICE = 6
+_ALLOW_MULTI = 2
+_REPLACE = 4
+_NUMBER = {"x86_64": 321, "aarch64": 280, "armv7l": 386, "i686": 357, "riscv64": 280}
+_LICENSE = ctypes.create_string_buffer(b"Apache-2.0")
+
+_bpf = syscall(_NUMBER.get(os.uname().machine, -1), c_int, c_void_p, c_uint)
+
+
+def statement(code: int, k: int) -> bytes:
+    """One classic instruction that does not jump."""
+    return INSTRUCTION.pack(code, 0, 0, k)
+
+
+def jump(code: int, k: int, when_true: int, when_false: int) -> bytes:
+    """One classic conditional jump, by counts of instructions after it."""
+    return INSTRUCTION.pack(code, when_true, when_false, k)
+
+
+def load_context(register: int, offset: int) -> bytes:
+    """register = *(u32 *)(context + offset), while r1 still holds the context."""
+    return _EXTENDED.pack(0x61, 1 << 4 | register, offset, 0)
+
+
+def and_immediate(register: int, value: int) -> bytes:
+    """register &= value, in 32 bits."""
+    return _EXTENDED.pack(0x54, register, 0, value)
+
+
+def shift_right(register: int, count: int) -> bytes:
+    """register >>= count, in 32 bits."""
+    return _EXTENDED.pack(0x74, register, 0, count)
+
+
+def move_register(register: int, source: int) -> bytes:
+    """register = source, in 32 bits."""
+    return _EXTENDED.pack(0xBC, source << 4 | register, 0, 0)
+
+
+def move_immediate(register: int, value: int) -> bytes:
+    """register = value."""
+    return _EXTENDED.pack(0xB7, register, 0, value)
+
+
+def jump_not_equal(register: int, value: int) -> bytes:
+    """Jump when the low 32 bits differ from value (Linux 5.1); the way comes from jump_by."""
+    return _EXTENDED.pack(0x56, register, 0, _signed(value))
+
+
+def jump_equal(register: int, value: int) -> bytes:
+    """Jump when the low 32 bits are value (Linux 5.1); the way comes from jump_by."""
+    return _EXTENDED.pack(0x16, register, 0, _signed(value))
+
+
+def jump_by(instruction: bytes, count: int) -> bytes:
+    """`instruction`, jumping over `count` instructions."""
+    code, registers, _, value = _EXTENDED.unpack(instruction)
+    return _EXTENDED.pack(code, registers, count, value)
+
+
+def leave() -> bytes:
+    """Return r0."""
+    return _EXTENDED.pack(0x95, 0, 0, 0)
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 32) if value >= 1 << 31 else value
+
+
+def _call(command: int, layout: str, *values: int) -> tuple[int, tuple[int, ...]]:
+    """One bpf(2) call: its result, and the attributes as the kernel left them."""
+    packer = Struct(layout)
+    attributes = ctypes.create_string_buffer(packer.pack(*values), max(packer.size, 72))
+    result = _bpf(command, ctypes.addressof(attributes), len(attributes))
+    return check(result, f"bpf command {command}"), packer.unpack_from(attributes)
+
+
+def load_device_program(code: bytes) -> int:
+    """Load a device program for a cgroup; returns its descriptor, close-on-exec."""
+    buffer = ctypes.create_string_buffer(code, len(code))
+    addresses = (ctypes.addressof(buffer), ctypes.addressof(_LICENSE))
+    count = len(code) // _EXTENDED.size
+    return _call(_PROG_LOAD, "=IIQQ", _PROG_TYPE_CGROUP_DEVICE, count, *addresses)[0]
+
+
+def attached_device_programs(cgroup: int) -> list[int]:
+    """The ids of the device programs attached to the cgroup itself."""
+    ids = (ctypes.c_uint32 * 64)()
+    values = (cgroup, _ATTACH_CGROUP_DEVICE, 0, 0, ctypes.addressof(ids), len(ids))
+    _, after = _call(_PROG_QUERY, "=IIIIQI", *values)
+    return list(ids[: after[5]])
+
+
+def set_device_program(cgroup: int, program: int) -> None:
+    """Make `program` the only device program of the cgroup, with no moment without one."""
+    old = [_by_id(number) for number in attached_device_programs(cgroup)]
+    try:
+        flags, replaced = (_ALLOW_MULTI | _REPLACE, old[0]) if len(old) == 1 else (_ALLOW_MULTI, 0)
+        values = (cgroup, program, _ATTACH_CGROUP_DEVICE, flags, replaced)
+        _call(_PROG_ATTACH, "=IIIII", *values)
+        for other in old if len(old) > 1 else ():
+            _call(_PROG_DETACH, "=III", cgroup, other, _ATTACH_CGROUP_DEVICE)
+    finally:
+        for other in old:
+            os.close(other)
+
+
+def _by_id(number: int) -> int:
+    return _call(_PROG_GET_FD_BY_ID, "=II", number, 0)[0]

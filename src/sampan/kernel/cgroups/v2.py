@@ -1,0 +1,250 @@
+"""A cgroup on version 2: one directory in the unified hierarchy.
+
+Each ancestor hands its controllers down through cgroup.subtree_control; that, and nothing else, is
+changed outside of the cgroup's own path. Devices are guarded by a program on the cgroup.
+
+What this promises: a failed `create` leaves no directory of its own behind; `remove` waits at most
+a second for the kernel to let go of dying processes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from sampan.kernel import bpf
+from sampan.kernel.cgroups import devices, hierarchy, stats, v2_limits
+from sampan.kernel.cgroups.tree import (
+    exists,
+    kill_all,
+    pids_below,
+    remove_quietly,
+    remove_tree,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.kernel.cgroups.fields import Write
+
+_WAIT = 1.0
+
+
+class Cgroup:
+    """The cgroup at one path of the unified hierarchy."""
+
+    __slots__ = ("_fresh", "_name", "_tree", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fresh = False
+        self._tree = next(tree for tree in hierarchy.mounted() if tree.version == 2)
+        self._name = hierarchy.relative(self._tree, path)
+
+    def create(self, resources: dict[str, Any]) -> None:
+        """Make the directory and set the limits; see v1.Cgroup.create for what it raises."""
+        rules = devices.policy(resources.get("devices"))
+        v2_limits.plan(resources, _look_at_nothing)
+        self._make()
+        try:
+            self._apply(v2_limits.plan(resources, self._look))
+            if not rules.allow or rules.exceptions:
+                self._set_devices(rules)
+        except BaseException:
+            remove_quietly(self._tree, self._name)
+            raise
+        self._fresh = True
+
+    def _make(self) -> None:
+        try:
+            self._delegate()
+            try:
+                os.mkdir(self._name, 0o755, dir_fd=self._tree.fd)
+            except FileExistsError:
+                if self.pids():
+                    raise
+                remove_tree(self._tree, self._name, time.monotonic() + _WAIT)
+                os.mkdir(self._name, 0o755, dir_fd=self._tree.fd)
+        except OSError as error:
+            hierarchy.fail(error, f"mkdir {self._tree.name(self._name)}")
+
+    def _delegate(self) -> None:
+        """Make the ancestors, and have each give all its controllers to the next."""
+        names = self._name.split("/")
+        for count in range(len(names)):
+            parent = "/".join(names[:count])
+            if parent:
+                try:
+                    os.mkdir(parent, 0o755, dir_fd=self._tree.fd)
+                except FileExistsError:
+                    pass
+            self._enable(f"{parent}/" if parent else "")
+
+    def _enable(self, parent: str) -> None:
+        have = hierarchy.read(self._tree, f"{parent}cgroup.controllers").split()
+        given = hierarchy.read(self._tree, f"{parent}cgroup.subtree_control").split()
+        wanted = [f"+{name}" for name in have if name not in given]
+        # All at once, else one by one: a controller that cannot be handed down is only missed when
+        # a limit asks for it, and then the message says so.
+        if wanted and not self._try_enable(parent, " ".join(wanted)):
+            for text in wanted:
+                self._try_enable(parent, text)
+
+    def _try_enable(self, parent: str, text: str) -> bool:
+        try:
+            hierarchy.write(self._tree, f"{parent}cgroup.subtree_control", text)
+        except OSError:
+            return False
+        return True
+
+    def update(self, resources: dict[str, Any]) -> None:
+        """Change the limits that `resources` names; the others, and devices not named, stay."""
+        self._apply(v2_limits.plan(resources, self._look))
+        if resources.get("devices") is not None:
+            self._set_devices(devices.policy(resources["devices"]))
+
+    def procs_fds(self) -> list[tuple[str, int]]:
+        """Open descriptors for joining: write b"0" to each, in this order, and close them.
+
+        Raises BlockingIOError when the cgroup is frozen.
+        """
+        if not self._fresh and self.is_frozen():
+            raise BlockingIOError(errno.EAGAIN, f"join cgroup {self.path}: it is frozen")
+        name = f"{self._name}/cgroup.procs"
+        return [
+            ("", os.open(name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._tree.fd))
+        ]
+
+    def clone_fd(self) -> int | None:
+        """A descriptor of the directory for CLONE_INTO_CGROUP, the fastest way to join."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(self._name, flags, dir_fd=self._tree.fd)
+
+    def join(self, pid: int) -> None:
+        """Move another process with all its threads."""
+        hierarchy.write(self._tree, f"{self._name}/cgroup.procs", str(pid))
+
+    def freeze(self) -> None:
+        """Stop every process; returns when all are stopped, raises TimeoutError otherwise."""
+        self._set_frozen(1)
+
+    def thaw(self) -> None:
+        """Let every process run again."""
+        self._set_frozen(0)
+
+    def is_frozen(self) -> bool:
+        """Whether the processes are stopped, or about to be."""
+        return stats.number(self._look("cgroup", "cgroup.freeze")) == 1
+
+    def _set_frozen(self, state: int) -> None:
+        hierarchy.write(self._tree, f"{self._name}/cgroup.freeze", str(state))
+        deadline = time.monotonic() + _WAIT
+        while stats.pairs(self._look("cgroup", "cgroup.events")).get("frozen") != state:
+            if time.monotonic() > deadline:
+                message = f"cgroup {self.path}: frozen did not become {state}"
+                raise TimeoutError(errno.ETIMEDOUT, message)
+            time.sleep(0.001)
+
+    def pids(self) -> list[int]:
+        """Every process in the cgroup and below it, as seen from our pid namespace."""
+        return pids_below(self._tree, self._name)
+
+    def kill(self) -> None:
+        """End every process in the cgroup and below it; TimeoutError if they do not go."""
+        deadline = time.monotonic() + _WAIT
+        pause = 0.0002
+        while pids := self.pids():
+            if not self._kill_at_once():
+                kill_all(pids)
+            if time.monotonic() > deadline:
+                raise TimeoutError(errno.ETIMEDOUT, f"processes of cgroup {self.path} do not end")
+            time.sleep(pause)
+            pause = min(pause * 2, 0.02)
+
+    def _kill_at_once(self) -> bool:
+        try:  # Linux 5.14
+            hierarchy.write(self._tree, f"{self._name}/cgroup.kill", "1")
+        except OSError:
+            return False
+        return True
+
+    def oom_kills(self) -> int:
+        """How many processes the kernel has killed here and below for want of memory."""
+        return stats.pairs(self._look("memory", "memory.events")).get("oom_kill", 0)
+
+    def stats(self) -> dict[str, Any]:
+        """Raw counters, in the shape that the stats module documents."""
+        return stats.from_v2(self._look)
+
+    def exists(self) -> bool:
+        """Whether the directory is there."""
+        return exists(self._tree, self._name)
+
+    def names(self) -> dict[str, str]:
+        """The empty controller name to the directory, for state that is written down."""
+        return {"": self._tree.name(self._name)}
+
+    def remove(self) -> None:
+        """Remove the directory with those that the container made below; absent is fine.
+
+        Raises OSError (EBUSY) when processes are still there after a second.
+        """
+        remove_tree(self._tree, self._name, time.monotonic() + _WAIT)
+
+    def remove_empty(self) -> bool:
+        """Remove the directory if there is nothing in it; whether it is gone now."""
+        remove_quietly(self._tree, self._name)
+        return not self.exists()
+
+    def _look(self, controller: str, file: str) -> str | None:
+        return hierarchy.look(self._tree, f"{self._name}/{file}")
+
+    def _apply(self, writes: list[Write]) -> None:
+        again = []
+        for write in writes:
+            try:
+                self._write(write)
+            except OSError as error:
+                if write.again and error.errno == errno.EINVAL:
+                    again.append(write)
+                elif not (write.optional and error.errno == errno.ENOENT):
+                    raise
+        for write in again:
+            self._write(write)
+
+    def _write(self, write: Write) -> None:
+        try:
+            hierarchy.write(self._tree, f"{self._name}/{write.file}", write.value)
+        except FileNotFoundError as error:
+            if write.optional:
+                raise
+            have = (self._look("cgroup", "cgroup.controllers") or "").split()
+            why = (
+                f"this kernel has no {write.file}"
+                if write.controller in have
+                else f"cgroup controller {write.controller} is not available"
+            )
+            raise OSError(errno.ENODEV, f"set {write.field}: {why}") from error
+        except OSError as error:
+            raise OSError(error.errno, f"set {write.field}: {error.strerror}") from error
+
+    def _set_devices(self, rules: devices.Policy) -> None:
+        try:
+            program = bpf.load_device_program(devices.program(rules))
+            try:
+                directory = self.clone_fd()
+                assert directory is not None
+                try:
+                    bpf.set_device_program(directory, program)
+                finally:
+                    os.close(directory)
+            finally:
+                os.close(program)
+        except OSError as error:
+            hierarchy.fail(error, f"set linux.resources.devices of cgroup {self.path}")
+
+
+def _look_at_nothing(controller: str, file: str) -> str | None:
+    return None
