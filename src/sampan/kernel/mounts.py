@@ -24,6 +24,10 @@ from sampan.kernel.libc import (
     syscall,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _fsopen = syscall(n.SYS_fsopen, c_char_p, c_uint)
 _fsconfig = syscall(n.SYS_fsconfig, c_int, c_uint, c_char_p, c_char_p, c_int)
 _fsmount = syscall(n.SYS_fsmount, c_int, c_uint, c_uint)
@@ -58,7 +62,7 @@ def _context_message(context: int) -> str:
 
 
 def new_mount(
-    kind: str, options: list[tuple[str, str | None]], *, source: str = "", attributes: int = 0
+    kind: str, options: Sequence[tuple[str, str | None]], *, source: str = "", attributes: int = 0
 ) -> int:
     """A detached mount of a new file system: its descriptor.
 

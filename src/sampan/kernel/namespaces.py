@@ -6,6 +6,7 @@ import os
 
 from sampan.kernel import numbers as n
 from sampan.kernel.libc import c_char_p, c_int, c_size_t, check, prototype
+from sampan.kernel.process import clone3
 
 _unshare = prototype("unshare", c_int, c_int)
 _setns = prototype("setns", c_int, c_int, c_int)
@@ -45,3 +46,21 @@ def set_domainname(name: str) -> None:
     """The NIS domain name of this UTS namespace."""
     raw = os.fsencode(name)
     check(_setdomainname(raw, len(raw)), "setdomainname", name)
+
+
+def clone_in_pid_namespace(fd: int, flags: int) -> tuple[int, int]:
+    """clone3 of a child that is born in the pid namespace behind `fd` (a nsfd or a pidfd).
+
+    The namespace for children is set for that one call and set back, so that the next child of this
+    process is an ordinary one again.
+    """
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    pid = -1
+    try:
+        setns(fd, n.CLONE_NEWPID)
+        pid, pidfd = clone3(flags)
+    finally:
+        if pid:  # the child is in its namespace for good, and the way back is not open to it
+            setns(own, n.CLONE_NEWPID)
+        os.close(own)
+    return pid, pidfd

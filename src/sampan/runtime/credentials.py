@@ -1,0 +1,291 @@
+"""The last operations: limits, user, capabilities, seccomp, and the execve itself.
+
+`run` and `exec` share this file whole, so that a process that joins a container can never have more
+than the one that started it. The order matters and is written once, in `plan.become`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from sampan.kernel import capabilities, process, rlimits, seccomp
+from sampan.kernel import numbers as n
+from sampan.kernel.libc import c_char_p, c_long, c_size_t, check, prototype
+from sampan.kernel.terminal import become_controlling
+from sampan.runtime.failure import RuntimeFailure
+from sampan.runtime.operations import Operation
+from sampan.runtime.stage import Stage
+
+_SYS_GETCWD = {"x86_64": 79, "aarch64": 17}.get(n.MACHINE, -1)
+_syscall_getcwd = prototype("syscall", c_long, c_long, c_char_p, c_size_t)
+
+
+class OomScore(Operation):
+    """Set the score of the OOM killer, while /proc is the host's."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def execute(self, stage: Stage) -> None:
+        rlimits.set_oom_score_adj(self.value)
+
+    def describe(self) -> str:
+        return f"set oom_score_adj to {self.value}"
+
+
+class Session(Operation):
+    """A new session, standard streams in place, the terminal controlling if there is one."""
+
+    __slots__ = ("terminal",)
+
+    def __init__(self, *, terminal: bool) -> None:
+        self.terminal = terminal
+
+    def execute(self, stage: Stage) -> None:
+        os.setsid()
+        if self.terminal:
+            become_controlling(stage.stdio[0])
+        for target, source in enumerate(stage.stdio):
+            os.dup2(source, target, inheritable=True)
+
+    def describe(self) -> str:
+        return "start a session" + (" with a controlling terminal" if self.terminal else "")
+
+
+class Limit(Operation):
+    """Set a resource limit."""
+
+    __slots__ = ("hard", "kind", "soft")
+
+    def __init__(self, kind: str, soft: int, hard: int) -> None:
+        self.kind, self.soft, self.hard = kind, soft, hard
+
+    def execute(self, stage: Stage) -> None:
+        rlimits.set_limit(self.kind, self.soft, self.hard)
+
+    def describe(self) -> str:
+        return f"limit {self.kind} to {self.soft}:{self.hard}"
+
+
+class FindProgram(Operation):
+    """Resolve the command as execvp would, inside, so that a missing one fails before the start."""
+
+    __slots__ = ("name", "search")
+
+    def __init__(self, name: str, search: list[str]) -> None:
+        self.name, self.search = name, search
+
+    def execute(self, stage: Stage) -> None:
+        if "/" in self.name:
+            stage.program = _executable(self.name, self.name)
+            return
+        denied = False
+        for directory in self.search:
+            try:
+                stage.program = _executable(f"{directory or '.'}/{self.name}", self.name)
+                return
+            except RuntimeFailure as failure:
+                denied = denied or failure.errno == errno.EACCES
+        code = errno.EACCES if denied else errno.ENOENT
+        said = "permission denied" if denied else "executable file not found in $PATH"
+        raise RuntimeFailure(code, f'exec: "{self.name}": {said}')
+
+    def describe(self) -> str:
+        return f"find the program {self.name}"
+
+
+def _executable(path: str, name: str) -> bytes:
+    """`path` for execve. Raises RuntimeFailure in runc's words when it cannot be executed."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        said = os.strerror(error.errno or 0).lower()
+        raise RuntimeFailure(error.errno or 0, f'exec: "{name}": stat {path}: {said}') from error
+    if not stat.S_ISREG(found.st_mode) or not found.st_mode & 0o111:
+        said = "is a directory" if stat.S_ISDIR(found.st_mode) else "permission denied"
+        raise RuntimeFailure(errno.EACCES, f'exec: "{name}": {said}')
+    return os.fsencode(path)
+
+
+class Directory(Operation):
+    """Change to the working directory, made if missing, and see that it lies inside the root.
+
+    After chdir the raw getcwd(2) must give an absolute path: a directory outside of the root would
+    be reported as unreachable (a leaked descriptor of the host named by /proc/self/fd).
+    """
+
+    __slots__ = ("create", "path")
+
+    def __init__(self, path: str, *, create: bool) -> None:
+        self.path, self.create = path, create
+
+    def execute(self, stage: Stage) -> None:
+        try:
+            os.chdir(self.path)
+        except FileNotFoundError:
+            if not self.create:
+                raise
+            os.makedirs(self.path, 0o755, exist_ok=True)
+            os.chdir(self.path)
+        buffer = bytes(4096)
+        length = check(_syscall_getcwd(_SYS_GETCWD, buffer, len(buffer)), "getcwd")
+        if length < 1 or not buffer.startswith(b"/"):
+            raise OSError(errno.ENOENT, "the working directory is outside of the container")
+
+    def describe(self) -> str:
+        return f"change the working directory to {self.path}"
+
+
+class User(Operation):
+    """Become the user: groups, gid, uid; capabilities survive until `Capabilities` sets them."""
+
+    __slots__ = ("gid", "groups", "uid", "umask")
+
+    def __init__(self, uid: int, gid: int, groups: list[int], umask: int) -> None:
+        self.uid, self.gid, self.groups, self.umask = uid, gid, groups, umask
+
+    def execute(self, stage: Stage) -> None:
+        for fd in (0, 1, 2):
+            _give(fd, self.uid)
+        process.prctl(n.PR_SET_KEEPCAPS, 1)
+        os.setgroups(self.groups)
+        os.setresgid(self.gid, self.gid, self.gid)
+        os.setresuid(self.uid, self.uid, self.uid)
+        process.prctl(n.PR_SET_KEEPCAPS, 0)
+        os.umask(self.umask)
+
+    def describe(self) -> str:
+        groups = ",".join(map(str, self.groups)) or "none"
+        return f"become uid {self.uid}, gid {self.gid}, groups {groups}"
+
+
+def _give(fd: int, uid: int) -> None:
+    """Let the user reopen its own standard pipes and terminal; never a file of the host."""
+    found = os.fstat(fd)
+    pipe_or_pty = stat.S_ISFIFO(found.st_mode) or (
+        stat.S_ISCHR(found.st_mode) and 136 <= os.major(found.st_rdev) <= 143
+    )
+    if pipe_or_pty and found.st_uid != uid:
+        try:
+            os.fchown(fd, uid, -1)
+        except PermissionError:  # an id that is not mapped into the user namespace
+            pass
+
+
+class Bounding(Operation):
+    """Cut the bounding set; needs CAP_SETPCAP, so it comes before the change of user."""
+
+    __slots__ = ("names",)
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    def execute(self, stage: Stage) -> None:
+        capabilities.drop_bounding(capabilities.mask(self.names))
+
+    def describe(self) -> str:
+        return f"bound the capabilities to {' '.join(self.names) or 'none'}"
+
+
+class KeepCapabilities(Operation):
+    """Make every permitted capability effective again after the change of user."""
+
+    __slots__ = ()
+
+    def execute(self, stage: Stage) -> None:
+        _, permitted, inheritable = capabilities.get()
+        capabilities.set_sets(permitted, permitted, inheritable)
+
+    def describe(self) -> str:
+        return "raise the permitted capabilities"
+
+
+class Capabilities(Operation):
+    """Set the permitted, effective, inheritable and ambient sets."""
+
+    __slots__ = ("ambient", "effective", "inheritable", "permitted")
+
+    def __init__(
+        self, effective: list[str], permitted: list[str], inheritable: list[str], ambient: list[str]
+    ) -> None:
+        self.effective, self.permitted = effective, permitted
+        self.inheritable, self.ambient = inheritable, ambient
+
+    def execute(self, stage: Stage) -> None:
+        _, available, _ = capabilities.get()
+        permitted = capabilities.mask(self.permitted) & available
+        effective = capabilities.mask(self.effective) & permitted
+        inheritable = capabilities.mask(self.inheritable)
+        capabilities.set_sets(effective, permitted, inheritable)
+        capabilities.set_ambient(capabilities.mask(self.ambient) & permitted & inheritable)
+
+    def describe(self) -> str:
+        return f"set the capabilities to {' '.join(self.effective) or 'none'}"
+
+
+class NoNewPrivileges(Operation):
+    """No execve gives more than the caller had, from here on."""
+
+    __slots__ = ()
+
+    def execute(self, stage: Stage) -> None:
+        process.prctl(n.PR_SET_NO_NEW_PRIVS, 1)
+
+    def describe(self) -> str:
+        return "set no_new_privs"
+
+
+class Seccomp(Operation):
+    """Load the filter that was compiled before."""
+
+    __slots__ = ()
+
+    def execute(self, stage: Stage) -> None:
+        assert stage.seccomp is not None
+        seccomp.load(*stage.seccomp)
+
+    def describe(self) -> str:
+        return "load the seccomp filter"
+
+
+class DieWithParent(Operation):
+    """Ask for SIGKILL when the monitor dies. After the change of user, which would clear it."""
+
+    __slots__ = ()
+
+    def execute(self, stage: Stage) -> None:
+        process.set_parent_death_signal(process.SIGKILL)
+
+    def describe(self) -> str:
+        return "die with the parent"
+
+
+class Execute(Operation):
+    """execve. Returns only when the kernel refuses."""
+
+    __slots__ = ("arguments", "environment", "preserve")
+
+    def __init__(self, arguments: list[str], environment: list[str], preserve: int) -> None:
+        self.arguments, self.environment, self.preserve = arguments, environment, preserve
+
+    def execute(self, stage: Stage) -> None:
+        arguments = [os.fsencode(word) for word in self.arguments]
+        environment = {}
+        for entry in self.environment:
+            name, _, value = os.fsencode(entry).partition(b"=")
+            environment[name] = value
+        process.reset_signals()
+        process.close_from(3 + self.preserve)
+        try:
+            os.execve(stage.program, arguments, environment)
+        except OSError as error:
+            said = os.strerror(error.errno or 0).lower()
+            command = self.arguments[0]
+            raise RuntimeFailure(error.errno or 0, f'exec: "{command}": {said}') from error
+
+    def describe(self) -> str:
+        return f"execute {' '.join(self.arguments)}"

@@ -1,0 +1,122 @@
+"""The operations that fill /dev: nodes, links, console and standard streams."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from sampan.kernel import mounts, terminal
+from sampan.runtime.operations import Operation, writable_target
+from sampan.runtime.stage import Stage
+
+# path, major, minor; each is a character device with mode 0666 (runtime-spec, "Default Devices").
+DEFAULT = (
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+)
+
+LINKS = (
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/ptmx", "pts/ptmx"),
+)
+
+KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+
+
+class Device(Operation):
+    """Make a device node."""
+
+    __slots__ = ("gid", "kind", "major", "minor", "mode", "path", "uid")
+
+    def __init__(
+        self, path: str, kind: str, major: int, minor: int, mode: int, uid: int, gid: int
+    ) -> None:
+        self.path, self.kind, self.major, self.minor = path, kind, major, minor
+        self.mode, self.uid, self.gid = mode, uid, gid
+
+    def execute(self, stage: Stage) -> None:
+        parent, name = stage.root.parent(self.path)
+        number = os.makedev(self.major, self.minor)
+        mode = KINDS[self.kind] | self.mode
+        try:
+            os.mknod(name, mode, number, dir_fd=parent)
+            if self.uid or self.gid:
+                os.chown(name, self.uid, self.gid, dir_fd=parent, follow_symlinks=False)
+        except FileExistsError:
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if stat.S_IFMT(found.st_mode) != stat.S_IFMT(mode) or found.st_rdev != number:
+                raise
+        finally:
+            os.close(parent)
+
+    def describe(self) -> str:
+        return f"make device {self.path} ({self.kind} {self.major}:{self.minor})"
+
+
+class Link(Operation):
+    """Make a symbolic link in /dev; what is there stays, but for ptmx, which must be ours."""
+
+    __slots__ = ("path", "target")
+
+    def __init__(self, path: str, target: str) -> None:
+        self.path, self.target = path, target
+
+    def execute(self, stage: Stage) -> None:
+        parent, name = stage.root.parent(self.path)
+        try:
+            if name == "ptmx":
+                _unlink_if_there(name, parent)
+            os.symlink(self.target, name, dir_fd=parent)
+        except FileExistsError:
+            pass
+        finally:
+            os.close(parent)
+
+    def describe(self) -> str:
+        return f"link {self.path} to {self.target}"
+
+
+class Console(Operation):
+    """Open a terminal of the container's own devpts; its peer is stdio and /dev/console."""
+
+    __slots__ = ("size",)
+
+    def __init__(self, size: tuple[int, int] | None) -> None:
+        self.size = size
+
+    def execute(self, stage: Stage) -> None:
+        stage.master, peer = open_terminal(stage, self.size)
+        target = writable_target(stage, "/dev/console", directory=False)
+        stage.place(mounts.clone_tree(peer, recursive=False), target)
+        stage.stdio = (peer, peer, peer)
+
+    def describe(self) -> str:
+        return "open a terminal and bind it on /dev/console"
+
+
+def open_terminal(stage: Stage, size: tuple[int, int] | None) -> tuple[int, int]:
+    """(master, peer) of a new terminal from the container's /dev/pts/ptmx, checked to be one."""
+    ptmx = stage.root.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
+    found = os.fstat(ptmx)
+    if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(5, 2):
+        os.close(ptmx)
+        raise OSError(errno.ENODEV, "/dev/pts/ptmx is not the terminal multiplexer")
+    master, peer = terminal.open_pair(ptmx)
+    if size:
+        terminal.set_size(master, *size)
+    return master, peer
+
+
+def _unlink_if_there(name: str, parent: int) -> None:
+    try:
+        os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,179 @@
+"""A further process in a running container.
+
+The new process is a child of the caller, born directly in the container's pid namespace, so one
+clone3 is enough. It joins the cgroup, enters every other namespace by the pidfd of the first
+process in one setns(2), and then runs the same operations as that one did (`plan.become`).
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+
+from sampan.kernel import cgroups, fds, namespaces, process
+from sampan.kernel.paths import Root
+from sampan.runtime import init, plan, validate
+from sampan.runtime.create import reap, resolve_user
+from sampan.runtime.credentials import OomScore, Session
+from sampan.runtime.devices import open_terminal
+from sampan.runtime.failure import RuntimeFailure, reason
+from sampan.runtime.operations import JoinCgroup, Operation
+from sampan.runtime.stage import Stage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Execed:
+    """A process that runs. The owner reaps it by `pidfd` and closes that and `master` (or -1)."""
+
+    __slots__ = ("master", "pid", "pidfd")
+
+    def __init__(self, pid: int, pidfd: int, master: int) -> None:
+        self.pid, self.pidfd, self.master = pid, pidfd, master
+
+
+class JoinAll(Operation):
+    """Enter the namespaces of the first process; the root becomes the container's."""
+
+    __slots__ = ("flags", "pidfd")
+
+    def __init__(self, pidfd: int, flags: int) -> None:
+        self.pidfd, self.flags = pidfd, flags
+
+    def execute(self, stage: Stage) -> None:
+        namespaces.setns(self.pidfd, self.flags)
+        stage.rootfs = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        stage.root = Root(stage.rootfs)
+
+    def describe(self) -> str:
+        return "join the namespaces of the container"
+
+
+class ExecTerminal(Operation):
+    """A terminal of the container's devpts for this process alone."""
+
+    __slots__ = ("size",)
+
+    def __init__(self, size: tuple[int, int] | None) -> None:
+        self.size = size
+
+    def execute(self, stage: Stage) -> None:
+        stage.master, peer = open_terminal(stage, self.size)
+        stage.stdio = (peer, peer, peer)
+
+    def describe(self) -> str:
+        return "open a terminal"
+
+
+def spawn(
+    state: dict[str, Any],
+    process_spec: dict[str, Any],
+    *,
+    pidfd: int,
+    stdio: tuple[int, int, int],
+    filter_program: tuple[bytes, int] | None = None,
+) -> Execed:
+    """Execute `process_spec` in the container of `state`; returns when execve has succeeded.
+
+    Args:
+        state: what `create` described.
+        process_spec: an OCI process; its capabilities and limits are used as they stand.
+        pidfd: of the container's first process, which a caller opened and checked.
+        stdio: descriptors for 0, 1 and 2 where the process has no terminal.
+        filter_program: the container's seccomp filter, if it has one.
+
+    Raises:
+        InvalidConfig: the process is refused.
+        RuntimeFailure: it could not be executed, with runc's words for a missing command.
+    """
+    validate.check_process(process_spec)
+    try:
+        return _spawn(state, process_spec, pidfd, stdio, filter_program)
+    except OSError as error:
+        if isinstance(error, RuntimeFailure):
+            raise
+        raise RuntimeFailure(error.errno or 0, reason(error), "exec in the container") from error
+
+
+def _spawn(
+    state: dict[str, Any],
+    process_spec: dict[str, Any],
+    pidfd: int,
+    stdio: tuple[int, int, int],
+    filter_program: tuple[bytes, int] | None,
+) -> Execed:
+    _resolve_inside(state, process_spec)
+    before, after = operations(state, process_spec, pidfd, filtered=filter_program is not None)
+    cgroup_fds = [fd for _, fd in cgroups.manager(state["cgroup"]).procs_fds()]
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    try:
+        stage = Stage(rootfs=-1, stdio=stdio)
+        stage.cgroup_fds = cgroup_fds
+        stage.seccomp = filter_program
+        if "pid" in state["namespaces"]:
+            pid, child = namespaces.clone_in_pid_namespace(pidfd, 0)
+        else:
+            pid, child = process.clone3(0)
+        if pid == 0:
+            ours.close()
+            init.become_container(before, after, stage, theirs, init.NO_GATE)
+    finally:
+        theirs.close()
+        fds.close_all(cgroup_fds)
+    return _await(pid, child, ours)
+
+
+def operations(
+    state: dict[str, Any], process_spec: dict[str, Any], pidfd: int, *, filtered: bool
+) -> tuple[list[Operation], list[Operation]]:
+    """What the new process executes before and after it reports that it is ready."""
+    flags = 0
+    for kind in state["namespaces"]:
+        if kind != "pid":
+            flags |= namespaces.KINDS[kind][0]
+    before: list[Operation] = []
+    if process_spec.get("oomScoreAdj") is not None:
+        before.append(OomScore(process_spec["oomScoreAdj"]))
+    before += [JoinCgroup(state["cgroup"], unshare=False), JoinAll(pidfd, flags)]
+    terminal = bool(process_spec.get("terminal"))
+    if terminal:
+        before.append(ExecTerminal(plan.console_size(process_spec)))
+    before.append(Session(terminal=terminal))
+    before += plan.locate(process_spec, create_directory=False)
+    after = plan.become(process_spec, {"seccomp": filtered}, die_with_parent=False)
+    return before, after
+
+
+def _resolve_inside(state: dict[str, Any], process_spec: dict[str, Any]) -> None:
+    """Look the user up in the container's files, through the first process's root."""
+    if "username" not in (process_spec.get("user") or {}):
+        return
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    root = os.open(f"/proc/{state['pid']}/root", flags)
+    try:
+        resolve_user(Root(root), process_spec)
+    finally:
+        os.close(root)
+
+
+def _await(pid: int, pidfd: int, sync: _socket.socket) -> Execed:
+    """Wait for ready, then for the end of the messages, which is execve."""
+    master = -1
+    try:
+        while True:
+            message, received = fds.receive(sync, init.MAX_MESSAGE)
+            if message == init.READY:
+                master = received[0] if received else -1
+            elif message:
+                raise init.read_report(message)
+            else:
+                return Execed(pid, pidfd, master)
+    except BaseException:
+        reap(pidfd)
+        if master >= 0:
+            os.close(master)
+        raise
+    finally:
+        sync.close()

@@ -1,0 +1,29 @@
+"""The one error of the runtime: which operation failed, and why."""
+
+from __future__ import annotations
+
+import os
+
+
+class RuntimeFailure(OSError):
+    """An operation of a plan failed, or a command could not be executed.
+
+    `errno` is the kernel's, `operation` says what was tried in words ("" where the message says it
+    all), and str() is the whole sentence.
+    """
+
+    def __init__(self, code: int, message: str, operation: str = "") -> None:
+        super().__init__(code, message)
+        self.operation = operation
+
+    def __str__(self) -> str:
+        return f"{self.operation}: {self.strerror}" if self.operation else str(self.strerror)
+
+
+class InvalidConfig(ValueError):
+    """config.json asks for something contradictory, unknown or unsupported; names the field."""
+
+
+def reason(error: OSError) -> str:
+    """Why `error` happened, without Python's own decoration."""
+    return error.strerror or os.strerror(error.errno or 0)

@@ -1,0 +1,83 @@
+"""The child: from clone3 to execve. It executes operations and tells its parent how that went.
+
+Messages on the `sync` socket, child to parent: `R` (ready, at the gate; the master of the terminal
+may come with it) and `E` + errno + NUL + operation + NUL + sentence (failed). The end of the stream
+after `R` means that execve succeeded, because the socket is close-on-exec.
+
+Nothing is imported here and no exception leaves: the process ends in execve or _exit. Its standard
+error belongs to the container and stays clean.
+"""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import os
+import select
+
+from sampan.kernel import fds
+from sampan.runtime.failure import RuntimeFailure, reason
+from sampan.runtime.freeze import close_imports
+from sampan.runtime.operations import Operation
+from sampan.runtime.stage import Stage, run
+
+READY = b"R"
+FAILED = b"E"
+MAX_MESSAGE = 8192
+NO_GATE = -1
+
+
+def become_container(
+    before: list[Operation],
+    after: list[Operation],
+    stage: Stage,
+    sync: _socket.socket,
+    gate: int,
+) -> None:
+    """Execute `before`, wait at the gate, execute `after`. Does not return."""
+    status = 1
+    try:
+        _signal.set_wakeup_fd(-1)
+        close_imports()
+        os.umask(0)
+        run(before, stage)
+        fds.send(sock=sync, data=READY, fds=[stage.master] if stage.master >= 0 else [])
+        if gate != NO_GATE and not _opened(gate):
+            os._exit(1)
+        run(after, stage)
+    except RuntimeFailure as failure:
+        _report(sync, failure)
+        status = 127 if failure.errno == 2 else 126
+    except OSError as error:
+        _report(sync, RuntimeFailure(error.errno or 0, reason(error), "prepare the container"))
+    except BaseException as error:
+        _report(sync, RuntimeFailure(0, f"{type(error).__name__}: {error}", "runtime defect"))
+    finally:
+        os._exit(status)
+
+
+def _opened(gate: int) -> bool:
+    """Wait for the byte that starts the container; False when everyone who could send it is gone.
+
+    The gate is a pipe, or a FIFO opened for reading before any writer came: poll(2) then waits for
+    the first writer, where read(2) would report the end at once.
+    """
+    select_gate = select.poll()
+    select_gate.register(gate, select.POLLIN)
+    select_gate.poll()
+    return os.read(gate, 1) != b""
+
+
+def _report(sync: _socket.socket, failure: RuntimeFailure) -> None:
+    text = f"{failure.errno}\0{failure.operation}\0{failure.strerror}"
+    try:
+        sync.send(FAILED + text.encode("utf-8", "replace")[: MAX_MESSAGE - 1])
+    except OSError:
+        # `create` has ended and nobody reads: the container's own stderr is the only place left.
+        os.write(2, f"sampan-oci: {failure}\n".encode("utf-8", "replace"))
+
+
+def read_report(message: bytes) -> RuntimeFailure:
+    """The failure that a child reported."""
+    code, operation, text = message[1:].decode("utf-8", "replace").split("\0", 2)
+    return RuntimeFailure(int(code), text, operation)

@@ -1,0 +1,241 @@
+"""Pure: an OCI configuration becomes the ordered operations that make the container.
+
+No privilege, no file and no system call takes part here, so a plan can be printed (`sampan-oci
+plan`) and tested anywhere. Facts of the machine that a plan needs come in by `Facts`.
+
+The order is the security of the container: namespaces of others, cgroup, settings of the new
+namespaces, mounts below the attached root, masks, pivot, session, gate, then limits, user,
+capabilities, seccomp, execve.
+"""
+
+from __future__ import annotations
+
+from sampan.kernel.namespaces import KINDS
+from sampan.runtime import credentials as c
+from sampan.runtime import devices as d
+from sampan.runtime import operations as o
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_UMASK = 0o022
+
+
+class Facts:
+    """What the machine adds to a plan.
+
+    `attach_at`: a directory of the host on which the root is attached, inside the new mount
+    namespace. `hierarchies`, `cgroup_links`: see CgroupMount. `unified`: the cgroup of v2, or "".
+    `die_with_parent`: whether the container must not outlive the process that starts it.
+    """
+
+    __slots__ = ("attach_at", "cgroup", "cgroup_links", "die_with_parent", "hierarchies", "unified")
+
+    def __init__(self, attach_at: str, cgroup: str = "") -> None:
+        self.attach_at = attach_at
+        self.cgroup = cgroup
+        self.hierarchies: list[tuple[str, str]] = []
+        self.cgroup_links: list[tuple[str, str]] = []
+        self.unified = ""
+        self.die_with_parent = False
+
+
+class Plan:
+    """`flags` of clone3, namespaces to join, and the operations before and after the start gate."""
+
+    __slots__ = ("after_gate", "before_gate", "flags", "join")
+
+    def __init__(self) -> None:
+        self.flags = 0
+        self.join: list[tuple[str, str]] = []
+        self.before_gate: list[o.Operation] = []
+        self.after_gate: list[o.Operation] = []
+
+
+def build(spec: dict[str, Any], facts: Facts) -> Plan:
+    """The plan of `spec`, which `validate.check` has accepted."""
+    plan = Plan()
+    linux = spec.get("linux") or {}
+    new = set()
+    for namespace in linux.get("namespaces") or []:
+        kind, path = namespace["type"], namespace.get("path") or ""
+        if path:
+            plan.join.append((kind, path))
+        else:
+            new.add(kind)
+            if kind != "cgroup":
+                plan.flags |= KINDS[kind][0]
+    before = plan.before_gate
+    before += [o.JoinNamespace(kind, path) for kind, path in _join_order(plan.join)]
+    before += _settings(spec, linux, new)
+    before += _file_system(spec, linux, facts)
+    terminal = bool(spec["process"].get("terminal"))
+    if facts.cgroup:
+        before.append(o.JoinCgroup(facts.cgroup, unshare="cgroup" in new))
+    before.append(c.Session(terminal=terminal))
+    before += locate(spec["process"], create_directory=True)
+    plan.after_gate = become(spec["process"], linux, die_with_parent=facts.die_with_parent)
+    return plan
+
+
+def _join_order(join: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Mount comes last: the paths of the others were opened by the parent, but /proc goes with it.
+
+    The pid namespace is joined by the parent, because it takes effect on children only.
+    """
+    order = ("user", "network", "ipc", "uts", "cgroup", "time", "mount")
+    ranked = [entry for entry in join if entry[0] in order]
+    return sorted(ranked, key=lambda entry: order.index(entry[0]))
+
+
+def _settings(spec: dict[str, Any], linux: dict[str, Any], new: set[str]) -> list[o.Operation]:
+    """Settings of the new namespaces, made while /proc is the host's."""
+    operations: list[o.Operation] = []
+    if "network" in new:
+        operations.append(o.Loopback())
+    if spec.get("hostname") and "uts" in new:
+        operations.append(o.Hostname(spec["hostname"]))
+    if spec.get("domainname") and "uts" in new:
+        operations.append(o.Domainname(spec["domainname"]))
+    for key, value in (linux.get("sysctl") or {}).items():
+        operations.append(o.Sysctl(key.replace("/", "."), value))
+    if spec["process"].get("oomScoreAdj") is not None:
+        operations.append(c.OomScore(spec["process"]["oomScoreAdj"]))
+    return operations
+
+
+def _file_system(spec: dict[str, Any], linux: dict[str, Any], facts: Facts) -> list[o.Operation]:
+    """Everything that happens to the mount namespace, up to the pivot."""
+    propagation = linux.get("rootfsPropagation") or ""
+    operations: list[o.Operation] = [
+        o.Propagation("rprivate" if propagation in ("private", "rprivate") else "rslave"),
+        o.AttachRoot(facts.attach_at, propagation),
+    ]
+    for mount in spec.get("mounts") or []:
+        operations += _mount(mount, facts)
+    operations += _devices(spec, linux)
+    operations += [o.ReadonlyPath(path) for path in linux.get("readonlyPaths") or []]
+    operations += [o.MaskPath(path) for path in dict.fromkeys(linux.get("maskedPaths") or [])]
+    if spec["root"].get("readonly"):
+        operations.append(o.ReadonlyRoot())
+    operations.append(o.Pivot(propagation))
+    return operations
+
+
+def _mount(mount: dict[str, Any], facts: Facts) -> list[o.Operation]:
+    options = list(mount.get("options") or [])
+    kind, destination = mount.get("type") or "bind", mount["destination"]
+    source = mount.get("source") or ""
+    if kind == "bind" or "bind" in options or "rbind" in options:
+        if "bind" not in options and "rbind" not in options:
+            options.append("bind")
+        return [o.BindMount(source, destination, options)]
+    if kind in ("cgroup", "cgroup2"):
+        if facts.unified:
+            return [o.Mount("cgroup2", source, destination, options)]
+        links = facts.cgroup_links
+        return [o.CgroupMount(destination, options, facts.hierarchies, links)]
+    return [o.Mount(kind, source, destination, options)]
+
+
+def _devices(spec: dict[str, Any], linux: dict[str, Any]) -> list[o.Operation]:
+    """Nodes and links, unless /dev itself is a bind mount of the host's."""
+    for mount in spec.get("mounts") or []:
+        options = mount.get("options") or []
+        if mount["destination"].rstrip("/") == "/dev" and (
+            mount.get("type") == "bind" or "bind" in options or "rbind" in options
+        ):
+            return []
+    nodes: dict[str, o.Operation] = {
+        path: d.Device(path, "c", major, minor, 0o666, 0, 0) for path, major, minor in d.DEFAULT
+    }
+    for device in linux.get("devices") or []:
+        nodes[device["path"]] = d.Device(
+            device["path"],
+            device["type"],
+            device.get("major", 0),
+            device.get("minor", 0),
+            device.get("fileMode", 0o666) & 0o7777,
+            device.get("uid") or 0,
+            device.get("gid") or 0,
+        )
+    operations = [*nodes.values(), *(d.Link(path, target) for path, target in d.LINKS)]
+    if spec["process"].get("terminal"):
+        operations.append(d.Console(console_size(spec["process"])))
+    return operations
+
+
+def console_size(process: dict[str, Any]) -> tuple[int, int] | None:
+    """(height, width) of the terminal, or None where the process names none."""
+    size = process.get("consoleSize") or {}
+    if not size.get("height") and not size.get("width"):
+        return None
+    return size["height"], size["width"]
+
+
+def locate(process: dict[str, Any], *, create_directory: bool) -> list[o.Operation]:
+    """The working directory and the program, which must exist before the start."""
+    search = DEFAULT_PATH
+    for entry in process.get("env") or []:
+        if entry.startswith("PATH="):
+            search = entry[5:]
+    return [
+        c.Directory(process.get("cwd") or "/", create=create_directory),
+        c.FindProgram(process["args"][0], search.split(":")),
+    ]
+
+
+def become(
+    process: dict[str, Any], linux: dict[str, Any], *, die_with_parent: bool
+) -> list[o.Operation]:
+    """From the start gate to execve: the same for the first process and for every exec.
+
+    Without no_new_privs a filter can be loaded only by CAP_SYS_ADMIN, so it is loaded before the
+    capabilities are cut; with it, as late as possible.
+    """
+    user = process.get("user") or {}
+    groups = list(user.get("additionalGids") or [])
+    sets = process.get("capabilities") or {}
+    quiet = bool(process.get("noNewPrivileges"))
+    operations: list[o.Operation] = [
+        c.Limit(limit["type"], limit["soft"], limit["hard"])
+        for limit in process.get("rlimits") or []
+    ]
+    umask = user.get("umask")
+    operations += [
+        c.Bounding(sets.get("bounding") or []),
+        c.User(
+            user.get("uid") or 0,
+            user.get("gid") or 0,
+            groups,
+            DEFAULT_UMASK if umask is None else umask,
+        ),
+        c.KeepCapabilities(),
+    ]
+    final: o.Operation = c.Capabilities(
+        sets.get("effective") or [],
+        sets.get("permitted") or [],
+        sets.get("inheritable") or [],
+        sets.get("ambient") or [],
+    )
+    filtered: list[o.Operation] = [c.Seccomp()] if linux.get("seccomp") else []
+    if quiet:
+        operations += [final, c.NoNewPrivileges()]
+    else:
+        operations += [*filtered, final]
+        filtered = []
+    if die_with_parent:
+        operations.append(c.DieWithParent())
+    operations += filtered
+    environment = with_home(process.get("env") or [], user)
+    operations.append(c.Execute(process["args"], environment, process.get("preserveFds") or 0))
+    return operations
+
+
+def with_home(environment: list[str], user: dict[str, Any]) -> list[str]:
+    """The environment, with the HOME that the parent found for the user where none is named."""
+    if any(entry.startswith("HOME=") for entry in environment):
+        return environment
+    return [*environment, "HOME=" + (user.get("home") or "/")]

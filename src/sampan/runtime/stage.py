@@ -1,0 +1,83 @@
+"""What operations share while a plan is executed in the child, and how failures are told.
+
+A `Stage` lives in the process that becomes the container. It holds only descriptors and numbers;
+nothing in it outlives execve, because every descriptor is close-on-exec.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.kernel import mounts
+from sampan.kernel import numbers as n
+from sampan.kernel.paths import Root
+from sampan.runtime.failure import RuntimeFailure, reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.runtime.operations import Operation
+
+
+class Stage:
+    """The state of an execution: the root once it is attached, and what the parent handed over."""
+
+    __slots__ = (
+        "_empty_directory",
+        "cgroup_fds",
+        "master",
+        "namespace_fds",
+        "proc_device",
+        "program",
+        "root",
+        "rootfs",
+        "seccomp",
+        "stdio",
+    )
+
+    def __init__(self, *, rootfs: int, stdio: tuple[int, int, int]) -> None:
+        self.rootfs = rootfs
+        self.root = Root(rootfs)
+        self.stdio = stdio
+        self.cgroup_fds: list[int] = []
+        self.namespace_fds: dict[str, int] = {}
+        self.seccomp: tuple[bytes, int] | None = None
+        self.master = -1
+        self.proc_device = -1
+        self.program = b""
+        self._empty_directory = -1
+
+    def empty_directory(self) -> int:
+        """A detached mount of one empty read-only tmpfs, shared by every masked directory."""
+        if self._empty_directory < 0:
+            options: list[tuple[str, str | None]] = [("nr_blocks", "1"), ("nr_inodes", "1")]
+            self._empty_directory = mounts.new_mount(
+                "tmpfs", [*options, ("ro", None)], attributes=n.MOUNT_ATTR_RDONLY
+            )
+        return mounts.clone_tree(self._empty_directory, recursive=False)
+
+    def place(self, mount: int, target: int) -> None:
+        """Attach `mount` on `target`; both descriptors are closed."""
+        try:
+            mounts.move_mount(mount, target)
+        finally:
+            os.close(mount)
+            os.close(target)
+
+
+def run(operations: list[Operation], stage: Stage) -> None:
+    """Execute `operations` in order.
+
+    Raises:
+        RuntimeFailure: one failed; it says which, and of how many.
+    """
+    for index, operation in enumerate(operations, 1):
+        try:
+            operation.execute(stage)
+        except RuntimeFailure:
+            raise
+        except OSError as error:
+            where = f"operation {index} of {len(operations)}, {operation.describe()}"
+            raise RuntimeFailure(error.errno or 0, reason(error), where) from error
+        except ValueError as error:
+            where = f"operation {index} of {len(operations)}, {operation.describe()}"
+            raise RuntimeFailure(22, str(error), where) from error
