@@ -1,9 +1,11 @@
-"""The metadata database: SQLite in WAL mode behind one writer thread.
+"""The metadata database: SQLite in WAL mode, one writer at a time.
 
-A *write* is a function that gets a connection; it runs on the writer thread inside a transaction,
-and its return value comes back when the transaction is committed. Writers that queue up while one
-transaction runs share the next one (group commit): each in its own savepoint, so that one that
-raises undoes its own rows and not its neighbours'. Order of the queue is order of the rows.
+A *write* is a function that gets a connection and runs inside a transaction; its value comes back
+when that is committed. A commit is a write to the page cache (30 us), a hop to a thread and back
+costs four times that. So a small write runs at once on the caller's thread while nobody else
+writes; when one was slow (a disk that makes its writers wait), writes go to the writer thread for a
+while. Those that queue up there share a transaction, each in its own savepoint: one that raises
+undoes its own rows and not its neighbours'. Rows are in the order of the calls either way.
 
 A *read* runs on a small pool, in one consistent view; `read_now` runs at once on the caller's
 thread and is for tiny look-ups by an index. What was awaited is seen by every read after it.
@@ -21,6 +23,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -41,11 +44,14 @@ READERS = 2
 MAX_BATCH = 64
 CHECKPOINT_EVERY = 500  # transactions; about two megabytes of log
 MAX_WAL_BYTES = 64 << 20  # then the writer itself empties the log
+SLOW_S = 0.003  # an event loop may be held up this long, once in
+BACK_OFF_S = 1.0
 
 _MIGRATIONS = os.path.join(os.path.dirname(__file__), "migrations")
 
 Reply = Callable[[Any, BaseException | None], None]
 _Job = tuple[Callable[[Connection], Any], Reply]
+_Answer = tuple[Reply, Any, BaseException | None]
 
 
 class Database:
@@ -61,8 +67,12 @@ class Database:
         self._far: list[Connection] = []
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="sampan-read")
         self._commits = 0
+        self._shrink = False
         self._closed = False
         self._gate = threading.Lock()  # no job gets behind the end of the queue
+        self._turn = threading.Lock()  # held by whoever uses the writer's connection
+        self._queued = 0  # jobs that were put and are not done
+        self._inline_from = 0.0  # monotonic time before which the writer thread does it all
         self._thread = threading.Thread(target=self._run, name="sampan-write", daemon=True)
         self._thread.start()
 
@@ -83,17 +93,15 @@ class Database:
         except sqlite3.Error as error:
             raise translate(error, f"open {path}") from error
 
-    async def write(self, fn: Callable[[Connection], T]) -> T:
+    async def write(self, fn: Callable[[Connection], T], *, heavy: bool = False) -> T:
         """Run `fn` in a transaction; return its value when that is committed.
 
-        A write that is queued happens, even when its caller is cancelled meanwhile: what undoes it
-        is then queued behind it.
+        `heavy` is for a function of more than a fraction of a millisecond: it goes to the writer
+        thread in any case. A write that is queued happens, even when its caller is cancelled
+        meanwhile: what undoes it is then queued behind it.
         """
-        return await self.submit(fn)
-
-    def submit(self, fn: Callable[[Connection], T]) -> asyncio.Future[T]:
-        """Like `write`, queued before this returns: for a change whose truth is elsewhere, so that
-        nobody need wait for the row. The caller looks at the future's error."""
+        if not heavy and self._take_turn():
+            return self._inline(fn)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -104,10 +112,12 @@ class Database:
                 return
 
         self._put(fn, reply)
-        return future
+        return await future
 
     def write_now(self, fn: Callable[[Connection], T]) -> T:
         """Like `write`, blocking the caller: for start-up and for worker threads."""
+        if self._take_turn():
+            return self._inline(fn)
         future: Future[T] = Future()
 
         def reply(value: T, error: BaseException | None) -> None:
@@ -143,23 +153,57 @@ class Database:
             self._jobs.put(None)
         self._thread.join()
         self._readers.shutdown()
-        for connection in (*self._far, self._near, self._writer):
-            connection.close()
+        with self._turn:
+            for connection in (*self._far, self._near, self._writer):
+                connection.close()
+
+    # on the caller's thread
+
+    def _take_turn(self) -> bool:
+        """Take the connection when it is free, nobody is queued for it and the disk is quick."""
+        with self._gate:
+            self._check_open()
+            if self._queued or self._shrink or time.monotonic() < self._inline_from:
+                return False
+            return self._turn.acquire(blocking=False)
+
+    def _inline(self, fn: Callable[[Connection], T]) -> T:
+        begun = time.monotonic()
+        try:
+            value = self._run_alone(fn)
+        except sqlite3.Error as error:
+            raise translate(error, f"write {self.path}") from error
+        finally:
+            self._maybe_checkpoint()
+            ended = time.monotonic()
+            if ended - begun > SLOW_S:
+                self._inline_from = ended + BACK_OFF_S
+            self._turn.release()
+        return value
 
     # writer thread
 
     def _put(self, fn: Callable[[Connection], Any], reply: Reply) -> None:
         with self._gate:
             self._check_open()
+            self._queued += 1
             self._jobs.put((fn, reply))
 
     def _run(self) -> None:
         stop = False
         while not stop:
             batch, stop = self._next_batch()
-            if batch:
-                self._transact(batch)
+            if not batch:
+                continue
+            with self._turn:
+                replies = self._transact(batch)
                 self._maybe_checkpoint()
+                if self._shrink:
+                    self._shrink_log()
+            with self._gate:
+                self._queued -= len(batch)
+            for reply, value, error in replies:
+                reply(value, error)
 
     def _next_batch(self) -> tuple[list[_Job], bool]:
         """Wait for one job, take those behind it; whether the end of the queue was among them."""
@@ -175,28 +219,28 @@ class Database:
                 return batch, False
         return batch, True
 
-    def _transact(self, batch: list[_Job]) -> None:
-        run = self._run_alone if len(batch) == 1 else self._run_together
+    def _transact(self, batch: list[_Job]) -> list[_Answer]:
         try:
-            done = run(batch)
+            if len(batch) > 1:
+                return self._run_together(batch)
+            return [(batch[0][1], self._run_alone(batch[0][0]), None)]
         except BaseException as error:
             self._roll_back()
             failure = self._failure(error)
-            for _, reply in batch:
-                reply(None, failure)
-            return
-        for reply, value, failed in done:
-            reply(value, failed)
+            return [(reply, None, failure) for _, reply in batch]
 
-    def _run_alone(self, batch: list[_Job]) -> list[tuple[Reply, Any, BaseException | None]]:
-        [(fn, reply)] = batch
-        self._writer.execute("BEGIN IMMEDIATE")
-        value = fn(self._writer)
-        self._writer.execute("COMMIT")
-        return [(reply, value, None)]
+    def _run_alone(self, fn: Callable[[Connection], T]) -> T:
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            value = fn(self._writer)
+            self._writer.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+        return value
 
-    def _run_together(self, batch: list[_Job]) -> list[tuple[Reply, Any, BaseException | None]]:
-        done: list[tuple[Reply, Any, BaseException | None]] = []
+    def _run_together(self, batch: list[_Job]) -> list[_Answer]:
+        done: list[_Answer] = []
         execute = self._writer.execute
         execute("BEGIN IMMEDIATE")
         for fn, reply in batch:
@@ -232,12 +276,19 @@ class Database:
         if self._commits % CHECKPOINT_EVERY:
             return
         try:
-            if os.stat(self.path + "-wal").st_size > MAX_WAL_BYTES:
-                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            else:
-                self._readers.submit(self._checkpoint)
-        except (OSError, sqlite3.Error, RuntimeError):
+            # Writers that never pause keep a passive checkpoint from emptying the log.
+            self._shrink = os.stat(self.path + "-wal").st_size > MAX_WAL_BYTES
+            self._readers.submit(self._checkpoint)
+        except (OSError, RuntimeError):
             return  # the log grows on; the next time tries again
+
+    def _shrink_log(self) -> None:
+        """Empty the log, on the writer thread: it waits for the disk."""
+        self._shrink = False
+        try:
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error:
+            return
 
     # reader threads
 

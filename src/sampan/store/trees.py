@@ -1,0 +1,226 @@
+"""Walks of directory trees that a tenant filled: removal and measurement.
+
+The trees may be as deep as a container could make them, wide, full of links, fifos and directories
+without permissions. So: one descriptor at a time whatever the depth, no recursion, names resolved
+in one open directory only, links never followed. The way up is `..`, and what is found there must
+be the directory that we came from; otherwise somebody moved directories under us, and the walk
+ends. Mounts are never entered.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from itertools import islice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_BATCH = 1024
+_BLOCK = 512  # unit of st_blocks
+
+
+class _Cursor:
+    """An open directory that moves down into a child or up to the parent it came from."""
+
+    __slots__ = ("_above", "_here", "fd")
+
+    def __init__(self, parent_fd: int, name: str) -> None:
+        self.fd = _open_directory(parent_fd, name)
+        self._here = _identity(self.fd)
+        self._above: list[tuple[str, tuple[int, int]]] = []
+
+    @property
+    def depth(self) -> int:
+        return len(self._above)
+
+    def down(self, name: str) -> None:
+        """Enter a child. Raises OSError EXDEV when it is a mount."""
+        child = _open_directory(self.fd, name)
+        identity = _identity(child)
+        if identity[0] != self._here[0]:
+            os.close(child)
+            raise OSError(errno.EXDEV, "enter a directory of another file system", name)
+        self._above.append((name, self._here))
+        os.close(self.fd)
+        self.fd, self._here = child, identity
+
+    def up(self) -> str:
+        """Return to the parent; the name of the child that was left. Raises OSError ESTALE."""
+        name, identity = self._above.pop()
+        parent = os.open("..", _DIRECTORY, dir_fd=self.fd)
+        os.close(self.fd)
+        self.fd = parent
+        if _identity(parent) != identity:
+            raise OSError(errno.ESTALE, "a directory was moved during the walk", name)
+        self._here = identity
+        return name
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+def remove(parent_fd: int, name: str) -> None:
+    """Remove the file or tree `name` in the directory `parent_fd`; no error when it is not there.
+
+    Raises:
+        OSError: something cannot be removed (a mount, an immutable file); the rest may be gone.
+    """
+    if _unlink(parent_fd, name):
+        return
+    cursor = _Cursor(parent_fd, name)
+    try:
+        pending = [_clear(cursor.fd)]
+        while True:
+            if pending[-1]:
+                cursor.down(pending[-1].pop())
+                pending.append(_clear(cursor.fd))
+            elif more := _clear(cursor.fd):
+                pending[-1] = more
+            elif cursor.depth:
+                pending.pop()
+                left = cursor.up()
+                os.rmdir(left, dir_fd=cursor.fd)
+            else:
+                break
+    finally:
+        cursor.close()
+    os.rmdir(name, dir_fd=parent_fd)
+
+
+def measure(parent_fd: int, name: str) -> tuple[int, int]:
+    """Bytes on disk and inodes of the tree `name`, as du counts: blocks, each hard link once.
+
+    A tree that changes meanwhile is counted as well as it can be.
+    """
+    total = _Total()
+    cursor = _Cursor(parent_fd, name)
+    pending: list[Iterator[str]] = []
+    try:
+        total.add(os.fstat(cursor.fd))
+        pending.append(iter(_count(cursor.fd, total)))
+        while pending:
+            below = next(pending[-1], None)
+            if below is not None:
+                _enter(cursor, below, total, pending)
+                continue
+            pending.pop()
+            if pending:
+                cursor.up()
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+    finally:
+        cursor.close()
+    return total.size, total.inodes
+
+
+class _Total:
+    __slots__ = ("_seen", "inodes", "size")
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.inodes = 0
+        self._seen: set[tuple[int, int]] = set()
+
+    def add(self, status: os.stat_result) -> None:
+        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+            identity = (status.st_dev, status.st_ino)
+            if identity in self._seen:
+                return
+            self._seen.add(identity)
+        self.size += status.st_blocks * _BLOCK
+        self.inodes += 1
+
+
+def _enter(cursor: _Cursor, name: str, total: _Total, pending: list[Iterator[str]]) -> None:
+    try:
+        cursor.down(name)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV):
+            return  # gone, replaced or a mount since it was listed
+        raise
+    pending.append(iter(_count(cursor.fd, total)))
+
+
+def _count(fd: int, total: _Total) -> list[str]:
+    """Add the entries of one directory; return the names of its directories."""
+    below = []
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            try:
+                total.add(entry.stat(follow_symlinks=False))
+            except FileNotFoundError:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                below.append(entry.name)
+    return below
+
+
+def _clear(fd: int) -> list[str]:
+    """Remove files and empty directories until some others are met; return these, or nothing."""
+    while True:
+        # Closing the iterator rewinds the directory, so that each round sees what is left.
+        with os.scandir(fd) as entries:
+            batch = list(islice(entries, _BATCH))
+        below = []
+        for entry in batch:
+            if not entry.is_dir(follow_symlinks=False):
+                _unlink(fd, entry.name)
+            elif not _rmdir(fd, entry.name):
+                below.append(entry.name)
+        if below or not batch:
+            return below
+
+
+def _rmdir(fd: int, name: str) -> bool:
+    try:
+        os.rmdir(name, dir_fd=fd)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
+
+
+def _unlink(fd: int, name: str) -> bool:
+    """Remove a name that is no directory; whether it is gone."""
+    try:
+        os.unlink(name, dir_fd=fd)
+    except FileNotFoundError:
+        return True
+    except IsADirectoryError:
+        return False
+    return True
+
+
+def _open_directory(parent_fd: int, name: str) -> int:
+    """Open for reading; a directory of ours that forbids it is made to allow it.
+
+    Only without CAP_DAC_OVERRIDE does this matter. `chmod` through the descriptor's entry in /proc
+    reaches the very directory that was opened.
+    """
+    try:
+        fd = os.open(name, _DIRECTORY, dir_fd=parent_fd)
+    except PermissionError:
+        _permit(parent_fd, name)
+        return os.open(name, _DIRECTORY, dir_fd=parent_fd)
+    if os.geteuid() != 0 and os.fstat(fd).st_mode & 0o700 != 0o700:
+        os.fchmod(fd, 0o700)
+    return fd
+
+
+def _permit(parent_fd: int, name: str) -> None:
+    fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+    try:
+        os.chmod(f"/proc/self/fd/{fd}", 0o700)
+    finally:
+        os.close(fd)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
