@@ -1,0 +1,159 @@
+"""One call of the API, as a handler sees it: the engine, the name in the path, query and body.
+
+Query values follow Docker's rules: a flag is false when it is absent, empty, `0`, `no`, `false` or
+`none`, and true otherwise. `filters` is JSON, a map of names to a list or to a map of values to
+true. A JSON body is refused with a content type other than `application/json`: a web page cannot
+send that across origins without being asked first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import parse_qs
+
+import msgspec
+
+from sampan.api.docker.hijack import Connection, TakenOver, upgraded_head
+from sampan.errors import DeadlineExceeded, InvalidArgument
+
+if TYPE_CHECKING:
+    from aiohttp.web_request import BaseRequest
+
+    from sampan.engine.engine import Engine
+
+T = TypeVar("T")
+
+MAX_BODY = 4 << 20
+BODY_SECONDS = 60.0
+_FALSE = frozenset(("", "0", "no", "false", "none"))
+_decode_filters = msgspec.json.Decoder(dict[str, list[str] | dict[str, bool]]).decode
+
+
+class Call:
+    """One request, after routing."""
+
+    __slots__ = ("_query", "engine", "minor", "name", "request")
+
+    def __init__(self, engine: Engine, request: BaseRequest, name: str, minor: int) -> None:
+        self.engine = engine
+        self.request = request
+        self.name = name
+        """What the path names: a container, an exec, an image; "" where it names nothing."""
+        self.minor = minor
+        """The minor number of the API version that was asked for."""
+        self._query: dict[str, list[str]] | None = None
+
+    def values(self, key: str) -> list[str]:
+        """Every value of a query parameter."""
+        if self._query is None:
+            query = self.request.rel_url.raw_query_string
+            self._query = parse_qs(query, keep_blank_values=True) if query else {}
+        return self._query.get(key, [])
+
+    def text(self, key: str, default: str = "") -> str:
+        """The first value of a query parameter."""
+        found = self.values(key)
+        return found[0] if found else default
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        """A query parameter as a boolean."""
+        found = self.values(key)
+        return found[0].strip().lower() not in _FALSE if found else default
+
+    def number(self, key: str) -> int | None:
+        """A query parameter as an integer; None when it is absent or empty.
+
+        Raises:
+            InvalidArgument: it is something else.
+        """
+        text = self.text(key)
+        if not text:
+            return None
+        try:
+            return int(text)
+        except ValueError:
+            raise InvalidArgument(f"query parameter {key}: {text!r} is not a number") from None
+
+    def filters(self) -> dict[str, list[str]]:
+        """The `filters` parameter: name -> values.
+
+        Raises:
+            InvalidArgument: it is not the JSON that it should be.
+        """
+        text = self.text("filters")
+        if not text:
+            return {}
+        try:
+            found = _decode_filters(text)
+        except msgspec.MsgspecError as error:
+            raise InvalidArgument(f"invalid filter: {error}") from error
+        return {
+            name: values if isinstance(values, list) else [key for key, on in values.items() if on]
+            for name, values in found.items()
+        }
+
+    async def json(self, decoder: msgspec.json.Decoder[T]) -> T | None:
+        """The body, decoded; None when there is none.
+
+        Raises:
+            InvalidArgument: another content type, too long, or not what it should be.
+        """
+        content = await self.body()
+        if not content.strip():
+            return None
+        kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise InvalidArgument(
+                f"unsupported Content-Type header ({kind}): must be 'application/json'"
+            )
+        return decoder.decode(content)
+
+    async def body(self) -> bytes:
+        """The whole body, at most `MAX_BODY` bytes, within `BODY_SECONDS`."""
+        length = self.request.content_length
+        if length is not None and length > MAX_BODY:
+            raise InvalidArgument(f"the body is larger than {MAX_BODY} bytes")
+        payload = self.request.content
+        if payload.is_eof() and length is not None:
+            return await payload.read()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                return await self._read_body()
+        except TimeoutError as error:
+            raise DeadlineExceeded("read the body: it did not come in time") from error
+
+    async def _read_body(self) -> bytes:
+        parts: list[bytes] = []
+        total = 0
+        async for part in self.request.content.iter_any():
+            total += len(part)
+            if total > MAX_BODY:
+                raise InvalidArgument(f"the body is larger than {MAX_BODY} bytes")
+            parts.append(part)
+        return b"".join(parts)
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that the request came by."""
+        connection = self.request.protocol
+        assert isinstance(connection, Connection)
+        return connection
+
+    def cancel_when_gone(self) -> None:
+        """Cancel this handler when the client closes: it only waits and writes for it."""
+        self.connection.cancel_when_gone(asyncio.current_task())
+
+    def take_over(self, is_raw: bool) -> int:
+        """Answer with the head of a raw stream; gives the descriptor of the stream.
+
+        Before API 1.42 the content type was raw-stream whatever the stream was.
+        """
+        upgrade = self.request.headers.get("Upgrade", "").lower() == "tcp"
+        return self.connection.take_over(upgraded_head(is_raw or self.minor < 42, upgrade))
+
+    def taken_over(self, farewell: bytes = b"") -> TakenOver:
+        """What a handler returns after `take_over`; `farewell` is written before the close."""
+        if farewell and self.request.transport is not None:
+            self.request.transport.write(farewell)
+        return TakenOver()

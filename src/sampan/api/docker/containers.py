@@ -1,0 +1,324 @@
+"""/containers/*: one function per endpoint, each a translation around one call of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from sampan import ids
+from sampan.api.docker import ages, answers, convert, sampling
+from sampan.engine import model
+from sampan.errors import Conflict, InvalidArgument, SampanError
+from sampan.wire import docker as wire
+from sampan.wire import multiplex
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from aiohttp.web_response import StreamResponse
+
+    from sampan.api.docker.call import Call
+
+STATS_SECONDS = 1.0
+_decode_create = msgspec.json.Decoder(wire.ContainerCreate)
+_decode_update = msgspec.json.Decoder(wire.HostConfig)
+
+
+async def create(call: Call) -> StreamResponse:
+    """POST /containers/create?name&platform"""
+    body = await call.json(_decode_create)
+    if body is None:
+        raise InvalidArgument("invalid JSON: got EOF while reading request body")
+    config = convert.container_config(body)
+    host = convert.host_config(body.host_config or wire.HostConfig(), bool(body.network_disabled))
+    name = call.text("name").removeprefix("/")
+    made = await call.engine.create(
+        config,
+        host,
+        name=ids.check_name(name) if name else None,
+        platform=call.text("platform") or None,
+    )
+    return answers.json(wire.Created(id=made.id, warnings=list(made.warnings)), 201)
+
+
+async def start(call: Call) -> StreamResponse:
+    """POST /containers/{id}/start"""
+    await call.engine.start(reference(call))
+    return answers.empty()
+
+
+async def stop(call: Call) -> StreamResponse:
+    """POST /containers/{id}/stop?t&signal"""
+    await call.engine.stop(
+        reference(call), timeout=call.number("t"), signal=call.text("signal") or None
+    )
+    return answers.empty()
+
+
+async def restart(call: Call) -> StreamResponse:
+    """POST /containers/{id}/restart?t&signal"""
+    await call.engine.restart(
+        reference(call), timeout=call.number("t"), signal=call.text("signal") or None
+    )
+    return answers.empty()
+
+
+async def kill(call: Call) -> StreamResponse:
+    """POST /containers/{id}/kill?signal"""
+    await call.engine.kill(reference(call), signal=call.text("signal") or "SIGKILL")
+    return answers.empty()
+
+
+async def pause(call: Call) -> StreamResponse:
+    """POST /containers/{id}/pause"""
+    await call.engine.pause(reference(call))
+    return answers.empty()
+
+
+async def unpause(call: Call) -> StreamResponse:
+    """POST /containers/{id}/unpause"""
+    await call.engine.unpause(reference(call))
+    return answers.empty()
+
+
+async def rename(call: Call) -> StreamResponse:
+    """POST /containers/{id}/rename?name"""
+    name = call.text("name").removeprefix("/")
+    if not name:
+        raise InvalidArgument("neither old nor new names may be empty")
+    await call.engine.rename(reference(call), ids.check_name(name))
+    return answers.empty()
+
+
+async def update(call: Call) -> StreamResponse:
+    """POST /containers/{id}/update"""
+    body = await call.json(_decode_update)
+    if body is None:
+        raise InvalidArgument("invalid JSON: got EOF while reading request body")
+    policy = None
+    if body.restart_policy is not None and body.restart_policy.name not in (None, ""):
+        policy = convert.restart_policy(body.restart_policy)
+    limits = convert.limits(msgspec.structs.asdict(body))
+    warnings = await call.engine.update(reference(call), restart=policy, **limits)
+    return answers.json({"Warnings": list(warnings) or None})
+
+
+async def wait(call: Call) -> StreamResponse:
+    """POST /containers/{id}/wait?condition
+
+    The wait is armed and the head sent before anything is awaited for: the client starts the
+    container only when it has seen the head.
+    """
+    condition = call.text("condition") or "not-running"
+    try:
+        armed = call.engine.arm_wait(reference(call), model.WaitCondition(condition))
+    except ValueError:
+        raise InvalidArgument(f'invalid condition: "{condition}"') from None
+    try:
+        call.cancel_when_gone()
+        answer = await answers.stream(call.request)
+        try:
+            result = await armed
+            error = wire.WaitError(message=result.error) if result.error else msgspec.UNSET
+            content = wire.WaitResult(status_code=result.exit_code, error=error)
+        except SampanError as failure:
+            content = wire.WaitResult(status_code=-1, error=wire.WaitError(message=str(failure)))
+        await answer.write_eof(answers.encode(content) + b"\n")
+    finally:
+        armed.cancel()
+    return answer
+
+
+async def remove(call: Call) -> StreamResponse:
+    """DELETE /containers/{id}?force&v&link"""
+    if call.flag("link"):
+        raise InvalidArgument("links of containers are not supported")
+    await call.engine.remove(reference(call), force=call.flag("force"), volumes=call.flag("v"))
+    return answers.empty()
+
+
+async def prune(call: Call) -> StreamResponse:
+    """POST /containers/prune?filters"""
+    pruned = await call.engine.prune(call.filters())
+    return answers.json(
+        wire.ContainersPruned(
+            containers_deleted=list(pruned.ids) or None, space_reclaimed=pruned.space_reclaimed
+        )
+    )
+
+
+async def listing(call: Call) -> StreamResponse:
+    """GET /containers/json?all&limit&filters"""
+    limit = call.number("limit")
+    found = call.engine.list(
+        all=call.flag("all"),
+        filters=call.filters(),
+        limit=limit if limit is not None and limit > 0 else None,
+    )
+    now = time.time_ns()
+    return answers.json([convert.summary(container, now) for container in found])
+
+
+async def inspect(call: Call) -> StreamResponse:
+    """GET /containers/{id}/json"""
+    return answers.json(convert.inspect(call.engine.get(reference(call))))
+
+
+async def top(call: Call) -> StreamResponse:
+    """GET /containers/{id}/top?ps_args"""
+    found = await call.engine.top(reference(call), call.text("ps_args"))
+    return answers.json(
+        wire.Top(processes=[list(row) for row in found.processes], titles=list(found.titles))
+    )
+
+
+async def resize(call: Call) -> StreamResponse:
+    """POST /containers/{id}/resize?h&w"""
+    height, width = size_of(call)
+    await call.engine.resize(reference(call), height, width)
+    return answers.empty(200)
+
+
+async def attach(call: Call) -> StreamResponse:
+    """POST /containers/{id}/attach?stream&stdin&stdout&stderr&logs&detachKeys"""
+    container = call.engine.get(reference(call))
+    if container.status is model.Status.PAUSED:
+        raise Conflict(f"container {call.name} is paused, unpause the container before attach")
+    keys = convert.detach_keys(call.text("detachKeys"))
+    is_raw = container.config.tty
+    fd = call.take_over(is_raw)
+    attachment = model.Attachment(
+        fd=fd,
+        stdin=call.flag("stdin") and container.config.open_stdin,
+        stdout=call.flag("stdout"),
+        stderr=call.flag("stderr"),
+        logs=call.flag("logs"),
+        stream=call.flag("stream"),
+        framing=model.Framing.RAW if is_raw else model.Framing.MULTIPLEXED,
+        detach_keys=keys,
+    )
+    try:
+        await call.engine.attach(container.id, attachment)
+    except SampanError as error:
+        return call.taken_over(farewell(f"attach: {error}\r\n", multiplex.STDERR, is_raw))
+    return call.taken_over()
+
+
+async def logs(call: Call) -> StreamResponse:
+    """GET /containers/{id}/logs?stdout&stderr&follow&since&until&tail&timestamps"""
+    query = log_query(call)
+    container = call.engine.get(reference(call))
+    records = call.engine.logs(container.id, query)
+    is_raw = container.config.tty
+    kind = multiplex.RAW_CONTENT_TYPE if is_raw or call.minor < 42 else multiplex.CONTENT_TYPE
+    async with aclosing(cast("AsyncGenerator[model.LogRecord, None]", records)) as lines:
+        call.cancel_when_gone()
+        answer = await answers.stream(call.request, kind)
+        async for record in lines:
+            await answer.write(log_bytes(record, query.timestamps, is_raw))
+        await answer.write_eof()
+    return answer
+
+
+def log_query(call: Call) -> model.LogQuery:
+    """The part of a log that the query asks for.
+
+    Raises:
+        InvalidArgument: neither stream is wanted, or a time is not one.
+    """
+    stdout, stderr = call.flag("stdout"), call.flag("stderr")
+    if not (stdout or stderr):
+        raise InvalidArgument("Bad parameters: you must choose at least one stream")
+    tail = call.text("tail", "all")
+    return model.LogQuery(
+        stdout=stdout,
+        stderr=stderr,
+        follow=call.flag("follow"),
+        since=moment(call.text("since")),
+        until=moment(call.text("until")),
+        tail=int(tail) if tail.isdigit() else None,
+        timestamps=call.flag("timestamps"),
+    )
+
+
+def log_bytes(record: model.LogRecord, timestamps: bool, is_raw: bool) -> bytes:
+    """A record as it goes to the client."""
+    data = record.data
+    if timestamps:
+        data = ages.log_time(record.time_ns).encode() + b" " + data
+    return data if is_raw else multiplex.frame(multiplex.number_of(record.stream), data)
+
+
+def moment(text: str) -> int:
+    """A `since` or `until`; 0 for none."""
+    return ages.parse_moment(text, time.time_ns()) if text and text != "0" else 0
+
+
+async def stats(call: Call) -> StreamResponse:
+    """GET /containers/{id}/stats?stream&one-shot"""
+    container = call.engine.get(reference(call))
+    call.cancel_when_gone()
+    if not call.flag("stream", default=True):
+        before = None
+        if not call.flag("one-shot") and container.status.is_running:
+            before = await call.engine.stats(container.id)
+            await asyncio.sleep(STATS_SECONDS)
+        return answers.json(sampling.sample(await call.engine.stats(container.id), before))
+    answer = await answers.stream(call.request)
+    before = None
+    while True:
+        now = await call.engine.stats(container.id)
+        await answer.write(answers.encode(sampling.sample(now, before)) + b"\n")
+        before = now
+        await asyncio.sleep(STATS_SECONDS)
+
+
+def reference(call: Call) -> str:
+    """The container in the path; Docker allows a slash before a name."""
+    return call.name.removeprefix("/")
+
+
+def size_of(call: Call) -> tuple[int, int]:
+    """The height and width that `resize` asks for.
+
+    Raises:
+        InvalidArgument: one is missing or impossible.
+    """
+    height, width = call.number("h"), call.number("w")
+    if height is None or width is None or not (0 <= height < 65536 and 0 <= width < 65536):
+        raise InvalidArgument("resize: h and w must be numbers from 0 to 65535")
+    return height, width
+
+
+def farewell(text: str, stream: int, is_raw: bool) -> bytes:
+    """A sentence at the end of a raw stream, where a status cannot be sent any more."""
+    return text.encode() if is_raw else multiplex.frame(stream, text.encode())
+
+
+PATHS = {
+    ("GET", "/containers/json"): listing,
+    ("POST", "/containers/create"): create,
+    ("POST", "/containers/prune"): prune,
+}
+NAMED = {
+    ("DELETE", "containers", ""): remove,
+    ("GET", "containers", "json"): inspect,
+    ("GET", "containers", "logs"): logs,
+    ("GET", "containers", "stats"): stats,
+    ("GET", "containers", "top"): top,
+    ("POST", "containers", "attach"): attach,
+    ("POST", "containers", "kill"): kill,
+    ("POST", "containers", "pause"): pause,
+    ("POST", "containers", "rename"): rename,
+    ("POST", "containers", "resize"): resize,
+    ("POST", "containers", "restart"): restart,
+    ("POST", "containers", "start"): start,
+    ("POST", "containers", "stop"): stop,
+    ("POST", "containers", "unpause"): unpause,
+    ("POST", "containers", "update"): update,
+    ("POST", "containers", "wait"): wait,
+}

@@ -1,0 +1,83 @@
+"""/exec/*, and the making of an exec session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sampan.api.docker import answers, convert
+from sampan.api.docker.containers import farewell, reference, size_of
+from sampan.engine import model
+from sampan.errors import Conflict, InvalidArgument, SampanError
+from sampan.wire import docker as wire
+from sampan.wire import multiplex
+
+if TYPE_CHECKING:
+    from aiohttp.web_response import StreamResponse
+
+    from sampan.api.docker.call import Call
+
+_decode_create = msgspec.json.Decoder(wire.ExecCreate)
+_decode_start = msgspec.json.Decoder(wire.ExecStart)
+
+
+async def create(call: Call) -> StreamResponse:
+    """POST /containers/{id}/exec"""
+    body = await call.json(_decode_create)
+    if body is None:
+        raise InvalidArgument("invalid JSON: got EOF while reading request body")
+    made = await call.engine.exec_create(reference(call), convert.exec_config(body))
+    return answers.json(wire.Identifier(id=made), 201)
+
+
+async def start(call: Call) -> StreamResponse:
+    """POST /exec/{id}/start: takes the connection over unless it is detached.
+
+    What fails after the head of the raw stream is told in the stream; the exit code in `inspect`
+    is what a client decides by.
+    """
+    body = await call.json(_decode_start) or wire.ExecStart()
+    session = call.engine.exec_inspect(call.name)
+    if session.started:
+        raise Conflict(f"exec command {session.id} has already run")
+    if body.detach:
+        await call.engine.exec_start(session.id)
+        return answers.empty(200)
+    is_raw = session.config.tty
+    fd = call.take_over(is_raw)
+    attachment = model.Attachment(
+        fd=fd,
+        stdin=session.config.attach_stdin,
+        stdout=session.config.attach_stdout,
+        stderr=session.config.attach_stderr,
+        framing=model.Framing.RAW if is_raw else model.Framing.MULTIPLEXED,
+        detach_keys=session.config.detach_keys,
+    )
+    try:
+        await call.engine.exec_start(session.id, attachment)
+    except SampanError as error:
+        return call.taken_over(farewell(f"{error}\r\n", multiplex.STDOUT, is_raw))
+    return call.taken_over()
+
+
+async def inspect(call: Call) -> StreamResponse:
+    """GET /exec/{id}/json"""
+    session = call.engine.exec_inspect(call.name)
+    user = call.engine.get(session.container_id).config.user
+    return answers.json(convert.exec_answer(session, user))
+
+
+async def resize(call: Call) -> StreamResponse:
+    """POST /exec/{id}/resize?h&w"""
+    height, width = size_of(call)
+    await call.engine.exec_resize(call.name, height, width)
+    return answers.empty(200)
+
+
+NAMED = {
+    ("POST", "containers", "exec"): create,
+    ("GET", "exec", "json"): inspect,
+    ("POST", "exec", "resize"): resize,
+    ("POST", "exec", "start"): start,
+}

@@ -1,0 +1,112 @@
+"""Images in Docker's shape: pure functions from the model of `images/` to bodies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
+
+from sampan.api.docker import ages
+from sampan.wire import docker as wire
+from sampan.wire import images as bodies
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from msgspec import UnsetType
+
+    from sampan.images.model import HistoryStep, Image, Removed
+    from sampan.spec.image import Healthcheck, RunConfig
+
+
+def summary(image: Image, containers: int = -1) -> bodies.ImageSummary:
+    """One line of `docker images`."""
+    return bodies.ImageSummary(
+        containers=containers,
+        created=ages.unix_seconds(image.created),
+        id=image.id,
+        labels=dict(image.config.config.labels) or None,
+        repo_digests=list(image.digests),
+        repo_tags=list(image.names),
+        size=image.size,
+    )
+
+
+def inspect(image: Image) -> bodies.ImageInspect:
+    """The whole of an image."""
+    config = image.config
+    history = config.history
+    return bodies.ImageInspect(
+        id=image.id,
+        repo_tags=list(image.names),
+        repo_digests=list(image.digests),
+        comment=history[-1].comment if history else "",
+        created=image.created or UNSET,
+        author=config.author,
+        config=run_config(config.config),
+        architecture=config.architecture,
+        variant=config.variant or UNSET,
+        os=config.os,
+        size=image.size,
+        root_fs=bodies.RootFS(layers=list(config.rootfs_diff_ids)),
+    )
+
+
+def run_config(config: RunConfig) -> bodies.ImageConfig:
+    """How containers of the image run; what the image does not say is left out."""
+    return bodies.ImageConfig(
+        user=config.user or UNSET,
+        exposed_ports=_set(config.exposed_ports),
+        env=_list(config.env),
+        cmd=_list(config.cmd),
+        healthcheck=_healthcheck(config.healthcheck) if config.healthcheck else UNSET,
+        volumes=_set(config.volumes),
+        working_dir=config.working_dir or UNSET,
+        entrypoint=_list(config.entrypoint),
+        on_build=_list(config.on_build),
+        labels=dict(config.labels) or UNSET,
+        stop_signal=config.stop_signal or UNSET,
+        shell=_list(config.shell),
+    )
+
+
+def _list(values: tuple[str, ...]) -> list[str] | UnsetType:
+    return list(values) or UNSET
+
+
+def _set(values: tuple[str, ...]) -> dict[str, dict[str, object]] | UnsetType:
+    return {value: {} for value in values} or UNSET
+
+
+def _healthcheck(check: Healthcheck) -> wire.Healthcheck:
+    return wire.Healthcheck(
+        test=list(check.test),
+        interval=check.interval or UNSET,
+        timeout=check.timeout or UNSET,
+        start_period=check.start_period or UNSET,
+        start_interval=check.start_interval or UNSET,
+        retries=check.retries or UNSET,
+    )
+
+
+def history(steps: Iterable[HistoryStep]) -> list[bodies.HistoryEntry]:
+    """The lines of `docker history`, newest first."""
+    return [
+        bodies.HistoryEntry(
+            comment=step.comment,
+            created=ages.unix_seconds(step.created),
+            created_by=step.created_by,
+            id=step.id,
+            size=step.size,
+            tags=list(step.tags) or None,
+        )
+        for step in steps
+    ]
+
+
+def removed(steps: Iterable[Removed]) -> list[bodies.ImageDeleted]:
+    """What a removal did, one member per entry."""
+    return [
+        bodies.ImageDeleted(untagged=step.untagged or UNSET, deleted=step.deleted or UNSET)
+        for step in steps
+    ]

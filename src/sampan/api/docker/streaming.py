@@ -1,0 +1,94 @@
+"""Answers that tell the progress of a long piece of work: pull, push, import.
+
+The work runs as a task of the handler and reports lines; the handler writes them as the client
+takes them. A failure before the first line becomes an ordinary error answer, a later one the last
+line of the stream, as dockerd has it. When the client goes, the work is cancelled. A client that
+does not read loses counts, never words: what waits for it stays under `MAX_WAITING` bytes of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from sampan.api import errors
+from sampan.api.docker import answers
+from sampan.wire import progress
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aiohttp.web_response import StreamResponse
+
+    from sampan.api.docker.call import Call
+    from sampan.images.progress import Progress
+
+MAX_WAITING = 256 << 10
+
+
+class Lines:
+    """What was said and not yet written."""
+
+    def __init__(self) -> None:
+        self.news = asyncio.Event()
+        self._waiting: list[bytes] = []
+        self._size = 0
+
+    def add(self, line: bytes) -> None:
+        """Say a line."""
+        self._waiting.append(line)
+        self._size += len(line)
+        self.news.set()
+
+    def report(self, step: Progress) -> None:
+        """Say how far an item is; a count is dropped when the client does not read."""
+        if not step.current and not step.total:
+            is_layer = step.id and not step.status.startswith("Pulling from")
+            self.add(
+                progress.step(step.id, step.status)
+                if is_layer
+                else progress.message(step.status, step.id)
+            )
+        elif self._size < MAX_WAITING or step.current >= step.total:
+            self.add(progress.step(step.id, step.status, step.current, step.total))
+
+    def take(self) -> bytes:
+        """Everything that waits."""
+        waiting = b"".join(self._waiting)
+        self._waiting.clear()
+        self._size = 0
+        self.news.clear()
+        return waiting
+
+
+async def run(call: Call, work: Callable[[Lines], Awaitable[Any]]) -> StreamResponse:
+    """Do `work` and stream what it says."""
+    lines = Lines()
+    call.cancel_when_gone()
+    task = asyncio.ensure_future(work(lines))
+    task.add_done_callback(lambda _: lines.news.set())
+    try:
+        return await _write(call, task, lines)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _write(call: Call, task: asyncio.Future[Any], lines: Lines) -> StreamResponse:
+    answer: StreamResponse | None = None
+    while not task.done():
+        await lines.news.wait()
+        if waiting := lines.take():
+            answer = answer or await answers.stream(call.request)
+            await answer.write(waiting)
+    error = task.exception()
+    if error is not None and answer is None:
+        raise error
+    answer = answer or await answers.stream(call.request)
+    last = lines.take()
+    if error is not None:
+        last += progress.failure(errors.describe(error)[1])
+    if last:
+        await answer.write(last)
+    await answer.write_eof()
+    return answer

@@ -1,0 +1,201 @@
+"""System calls of the API: _ping, version, info, events, df, auth, and what one node is not."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from sampan.api.docker import ages, answers, convert, pictures
+from sampan.api.docker.containers import moment
+from sampan.errors import InvalidArgument, NotImplementedHere, Unavailable
+from sampan.version import (
+    DOCKER_API_MIN_VERSION,
+    DOCKER_API_VERSION,
+    OCI_RUNTIME_SPEC_VERSION,
+    VERSION,
+)
+from sampan.wire import docker as wire
+from sampan.wire import images as bodies
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from aiohttp.web_response import StreamResponse
+
+    from sampan.api.docker.call import Call
+    from sampan.engine import model
+
+_PING = {
+    "Builder-Version": "1",
+    "Cache-Control": "no-cache, no-store, must-revalidate",
+    "Pragma": "no-cache",
+    "Swarm": "inactive",
+}
+_GO_ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+_decode_auth = msgspec.json.Decoder(wire.Credentials)
+
+
+async def ping(_: Call) -> StreamResponse:
+    """GET and HEAD /_ping"""
+    return answers.text(b"OK", _PING)
+
+
+async def version(_: Call) -> StreamResponse:
+    """GET /version"""
+    host = os.uname()
+    arch = _GO_ARCH.get(host.machine, host.machine)
+    details = {
+        "ApiVersion": DOCKER_API_VERSION,
+        "Arch": arch,
+        "BuildTime": "",
+        "Experimental": "false",
+        "GitCommit": "",
+        "GoVersion": "",
+        "KernelVersion": host.release,
+        "MinAPIVersion": DOCKER_API_MIN_VERSION,
+        "Os": "linux",
+    }
+    runtime = {"OciVersion": OCI_RUNTIME_SPEC_VERSION, "GitCommit": ""}
+    return answers.json(
+        bodies.Version(
+            platform=bodies.PlatformName(name="Sampan"),
+            components=[
+                bodies.Component(name="Engine", version=VERSION, details=details),
+                bodies.Component(name="sampan-oci", version=VERSION, details=runtime),
+            ],
+            version=VERSION,
+            api_version=DOCKER_API_VERSION,
+            min_api_version=DOCKER_API_MIN_VERSION,
+            arch=arch,
+            kernel_version=host.release,
+        )
+    )
+
+
+async def info(call: Call) -> StreamResponse:
+    """GET /info"""
+    found = await call.engine.info()
+    return answers.json(info_answer(found, time.time_ns()))
+
+
+def info_answer(found: model.EngineInfo, now_ns: int) -> bodies.Info:
+    """The engine's numbers in Docker's shape."""
+    return bodies.Info(
+        id=found.id,
+        containers=found.containers,
+        containers_running=found.containers_running,
+        containers_paused=found.containers_paused,
+        containers_stopped=found.containers_stopped,
+        images=found.images,
+        driver=found.driver,
+        plugins=bodies.Plugins(network=["host", "null"], log=["json-file", "none"]),
+        system_time=ages.rfc3339(now_ns),
+        logging_driver=found.log_driver,
+        cgroup_version=found.cgroup_version,
+        kernel_version=found.kernel_version,
+        operating_system=found.operating_system,
+        architecture=found.architecture,
+        registry_config=bodies.RegistryConfig(
+            index_configs={
+                "docker.io": {"Mirrors": [], "Name": "docker.io", "Official": True, "Secure": True}
+            },
+            insecure_registry_cidrs=["::1/128", "127.0.0.0/8"],
+        ),
+        ncpu=found.cpus,
+        mem_total=found.memory_total,
+        docker_root_dir=found.root,
+        name=found.name,
+        server_version=VERSION,
+        runtimes={"sampan-oci": {"path": "sampan-oci"}},
+        security_options=[
+            "name=seccomp,profile=builtin",
+            *(["name=no-new-privileges"] if found.default_no_new_privileges else []),
+        ],
+        warnings=list(found.warnings) or None,
+    )
+
+
+async def events(call: Call) -> StreamResponse:
+    """GET /events?since&until&filters: one JSON object per line, until `until` or for ever."""
+    since, until = moment(call.text("since")), moment(call.text("until"))
+    found = call.engine.events(since=since or None, until=until or None, filters=call.filters())
+    async with aclosing(cast("AsyncGenerator[model.Event, None]", found)) as stream:
+        call.cancel_when_gone()
+        answer = await answers.stream(call.request)
+        async for event in stream:
+            await answer.write(answers.encode(convert.event(event)) + b"\n")
+        await answer.write_eof()
+    return answer
+
+
+async def disk_usage(call: Call) -> StreamResponse:
+    """GET /system/df"""
+    now = time.time_ns()
+    found = await call.engine.images.list()
+    containers = call.engine.list(all=True)
+    return answers.json(
+        bodies.DiskUsage(
+            layers_size=sum(image.size for image in found),
+            images=[pictures.summary(image) for image in found],
+            containers=[convert.summary(container, now) for container in containers],
+        )
+    )
+
+
+async def auth(call: Call) -> StreamResponse:
+    """POST /auth: the credentials are only read; a pull is what tries them."""
+    body = await call.json(_decode_auth)
+    if body is None or not (body.user_name or body.identity_token):
+        raise InvalidArgument("no credentials given")
+    raise NotImplementedHere("check credentials with a registry: not supported yet")
+
+
+async def no_swarm(_: Call) -> StreamResponse:
+    """What a daemon that is in no swarm says."""
+    raise Unavailable(
+        'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to '
+        "connect this node to swarm and try again."
+    )
+
+
+async def nothing(_: Call) -> StreamResponse:
+    """An empty list."""
+    return answers.json([])
+
+
+async def no_networks(_: Call) -> StreamResponse:
+    """POST /networks/prune: there is nothing to prune."""
+    return answers.json({"NetworksDeleted": None})
+
+
+async def no_volumes(_: Call) -> StreamResponse:
+    """POST /volumes/prune: there is nothing to prune."""
+    return answers.json({"VolumesDeleted": None, "SpaceReclaimed": 0})
+
+
+async def no_cache(_: Call) -> StreamResponse:
+    """POST /build/prune: there is nothing to prune."""
+    return answers.json({"CachesDeleted": None, "SpaceReclaimed": 0})
+
+
+PATHS = {
+    ("GET", "/_ping"): ping,
+    ("HEAD", "/_ping"): ping,
+    ("GET", "/version"): version,
+    ("GET", "/info"): info,
+    ("GET", "/events"): events,
+    ("GET", "/system/df"): disk_usage,
+    ("POST", "/auth"): auth,
+    ("GET", "/plugins"): nothing,
+    ("POST", "/networks/prune"): no_networks,
+    ("POST", "/volumes/prune"): no_volumes,
+    ("POST", "/build/prune"): no_cache,
+    **dict.fromkeys(
+        (("GET", f"/{noun}") for noun in ("nodes", "services", "secrets", "configs", "tasks")),
+        no_swarm,
+    ),
+}
