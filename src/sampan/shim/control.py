@@ -24,7 +24,7 @@ from sampan.shim.loop import GONE, IN, OUT, complain
 SOCKET = "shim.sock"
 BACKLOG = 256
 LARGEST = 1024 * 1024
-"""Bytes of one message; the sender raises SO_SNDBUF when it needs more than the kernel's 208 KiB."""
+"""Bytes of one message; beyond the kernel's 208 KiB the sender must raise SO_SNDBUF."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def parse(data: bytes) -> Message:
 
 def failure(error: Exception) -> Message:
     """An error as fields of a message."""
+    if isinstance(error, ValueError):
+        return {"error": str(error), "errno": errno.EINVAL, "operation": ""}
     if not isinstance(error, OSError):
         text = f"invalid message: {type(error).__name__}: {error}"
         return {"error": text, "errno": errno.EINVAL, "operation": ""}

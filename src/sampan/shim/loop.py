@@ -69,13 +69,13 @@ class Loop:
         self._timers.pop(key, None)
 
     def stop(self) -> None:
-        """Let `run` return after the handler that runs now."""
+        """Dispatch nothing more after the handler that runs now."""
         self._running = False
 
-    def run(self) -> None:
-        """Dispatch until `stop` was called."""
-        while self._running:
-            self.once()
+    @property
+    def is_running(self) -> bool:
+        """Whether `stop` was not called."""
+        return self._running
 
     def once(self, limit: float = -1.0) -> None:
         """Wait for one batch of events, at most `limit` seconds (-1 is for ever), and dispatch."""

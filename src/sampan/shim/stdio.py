@@ -17,7 +17,7 @@ import fcntl
 import os
 
 from sampan.kernel import terminal
-from sampan.shim.loop import GONE, IN, OUT
+from sampan.shim.loop import GONE, OUT
 from sampan.shim.peers import Peer
 
 QUIET = 1.0
@@ -172,7 +172,7 @@ class Input:
 
 
 class Session:
-    """All of one process's stdio. `done` is called once, when the process has ended and is drained."""
+    """All of one process's stdio; calls `done` once, when the process has ended and is drained."""
 
     __slots__ = (
         "_done",
@@ -208,14 +208,22 @@ class Session:
         self._ended = False
         self._done = done
 
-    def open_pipes(self, stdin: int, stdout: int, stderr: int) -> None:
-        """Own our ends of the pipes; -1 for one that is not there."""
-        if stdin >= 0:
-            self.stdin = Input(self, stdin)
-        if stdout >= 0:
-            self.outputs.append(Output(self, stdout, 1))
-        if stderr >= 0:
-            self.outputs.append(Output(self, stderr, 2))
+    def open_pipes(self, *, stdin: bool, stdout: bool, stderr: bool) -> tuple[int, int, int]:
+        """Make the pipes that are wanted, and return the process's ends of them.
+
+        What is not wanted is /dev/null. The caller closes the ends with `close_ends`.
+        """
+        ends = [-1, -1, -1]
+        if not (stdin and stdout and stderr):
+            ends = [os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)] * 3
+        if stdin:
+            ends[0], ours = os.pipe2(os.O_CLOEXEC)
+            self.stdin = Input(self, ours)
+        for number, wanted in ((1, stdout), (2, stderr)):
+            if wanted:
+                ours, ends[number] = os.pipe2(os.O_CLOEXEC)
+                self.outputs.append(Output(self, ours, number))
+        return ends[0], ends[1], ends[2]
 
     def open_terminal(self, master: int, *, stdin: bool) -> None:
         """Own the master of the process's terminal."""
@@ -356,6 +364,13 @@ class Session:
         # The collector is off in a shim, so the circle is opened by hand.
         done, self._done = self._done, _nothing
         done()
+
+
+def close_ends(ends: tuple[int, int, int]) -> None:
+    """Close the process's ends of its stdio; one descriptor may stand for several."""
+    for fd in set(ends):
+        if fd >= 0:
+            os.close(fd)
 
 
 def _nothing() -> None:

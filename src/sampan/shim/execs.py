@@ -1,0 +1,161 @@
+"""Processes that were executed in the running container, besides its init.
+
+An exec has its own stdio and peers, no log, and a code that is told by an `exec-exit` event when it
+has ended and its output is drained. The last codes are kept, so that an engine that was away can
+ask for them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from time import time_ns
+
+from sampan.kernel import process
+from sampan.shim.stdio import Session, close_ends
+
+REMEMBERED = 32
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Protocol
+
+    from sampan.shim.loop import Loop
+
+    class Spawned(Protocol):
+        """What `runtime.exec.spawn` returns."""
+
+        pid: int
+        pidfd: int
+        master: int
+
+    Message = dict[str, Any]
+
+
+class Exec:
+    """One executed process."""
+
+    __slots__ = ("name", "pid", "pidfd", "session", "status", "time")
+
+    def __init__(self, name: str, loop: Loop, done: Callable[[Exec], None], terminal: bool) -> None:
+        self.name = name
+        self.pid = 0
+        self.pidfd = -1
+        self.status: tuple[int, int] | None = None
+        self.time = 0
+        self.session = Session(loop, lambda: done(self), terminal=terminal, stdin_once=True)
+
+
+class Execs:
+    """All execs of a container, by name."""
+
+    __slots__ = ("_announce", "_loop", "_spawn", "finished", "running")
+
+    def __init__(
+        self,
+        loop: Loop,
+        spawn: Callable[..., Spawned],
+        announce: Callable[[Message], None],
+    ) -> None:
+        """`spawn` starts a process with the keywords `process_spec` and `stdio`."""
+        self._loop = loop
+        self._spawn = spawn
+        self._announce = announce
+        self.running: dict[str, Exec] = {}
+        self.finished: list[Message] = []
+
+    def start(self, message: Message, fds: list[int], **how: Any) -> Message:
+        """Execute `message["process"]` with the attach entries, whose descriptors are `fds`.
+
+        Raises:
+            OSError: it could not be started; peers are closed.
+        """
+        name = str(message["exec"])
+        if name in self.running:
+            raise OSError(errno.EEXIST, f"exec {name}: it runs already")
+        terminal = bool(message.get("terminal"))
+        one = Exec(name, self._loop, self._drained, terminal)
+        wishes: list[Message] = message.get("attach") or []
+        try:
+            self._launch(one, message, wishes, how)
+            for wish in wishes:
+                one.session.attach(fds.pop(0), wish)
+        except BaseException:
+            self._undo(one)
+            raise
+        self._announce({"event": "exec-started", "exec": name, "pid": one.pid})
+        return {"pid": one.pid}
+
+    def get(self, name: str) -> Exec:
+        """The running exec `name`.
+
+        Raises:
+            OSError: ESRCH, there is none.
+        """
+        found = self.running.get(name)
+        if found is None:
+            raise OSError(errno.ESRCH, f"exec {name}: no such process")
+        return found
+
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to an exec."""
+        one = self.get(name)
+        if one.status is not None:
+            raise OSError(errno.ESRCH, f"exec {name}: it has ended")
+        process.pidfd_send_signal(one.pidfd, number)
+
+    def reap(self, pid: int) -> bool:
+        """Take the status of `pid` if it is one of ours that has ended."""
+        for one in self.running.values():
+            if one.pid == pid and one.status is None:
+                self._reap(one)
+                return True
+        return False
+
+    def _launch(self, one: Exec, message: Message, wishes: list[Message], how: Message) -> None:
+        session = one.session
+        stdin = any(wish.get("stdin") for wish in wishes)
+        ends = (-1, -1, -1)
+        if not session.terminal:
+            ends = session.open_pipes(
+                stdin=stdin,
+                stdout=any(wish.get("stdout") for wish in wishes),
+                stderr=any(wish.get("stderr") for wish in wishes),
+            )
+        try:
+            spawned = self._spawn(process_spec=message["process"], stdio=ends, **how)
+        finally:
+            close_ends(ends)
+        one.pid, one.pidfd = spawned.pid, spawned.pidfd
+        self.running[one.name] = one
+        if session.terminal:
+            session.open_terminal(spawned.master, stdin=stdin)
+            if message.get("console_size"):
+                session.resize(*message["console_size"])
+        self._loop.add(one.pidfd, lambda _events: self._reap(one))
+
+    def _undo(self, one: Exec) -> None:
+        if one.pidfd >= 0:
+            # It runs, but its peers are unusable: it ends, and the loop reaps it as any other.
+            process.pidfd_send_signal(one.pidfd, process.SIGKILL)
+        else:
+            one.session.abandon()
+
+    def _reap(self, one: Exec) -> None:
+        status = process.wait_pidfd(one.pidfd, block=False)
+        if status is None:
+            return
+        self._loop.remove(one.pidfd)
+        os.close(one.pidfd)
+        one.status, one.time = status, time_ns()
+        one.session.end()
+
+    def _drained(self, one: Exec) -> None:
+        assert one.status is not None
+        code, number = one.status
+        del self.running[one.name]
+        record = {"exec": one.name, "code": code, "signal": number, "time": one.time}
+        self.finished.append(record)
+        del self.finished[:-REMEMBERED]
+        self._announce({"event": "exec-exit", **record})
