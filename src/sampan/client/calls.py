@@ -1,0 +1,352 @@
+"""Every operation of the daemon that a client uses, described once, as data.
+
+A `Call` says method, target and body; nothing here sends anything. The blocking client, the
+asynchronous client and the command line perform the same calls. `ref` is a container's name, id or
+prefix of it, `image` a reference, and both are percent-encoded here, so no string given from
+outside can become another path.
+"""
+
+from __future__ import annotations
+
+from sampan.client.jsontext import encode
+from sampan.errors import InvalidArgument
+from sampan.version import DOCKER_API_VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+PREFIX = "/v" + DOCKER_API_VERSION
+_UNRESERVED = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
+
+
+class Call:
+    """One request. `subject` is what a 404 is about: container, image, exec or nothing special."""
+
+    __slots__ = ("body", "headers", "method", "subject", "target", "upload")
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, Any] | None = None,
+        body: Any = None,
+        *,
+        subject: str = "",
+        upload: Iterable[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        self.method = method
+        self.target = PREFIX + path + _query(query)
+        self.subject = subject
+        self.upload = upload
+        self.headers = dict(headers or ())
+        self.body: bytes | None = None
+        if body is not None:
+            self.body = encode(body).encode()
+            self.headers["Content-Type"] = "application/json"
+
+    def upgraded(self) -> Call:
+        """The same, asking for the raw connection."""
+        self.headers["Connection"] = "Upgrade"
+        self.headers["Upgrade"] = "tcp"
+        return self
+
+
+def quote(text: str, safe: bytes = b"") -> str:
+    """`text` percent-encoded for a path or a query."""
+    keep = _UNRESERVED | frozenset(safe)
+    raw = text.encode("utf-8", "surrogateescape")
+    return "".join(chr(byte) if byte in keep else f"%{byte:02X}" for byte in raw)
+
+
+def _query(query: dict[str, Any] | None) -> str:
+    parts = []
+    for name, value in (query or {}).items():
+        if value is None or value is False or value == "":
+            continue
+        text = "1" if value is True else value if isinstance(value, str) else str(value)
+        parts.append(f"{name}={quote(text)}")
+    return "?" + "&".join(parts) if parts else ""
+
+
+def _container(ref: str, verb: str = "") -> str:
+    if not ref.strip("./") or ref != ref.strip():
+        raise InvalidArgument(f"invalid container name or ID: {ref or 'value is empty'}")
+    return f"/containers/{quote(ref)}{verb}"
+
+
+def _image(image: str, verb: str = "") -> str:
+    if not image.strip("./") or ".." in image.split("/"):
+        raise InvalidArgument(f"invalid reference format: {image!r}")
+    return f"/images/{quote(image, b'/:@')}{verb}"
+
+
+def filters_text(filters: dict[str, list[str]] | None) -> str | None:
+    """Filters as the API takes them: {"name": {"value": true}}."""
+    if not filters:
+        return None
+    return encode({name: dict.fromkeys(values, True) for name, values in filters.items()})
+
+
+def split_tag(image: str) -> tuple[str, str]:
+    """An image's name and its tag or digest; `latest` when it has neither."""
+    name, at, digest = image.partition("@")
+    if at:
+        return name, digest
+    head, colon, tag = image.rpartition(":")
+    if colon and "/" not in tag:
+        return head, tag
+    return image, "latest"
+
+
+# The system
+
+
+def ping() -> Call:
+    return Call("GET", "/_ping")
+
+
+def version() -> Call:
+    return Call("GET", "/version")
+
+
+def info() -> Call:
+    return Call("GET", "/info")
+
+
+def disk_usage() -> Call:
+    return Call("GET", "/system/df")
+
+
+def login(user: str, password: str, server: str) -> Call:
+    return Call(
+        "POST", "/auth", body={"username": user, "password": password, "serveraddress": server}
+    )
+
+
+def events(
+    since: str = "", until: str = "", filters: dict[str, list[str]] | None = None
+) -> Call:  # fmt: skip
+    """The stream of events; `since` and `until` are seconds with nanoseconds as text."""
+    query = {"since": since, "until": until, "filters": filters_text(filters)}
+    return Call("GET", "/events", query)
+
+
+# Containers
+
+
+def create(body: dict[str, Any], name: str = "", platform: str = "") -> Call:
+    query = {"name": name, "platform": platform}
+    return Call("POST", "/containers/create", query, body, subject="create")
+
+
+def start(ref: str, detach_keys: str = "") -> Call:
+    return Call(
+        "POST", _container(ref, "/start"), {"detachKeys": detach_keys}, subject="start"
+    )  # fmt: skip
+
+
+def wait(ref: str, condition: str = "") -> Call:
+    return Call("POST", _container(ref, "/wait"), {"condition": condition}, subject="container")
+
+
+def attach(
+    ref: str,
+    *,
+    stdin: bool = False,
+    stdout: bool = True,
+    stderr: bool = True,
+    logs: bool = False,
+    detach_keys: str = "",
+) -> Call:
+    query = {
+        "detachKeys": detach_keys,
+        "logs": logs,
+        "stderr": stderr,
+        "stdin": stdin,
+        "stdout": stdout,
+        "stream": True,
+    }
+    return Call("POST", _container(ref, "/attach"), query, subject="container").upgraded()
+
+
+def inspect(ref: str, *, size: bool = False) -> Call:
+    return Call("GET", _container(ref, "/json"), {"size": size}, subject="container")
+
+
+def containers(
+    *,
+    everything: bool = False,
+    limit: int | None = None,
+    size: bool = False,
+    filters: dict[str, list[str]] | None = None,
+) -> Call:
+    query = {"all": everything, "limit": limit, "size": size, "filters": filters_text(filters)}
+    return Call("GET", "/containers/json", query)
+
+
+def stop(ref: str, timeout: int | None = None, signal: str = "") -> Call:
+    query = {"signal": signal, "t": timeout}
+    return Call("POST", _container(ref, "/stop"), query, subject="container")
+
+
+def restart(ref: str, timeout: int | None = None, signal: str = "") -> Call:
+    query = {"signal": signal, "t": timeout}
+    return Call("POST", _container(ref, "/restart"), query, subject="container")
+
+
+def kill(ref: str, signal: str = "") -> Call:
+    return Call("POST", _container(ref, "/kill"), {"signal": signal}, subject="container")
+
+
+def pause(ref: str) -> Call:
+    return Call("POST", _container(ref, "/pause"), subject="container")
+
+
+def unpause(ref: str) -> Call:
+    return Call("POST", _container(ref, "/unpause"), subject="container")
+
+
+def rename(ref: str, name: str) -> Call:
+    return Call("POST", _container(ref, "/rename"), {"name": name}, subject="container")
+
+
+def resize(ref: str, height: int, width: int) -> Call:
+    return Call("POST", _container(ref, "/resize"), {"h": height, "w": width}, subject="container")
+
+
+def remove(ref: str, *, force: bool = False, volumes: bool = False) -> Call:
+    query = {"force": force, "v": volumes}
+    return Call("DELETE", _container(ref), query, subject="container")
+
+
+def top(ref: str, arguments: str = "") -> Call:
+    return Call("GET", _container(ref, "/top"), {"ps_args": arguments}, subject="container")
+
+
+def stats(ref: str, *, stream: bool = False, one_shot: bool = False) -> Call:
+    query = {"stream": "1" if stream else "0", "one-shot": one_shot}
+    return Call("GET", _container(ref, "/stats"), query, subject="container")
+
+
+def logs(
+    ref: str,
+    *,
+    stdout: bool = True,
+    stderr: bool = True,
+    follow: bool = False,
+    since: str = "",
+    until: str = "",
+    tail: str = "",
+    timestamps: bool = False,
+) -> Call:
+    query = {
+        "follow": follow,
+        "since": since,
+        "stderr": stderr,
+        "stdout": stdout,
+        "tail": tail,
+        "timestamps": timestamps,
+        "until": until,
+    }
+    return Call("GET", _container(ref, "/logs"), query, subject="container")
+
+
+def prune_containers(filters: dict[str, list[str]] | None = None) -> Call:
+    return Call("POST", "/containers/prune", {"filters": filters_text(filters)})
+
+
+# Processes in containers
+
+
+def exec_create(ref: str, body: dict[str, Any]) -> Call:
+    return Call("POST", _container(ref, "/exec"), body=body, subject="container")
+
+
+def exec_start(exec_id: str, *, tty: bool = False, size: list[int] | None = None) -> Call:
+    body: dict[str, Any] = {"Detach": False, "Tty": tty}
+    if size:
+        body["ConsoleSize"] = size
+    return Call("POST", f"/exec/{quote(exec_id)}/start", body=body, subject="exec").upgraded()
+
+
+def exec_start_detached(exec_id: str, *, tty: bool = False) -> Call:
+    body = {"Detach": True, "Tty": tty}
+    return Call("POST", f"/exec/{quote(exec_id)}/start", body=body, subject="exec")
+
+
+def exec_inspect(exec_id: str) -> Call:
+    return Call("GET", f"/exec/{quote(exec_id)}/json", subject="exec-inspect")
+
+
+def exec_resize(exec_id: str, height: int, width: int) -> Call:
+    query = {"h": height, "w": width}
+    return Call("POST", f"/exec/{quote(exec_id)}/resize", query, subject="exec-inspect")
+
+
+# Images
+
+
+def images(
+    *,
+    everything: bool = False,
+    digests: bool = False,
+    filters: dict[str, list[str]] | None = None,
+) -> Call:
+    query = {"all": everything, "digests": digests, "filters": filters_text(filters)}
+    return Call("GET", "/images/json", query)
+
+
+def pull(image: str, platform: str = "", auth: str = "e30=") -> Call:
+    """`auth` is base64url JSON; e30= is the empty object."""
+    name, tag = split_tag(image)
+    query = {"fromImage": name, "platform": platform, "tag": tag}
+    return Call("POST", "/images/create", query, subject="image", headers={"X-Registry-Auth": auth})
+
+
+def import_image(
+    chunks: Iterable[bytes],
+    image: str = "",
+    *,
+    message: str = "",
+    changes: Iterable[str] = (),
+    platform: str = "",
+) -> Call:
+    query = {"fromSrc": "-", "message": message, "platform": platform, "repo": image}
+    call = Call("POST", "/images/create", query, subject="image", upload=chunks)
+    for change in changes:
+        call.target += "&changes=" + quote(change)
+    call.headers["Content-Type"] = "text/plain"
+    return call
+
+
+def push(image: str, auth: str = "e30=") -> Call:
+    name, tag = split_tag(image)
+    return Call(
+        "POST", _image(name, "/push"), {"tag": tag}, subject="image",
+        headers={"X-Registry-Auth": auth},
+    )  # fmt: skip
+
+
+def image_inspect(image: str) -> Call:
+    return Call("GET", _image(image, "/json"), subject="image")
+
+
+def image_history(image: str) -> Call:
+    return Call("GET", _image(image, "/history"), subject="image")
+
+
+def image_remove(image: str, *, force: bool = False, prune: bool = True) -> Call:
+    query = {"force": force, "noprune": not prune}
+    return Call("DELETE", _image(image), query, subject="image")
+
+
+def image_tag(image: str, target: str) -> Call:
+    name, tag = split_tag(target)
+    return Call("POST", _image(image, "/tag"), {"repo": name, "tag": tag}, subject="image")
+
+
+def prune_images(filters: dict[str, list[str]] | None = None) -> Call:
+    return Call("POST", "/images/prune", {"filters": filters_text(filters)})
