@@ -1,4 +1,4 @@
-"""Moments as `--since` and `--until` take them: unix seconds, RFC 3339, a duration back from now."""
+"""Moments as `--since` and `--until` take them: unix seconds, RFC 3339, or a duration ago."""
 
 from __future__ import annotations
 

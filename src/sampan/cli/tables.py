@@ -10,6 +10,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from sampan.cli.session import Session
 
@@ -34,7 +35,7 @@ def align(lines: Iterable[list[str]]) -> list[str]:
 
 def show(
     session: Session,
-    rows: list[dict[str, str]],
+    rows: list[dict[str, Any]],
     columns: str,
     headers: dict[str, str],
     layout: str = "",
@@ -51,7 +52,7 @@ def show(
         session.out(text.removesuffix("\n"))
 
 
-def render(rows: list[dict[str, str]], headers: dict[str, str], layout: str) -> list[str]:
+def render(rows: list[dict[str, Any]], headers: dict[str, str], layout: str) -> list[str]:
     """The lines of `rows` in a layout of the user's."""
     from sampan.cli.session import Failed
     from sampan.cli.template import Template, go_json
@@ -67,7 +68,7 @@ def render(rows: list[dict[str, str]], headers: dict[str, str], layout: str) -> 
         if is_table:
             lines.insert(0, template.render(headers))
     except ValueError as error:
-        raise Failed(f"template parsing error: template: :1: {error}") from None
+        raise Failed(f"failed to execute template: template: :1: {error}") from None
     if is_table:
         lines = align(line.split("\t") for line in lines)
     return [line + "\n" for line in lines]

@@ -23,6 +23,7 @@ HEADERS = {
     "Mounts": "MOUNTS",
     "Names": "NAMES",
     "Networks": "NETWORKS",
+    "Platform": "PLATFORM",
     "Ports": "PORTS",
     "RunningFor": "CREATED",
     "Size": "SIZE",
@@ -60,12 +61,11 @@ def _size(container: dict[str, Any]) -> str:
     return f"{text} (virtual {decimal_size(virtual, 3)})" if virtual else text
 
 
-def row(container: dict[str, Any], *, full: bool) -> dict[str, str]:
+def row(container: dict[str, Any], *, full: bool) -> dict[str, Any]:
     """A container's fields as text; `full` leaves nothing out."""
     command = container.get("Command") or ""
-    mounts = [
-        mount.get("Name") or mount.get("Source", "") for mount in container.get("Mounts") or ()
-    ]
+    mounted = container.get("Mounts") or ()
+    mounts = [mount.get("Name") or mount.get("Source", "") for mount in mounted]
     labels = container.get("Labels") or {}
     names = [name.lstrip("/") for name in container.get("Names") or ()]
     networks = (container.get("NetworkSettings") or {}).get("Networks") or {}
@@ -79,6 +79,7 @@ def row(container: dict[str, Any], *, full: bool) -> dict[str, str]:
         "Mounts": ",".join(mount if full else _ellipsis(mount, 15) for mount in mounts),
         "Names": ",".join(name for name in names if full or "/" not in name),
         "Networks": ",".join(networks),
+        "Platform": None,
         "Ports": _ports(container.get("Ports") or []),
         "RunningFor": ago(container["Created"]),
         "Size": _size(container),
