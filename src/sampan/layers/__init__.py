@@ -1,0 +1,1 @@
+"""Layers: tar archives in, directories out."""

@@ -1,0 +1,78 @@
+"""What a process gives up before it reads a hostile layer.
+
+The destination becomes its root (a mount namespace of its own, where the old tree is unmounted; a
+plain chroot where pivot_root is impossible), the import system is closed, the address space, core
+dumps and processes are bounded, only the capabilities that unpacking needs are left, and it dies
+with its parent. CAP_SYS_ADMIN stays because `trusted.overlay.opaque` needs it; so the system calls
+that would make something of it, and all that start programs or open sockets, are taken away by a
+seccomp filter in `layers.syscalls`.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from typing import Final
+
+from sampan.kernel import capabilities, mounts, namespaces, process
+from sampan.kernel import numbers as n
+from sampan.layers import syscalls
+
+MEMORY_LIMIT: Final = 1 << 30  # bytes of address space: buffers, window, threads, 2M directories
+_KILL: Final = 9
+_OPEN_FILES: Final = 8192
+_KEPT: Final = (
+    "CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_MKNOD CAP_SETFCAP CAP_SYS_ADMIN"
+).split()
+
+
+def enter(destination: int) -> int:
+    """Give up what unpacking into `destination` does not need; the descriptor to unpack into.
+
+    Everything that will be used must be imported before. Raises OSError naming the call.
+    """
+    process.set_parent_death_signal(_KILL)
+    process.set_not_dumpable()
+    root = _become_root(destination)
+    _close_imports()
+    _bound()
+    process.prctl(n.PR_SET_NO_NEW_PRIVS, 1)
+    kept = capabilities.mask(_KEPT) & capabilities.get()[1]
+    capabilities.set_sets(kept, kept, 0)
+    syscalls.load()
+    return root
+
+
+def _become_root(destination: int) -> int:
+    clone = mounts.clone_tree(destination, recursive=False)  # in the namespace it belongs to
+    namespaces.unshare(n.CLONE_NEWNS)
+    mounts.set_propagation("/", n.MS_REC | n.MS_PRIVATE)
+    old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        mounts.move_mount(clone, old)
+    finally:
+        os.close(old)
+    try:
+        mounts.pivot_into(clone)
+    except OSError:  # the root is the initial ramfs
+        os.fchdir(clone)
+        os.chroot(".")
+    os.close(clone)
+    return os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _close_imports() -> None:
+    """Nothing is ever imported from the new root."""
+    sys.meta_path.clear()
+    sys.path_hooks.clear()
+    sys.path.clear()
+    sys.path_importer_cache.clear()
+
+
+def _bound() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = _OPEN_FILES if most == resource.RLIM_INFINITY else min(most, _OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

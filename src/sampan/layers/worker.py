@@ -1,0 +1,138 @@
+"""The process that unpacks layers, one at a time, each in a child that can harm nobody.
+
+`layers.workers` starts it as `python -I -S -B` with an explicit sys.path and one SEQPACKET socket.
+A job is a JSON message with descriptors: the blob, the destination, and the lower layers if known.
+Everything is imported by then; for each job the worker forks, the child locks itself up
+(`layers.sandbox`), unpacks, sends one answer and exits. A chroot cannot be undone, so a child
+serves one job only. When the socket closes, the worker kills its child and ends.
+
+    request  {"expected": digest or null, "limit": bytes}        fds: blob, destination, lowers...
+    answer   {"diff_id": ..., "size": ..., "entries": ...}  or  {"error": text, "kind": class name}
+"""
+
+from __future__ import annotations
+
+import _socket
+import gc
+import hashlib
+import json
+import os
+import select
+import sys
+from typing import Any, Final
+
+from sampan.errors import DataLoss, SampanError
+from sampan.kernel import fds as descriptors
+from sampan.layers import sandbox
+from sampan.layers.apply import apply
+from sampan.layers.compression import Compression, open_stream
+from sampan.spec.digest import Digest
+
+MAX_MESSAGE: Final = 1 << 16
+_MAX_ERROR: Final = 2000
+_ALGORITHMS: Final = ("sha256", "sha384", "sha512")
+
+
+def main(fd: int) -> None:
+    """Serve jobs from the socket `fd` until it closes."""
+    sock = _socket.socket(fileno=fd)
+    sock.setblocking(True)
+    _warm()
+    while True:
+        try:
+            message, fds = descriptors.receive(sock, MAX_MESSAGE)
+        except OSError:
+            return
+        if not message:
+            return
+        try:
+            answer = _serve(sock, json.loads(message), fds)
+        finally:
+            descriptors.close_all(fds)
+        if answer is None:
+            return
+        descriptors.send(sock, answer)
+
+
+def _warm() -> None:
+    """Use once what loads something when it is used first, while the host's files are there."""
+    for name in _ALGORITHMS:
+        hashlib.new(name, b"x" * 4096).hexdigest()
+    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    for kind in Compression:
+        open_stream(null, kind)
+    os.close(null)
+    json.dumps({"warm": True}).encode("utf-8", "replace")
+    gc.collect()
+    gc.freeze()
+
+
+def _serve(sock: _socket.socket, job: dict[str, Any], fds: list[int]) -> bytes | None:
+    """Run one job in a child: its answer, or None when whoever asked has gone."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(reader)
+            sock.detach()
+            _child(job, fds, writer)
+        finally:
+            os._exit(1)
+    os.close(writer)
+    try:
+        answer = _wait(sock, reader)
+    finally:
+        os.close(reader)
+    if answer is None:
+        os.kill(pid, 9)
+    _, status = os.waitpid(pid, 0)
+    if answer == b"":
+        return _failure("Aborted", f"unpack layer: worker {_ending(status)}")
+    return answer
+
+
+def _ending(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    return f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
+
+
+def _wait(sock: _socket.socket, reader: int) -> bytes | None:
+    """The child's answer, b"" when it ended without one, None when the socket was closed."""
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    poll.register(sock.fileno(), select.POLLRDHUP | select.POLLHUP)
+    answer = b""
+    while True:
+        ready = [fd for fd, _ in poll.poll()]
+        if reader not in ready:
+            return None
+        part = os.read(reader, MAX_MESSAGE)
+        if not part:
+            return answer
+        answer += part
+
+
+def _child(job: dict[str, Any], fds: list[int], writer: int) -> None:
+    """Unpack, answer, and never return into the worker's loop."""
+    try:
+        blob, destination, *lowers = fds
+        destination = sandbox.enter(destination)
+        expected = Digest.parse(job["expected"]) if job["expected"] else None
+        done = apply(blob, destination, expected=expected, lowers=lowers, limit=job["limit"])
+        answer = json.dumps({"diff_id": done.diff_id, "size": done.size, "entries": done.entries})
+        os.write(writer, answer.encode())
+    except SampanError as error:
+        os.write(writer, _failure(type(error).__name__, str(error)))
+    except OSError as error:
+        os.write(writer, _failure(DataLoss.__name__, f"unpack layer: {error}"))
+    except BaseException as error:  # a defect: reported, since a traceback would read from the root
+        os.write(writer, _failure("Internal", f"unpack layer: {type(error).__name__}: {error}"))
+    os._exit(0)
+
+
+def _failure(kind: str, text: str) -> bytes:
+    return json.dumps({"error": text[:_MAX_ERROR], "kind": kind}).encode()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
