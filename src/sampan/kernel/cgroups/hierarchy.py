@@ -22,7 +22,7 @@ CONTROLLERS = frozenset(
     "blkio cpu cpuacct cpuset devices freezer hugetlb memory misc net_cls net_prio perf_event "
     "pids rdma name=systemd".split()
 )
-_READ_SIZE = 65536
+_READ_SIZE = 4096
 
 
 class Hierarchy:
@@ -103,6 +103,14 @@ def _unescape(text: str) -> str:
     return text
 
 
+def names(trees: list[Hierarchy], path: str) -> list[tuple[Hierarchy, str]]:
+    """Where `path` is in each of `trees`: below its root, or below our own cgroup if relative."""
+    if path.startswith("/"):
+        name = "/".join(parts(path))
+        return [(tree, name) for tree in trees]
+    return [(tree, below_own(tree, path)) for tree in trees]
+
+
 def own_paths() -> dict[str, str]:
     """The cgroup of this process in each hierarchy: controller, or "" for version 2, to path."""
     own: dict[str, str] = {}
@@ -125,14 +133,12 @@ def parts(path: str) -> list[str]:
     return names
 
 
-def relative(hierarchy: Hierarchy, path: str) -> str:
-    """`path` below the root of `hierarchy`; one without a leading slash is below our own cgroup.
+def below_own(hierarchy: Hierarchy, path: str) -> str:
+    """`path` below the cgroup of this process, without a leading slash.
 
-    As runc does: that is how a runtime that itself runs in a container stays inside of it.
+    As runc does with relative paths: a runtime that itself runs in a container stays inside of it.
     """
     name = "/".join(parts(path))
-    if path.startswith("/"):
-        return name
     own = own_paths().get(hierarchy.controllers[0] if hierarchy.controllers else "", "/")
     if hierarchy.root != "/" and own.startswith(hierarchy.root):
         own = own[len(hierarchy.root) :]
@@ -143,10 +149,12 @@ def read(hierarchy: Hierarchy, path: str) -> str:
     """The text of a cgroup file."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=hierarchy.fd)
     try:
-        chunks = []
-        while chunk := os.read(fd, _READ_SIZE):
-            chunks.append(chunk)
-        return b"".join(chunks).decode()
+        text = chunk = os.read(fd, _READ_SIZE)
+        # The kernel fills a page with lines before it answers: far less than that was the end.
+        while len(chunk) > _READ_SIZE // 2:
+            chunk = os.read(fd, _READ_SIZE)
+            text += chunk
+        return text.decode()
     finally:
         os.close(fd)
 

@@ -46,11 +46,8 @@ class Cgroup:
     def __init__(self, path: str) -> None:
         self.path = path
         self._fresh = False
-        self._dirs: list[tuple[Hierarchy, str]] = [
-            (tree, hierarchy.relative(tree, path))
-            for tree in hierarchy.mounted()
-            if tree.version == 1
-        ]
+        trees = [tree for tree in hierarchy.mounted() if tree.version == 1]
+        self._dirs = hierarchy.names(trees, path)
         self._dirs.sort(key=lambda pair: max(_JOIN_LAST.get(c, 0) for c in pair[0].controllers))
         self._by_controller = {
             controller: pair for pair in self._dirs for controller in pair[0].controllers
@@ -74,8 +71,8 @@ class Cgroup:
             if "cpuset" in self._by_controller:
                 _fill_cpuset(*self._by_controller["cpuset"])
             self._set_devices(rules, fresh=True)
-            # Asked again, now that the files are there to be looked at.
-            self._apply(v1_limits.plan(resources, self._look))
+            if writes:  # planned again, now that there are files to look at
+                self._apply(v1_limits.plan(resources, self._look))
         except BaseException:
             for tree, path in made:
                 remove_quietly(tree, path)

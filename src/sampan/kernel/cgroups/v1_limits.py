@@ -111,8 +111,10 @@ def _pids(pids: Fields) -> list[Write]:
 
 
 def _block_io(io: Fields, look: Look) -> list[Write]:
-    prefix = "blkio.bfq." if look("blkio", "blkio.bfq.weight") is not None else "blkio."
     writes = []
+    weighted = io.integer("weight") or io.objects("weightDevice")
+    bfq = weighted and look("blkio", "blkio.bfq.weight") is not None
+    prefix = "blkio.bfq." if bfq else "blkio."
     if weight := io.integer("weight"):
         writes.append(io.write("blkio", f"{prefix}weight", weight, "weight"))
     if leaf := io.integer("leafWeight"):

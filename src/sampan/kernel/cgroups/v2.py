@@ -41,7 +41,7 @@ class Cgroup:
         self.path = path
         self._fresh = False
         self._tree = next(tree for tree in hierarchy.mounted() if tree.version == 2)
-        self._name = hierarchy.relative(self._tree, path)
+        ((_, self._name),) = hierarchy.names([self._tree], path)
 
     def create(self, resources: dict[str, Any]) -> None:
         """Make the directory and set the limits; see v1.Cgroup.create for what it raises."""

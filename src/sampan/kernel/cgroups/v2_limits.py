@@ -148,7 +148,8 @@ def _pids(pids: Fields) -> list[Write]:
 
 def _io(io: Fields, look: Look) -> list[Write]:
     writes = []
-    bfq = look("io", "io.bfq.weight") is not None
+    weighted = io.integer("weight") or io.objects("weightDevice")
+    bfq = weighted and look("io", "io.bfq.weight") is not None
     if weight := io.maybe("weight", 0, 1000):
         # BFQ counts from 1 to 1000 as version 1 does, the cost model from 1 to 10000.
         file, value = ("io.bfq.weight", weight) if bfq else ("io.weight", io_weight(weight))
