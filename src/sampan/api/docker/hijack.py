@@ -102,6 +102,11 @@ class Connection(RequestHandler):  # type: ignore[misc,unused-ignore] # aiohttp 
         """Cancel `task` when the client closes; None takes that back."""
         self._gone = task
 
+    def end_stream(self) -> None:
+        """End the stream that is being written, if one is, by closing the connection."""
+        if self._gone is not None:
+            self.force_close()
+
     def release(self) -> None:
         """The request did not take over: go on with what follows it."""
         if not self._held:
@@ -236,6 +241,15 @@ class ConnectionServer(Server):
     @override
     def __call__(self) -> RequestHandler:
         return Connection(self, self.relays, loop=self._loop, **self._options)
+
+    async def aclose(self, grace: float) -> None:
+        """End idle connections and streams now; give other requests `grace` seconds."""
+        self.pre_shutdown()
+        for connection in self.connections:
+            if isinstance(connection, Connection):
+                connection.end_stream()
+        await self.shutdown(grace)
+        await self.relays.aclose()
 
 
 class TakenOver(StreamResponse):

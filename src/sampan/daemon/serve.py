@@ -1,0 +1,110 @@
+"""The daemon's life: open the engine, listen, wait, leave.
+
+The engine takes the root's lock first; only then is a socket touched. `SIGTERM` and `SIGINT` end
+the daemon in order: no new connections, streams are ended, running requests get `GRACE` seconds,
+the engine is closed. Containers live on, each below its shim, and the next daemon finds them. A
+second signal does not wait.
+
+A daemon that was started on demand leaves by itself (`idle_exit`) when for so long no container ran
+and no request came. It takes the socket's name away before it decides: whoever comes later starts a
+new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from sampan.api.docker.app import DockerAPI
+from sampan.daemon import sockets
+from sampan.engine.engine import Engine
+from sampan.store.layout import Layout
+from sampan.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sampan.daemon.config import DaemonConfig
+
+GRACE = 10.0
+_log = logging.getLogger("sampan.daemon")
+
+
+async def serve(config: DaemonConfig) -> None:
+    """Run until a signal or idleness ends it.
+
+    Raises:
+        Unavailable: another daemon has the root.
+        Conflict: another process listens on the socket.
+    """
+    os.umask(0o077)
+    stop = asyncio.Event()
+    on_signals(stop)
+    engine = await Engine.open(config.engine)
+    try:
+        await _serve(config, engine, stop)
+    finally:
+        await engine.aclose()
+        _log.info("stopped")
+
+
+async def _serve(config: DaemonConfig, engine: Engine, stop: asyncio.Event) -> None:
+    layout = Layout(config.engine.root, config.engine.state)
+    api = DockerAPI(engine)
+    protocols = api.server()
+    listener = sockets.listen(config.socket, config.group)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_unix_server(protocols, sock=listener, backlog=sockets.BACKLOG)
+    try:
+        sockets.write_pid(layout.pid_file)
+        # What was imported stays: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        sockets.notify("READY=1", os.environ.get("NOTIFY_SOCKET"))
+        _log.info("sampan %s listens on %s", VERSION, config.socket)
+        await _until_done(config, stop, lambda: engine.is_idle and not api.active, api)
+    finally:
+        sockets.notify("STOPPING=1", os.environ.get("NOTIFY_SOCKET"))
+        sockets.remove(config.socket)
+        sockets.remove(layout.pid_file)
+        server.close()
+        await protocols.aclose(GRACE)
+
+
+async def _until_done(
+    config: DaemonConfig, stop: asyncio.Event, is_idle: Callable[[], bool], api: DockerAPI
+) -> None:
+    """Wait for a signal, or for the time of idleness."""
+    idle_since = monotonic()
+    pause = max(0.05, min(config.idle_exit / 4, 15.0)) if config.idle_exit else None
+    while not stop.is_set():
+        try:
+            async with asyncio.timeout(pause):
+                await stop.wait()
+        except TimeoutError:
+            if not is_idle():
+                idle_since = monotonic()
+            elif monotonic() - max(idle_since, api.last_request) > config.idle_exit:
+                _log.info("idle for %d s, leaving", config.idle_exit)
+                return
+
+
+def on_signals(stop: asyncio.Event) -> None:
+    """Let the first SIGTERM or SIGINT set `stop`, and the second one end the process."""
+    loop = asyncio.get_running_loop()
+
+    def received(number: signal.Signals) -> None:
+        if stop.is_set():
+            _log.warning("second %s, leaving at once", number.name)
+            os._exit(128 + number)
+        _log.info("%s, stopping", number.name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, received, number)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
