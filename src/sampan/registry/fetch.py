@@ -28,17 +28,14 @@ if TYPE_CHECKING:
     from sampan.registry.retry import Retry
     from sampan.registry.session import Session
 
-CHUNK: Final = 1 << 20  # bytes collected before the writer's thread is asked
 _RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.ASCII)
 _BODY: Final = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
 
 
 class BlobWriter(Protocol):
-    """Where a blob goes: it knows how many bytes it has, and takes the following ones."""
+    """Where a blob goes: it knows how many bytes it has, and gathers the following ones."""
 
-    @property
-    def offset(self) -> int:
-        """How many bytes are there already."""
+    offset: int
 
     async def write(self, data: bytes) -> None:
         """Append `data`."""
@@ -160,29 +157,17 @@ async def _copy(
     writer: BlobWriter,
     progress: Callable[[int], None],
 ) -> None:
-    """Write the body in large pieces; what arrived before a failure is written too."""
-    collected: list[bytes] = []
-    size, room = 0, descriptor.size - writer.offset
-    try:
-        while piece := await content.readany():
-            if skip:
-                piece, skip = piece[skip:], max(0, skip - len(piece))
-            size += len(piece)
-            if size > room:
-                raise FailedPrecondition(
-                    f"fetch blob {descriptor.digest}: more than the {descriptor.size} bytes that "
-                    "its descriptor says"
-                )
-            collected.append(piece)
-            progress(descriptor.size - room + size)
-            if size >= CHUNK:
-                data, collected = b"".join(collected), []
-                room, size = room - len(data), 0
-                await writer.write(data)
-    except (aiohttp.ClientError, TimeoutError):
-        await writer.write(b"".join(collected))
-        raise
-    await writer.write(b"".join(collected))
+    """Write the body as it arrives, in the largest pieces that have arrived."""
+    while piece := await content.readany():
+        if skip:
+            piece, skip = piece[skip:], max(0, skip - len(piece))
+        if writer.offset + len(piece) > descriptor.size:
+            raise FailedPrecondition(
+                f"fetch blob {descriptor.digest}: more than the {descriptor.size} bytes that "
+                "its descriptor says"
+            )
+        await writer.write(piece)
+        progress(writer.offset)
 
 
 def _check_range(

@@ -74,7 +74,7 @@ class Platform:
             return cls.make("linux", parts[0])
         return cls.make(*parts)
 
-    def __str__(self) -> str:  # type: ignore[explicit-override]
+    def __str__(self) -> str:
         text = f"{self.os}/{self.architecture}"
         return f"{text}/{self.variant}" if self.variant else text
 

@@ -93,7 +93,7 @@ class Reference:
         tag = f":{self.tag}" if self.tag is not None else ""
         return f"{tag}@{self.digest}" if self.digest is not None else tag
 
-    def __str__(self) -> str:  # type: ignore[explicit-override]
+    def __str__(self) -> str:
         return self.name + self._suffix()
 
 

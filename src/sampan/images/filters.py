@@ -1,0 +1,83 @@
+"""The filters of image lists: dangling, label, reference, before, since, until.
+
+Values of one filter are alternatives, except labels, which must all be there; filters of different
+names must all hold. An unknown filter is an error and not ignored, as in dockerd.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import TYPE_CHECKING, Final
+
+from sampan.errors import InvalidArgument
+from sampan.spec.reference import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sampan.images.model import Image
+
+    Filters = Mapping[str, Sequence[str]]
+
+_KNOWN: Final = frozenset(("before", "dangling", "label", "reference", "since"))
+_TRUE: Final = frozenset(("1", "true", "True", "TRUE", "t", "T"))
+_FALSE: Final = frozenset(("0", "false", "False", "FALSE", "f", "F"))
+
+
+def chosen(
+    images: Sequence[Image], filters: Filters | None, find: Callable[[str], Image]
+) -> list[Image]:
+    """The images that pass. `find` gives the image that `before` and `since` name.
+
+    Raises:
+        InvalidArgument: an unknown filter, or a value that is none.
+    """
+    found = list(images)
+    for name, values in (filters or {}).items():
+        if name not in _KNOWN:
+            raise InvalidArgument(f"invalid filter {name[:80]!r}")
+        found = [image for image in found if _passes(image, name, values, find)]
+    return found
+
+
+def flag(filters: Filters | None, name: str, *, default: bool) -> bool:
+    """The value of a filter that is true or false.
+
+    Raises:
+        InvalidArgument: it is neither.
+    """
+    values = frozenset((filters or {}).get(name, ()))
+    if not values:
+        return default
+    if values <= _TRUE:
+        return True
+    if values <= _FALSE:
+        return False
+    raise InvalidArgument(f"invalid filter '{name}={sorted(values)}': true or false is expected")
+
+
+def _passes(image: Image, name: str, values: Sequence[str], find: Callable[[str], Image]) -> bool:
+    match name:
+        case "dangling":
+            return flag({name: values}, name, default=True) is not bool(image.names)
+        case "label":
+            return all(_has_label(image, value) for value in values)
+        case "reference":
+            return any(_matches(name, value) for name in image.names for value in values)
+        case "before":
+            return all(image.created < find(value).created for value in values)
+        case _:
+            return all(image.created > find(value).created for value in values)
+
+
+def _has_label(image: Image, wanted: str) -> bool:
+    key, equals, value = wanted.partition("=")
+    labels = image.config.config.labels
+    return key in labels and (not equals or labels[key] == value)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a familiar name, with or without its tag, fits a shell pattern."""
+    reference = Reference.parse(name)
+    forms = (name, reference.familiar_name(), str(reference), reference.name)
+    return any(fnmatch.fnmatchcase(form, pattern) for form in forms)

@@ -1,0 +1,65 @@
+"""What a pull or push says while it works: dockerd's words, without its JSON.
+
+A step has the short id of a layer, a status, and bytes done of a total where that makes sense. A
+line has no id, except for `Pulling from`, whose id is the tag. The receiver is called from the
+event loop and must not block; bytes are told at most twenty times a second for each layer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+_INTERVAL: Final = 0.05
+
+PULLING: Final = "Pulling fs layer"
+WAITING: Final = "Waiting"
+DOWNLOADING: Final = "Downloading"
+VERIFYING: Final = "Verifying Checksum"
+DOWNLOADED: Final = "Download complete"
+EXTRACTING: Final = "Extracting"
+PULLED: Final = "Pull complete"
+EXISTS: Final = "Already exists"
+
+PREPARING: Final = "Preparing"
+PUSHING: Final = "Pushing"
+PUSHED: Final = "Pushed"
+LAYER_EXISTS: Final = "Layer already exists"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One step. `current` and `total` are bytes, both 0 where nothing is counted."""
+
+    id: str
+    status: str
+    current: int = 0
+    total: int = 0
+
+
+Report = Callable[[Progress], None]
+
+
+def silent(_: Progress) -> None:
+    """The receiver for those who do not want to know."""
+
+
+class Meter:
+    """Tells how many bytes of one layer are done, not more often than anybody can read."""
+
+    __slots__ = ("_id", "_next", "_report", "_status", "_total")
+
+    def __init__(self, report: Report, short_id: str, status: str, total: int) -> None:
+        self._report = report
+        self._id = short_id
+        self._status = status
+        self._total = total
+        self._next = 0.0
+
+    def __call__(self, current: int) -> None:
+        now = time.monotonic()
+        if now >= self._next or current >= self._total:
+            self._next = now + _INTERVAL
+            self._report(Progress(self._id, self._status, current, self._total))

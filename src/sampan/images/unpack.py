@@ -1,0 +1,145 @@
+"""Layers to committed snapshots, named by chain id.
+
+Each layer is applied in a worker to an active snapshot of its own, without a parent, in any order;
+it becomes committed above the layer below it when that one is committed. The tar's diff id is
+verified by the worker against the config's: a layer whose bytes fit the manifest but not the config
+is refused. One task at a time makes one chain id; others wait and find it made.
+
+Undo: an active snapshot of a failed or cancelled unpack is removed before the error goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from sampan.errors import AlreadyExists, NotFound
+from sampan.ids import new_id
+from sampan.store import leases, snapshots
+from sampan.store.locks import KeyedLocks
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from sampan.layers.apply import AppliedLayer
+    from sampan.layers.workers import LayerWorkers
+    from sampan.snapshots.base import Mount, Snapshotter
+    from sampan.spec.digest import Digest
+    from sampan.spec.image import Descriptor
+    from sampan.store.content import ContentStore
+    from sampan.store.database import Connection, Database
+
+
+class Unpacker:
+    """Makes snapshots of layers. One for the process, so that concurrent pulls share the work."""
+
+    def __init__(
+        self,
+        db: Database,
+        content: ContentStore,
+        snapshotter: Snapshotter,
+        workers: LayerWorkers,
+    ) -> None:
+        self._db = db
+        self._content = content
+        self._snapshotter = snapshotter
+        self._workers = workers
+        self._locks = KeyedLocks()
+
+    async def hold(self, chain_id: str, lease: str) -> bool:
+        """Keep the committed snapshot `chain_id` under a lease; whether it is here."""
+
+        def look(conn: Connection) -> bool:
+            row = snapshots.find(conn, chain_id)
+            if row is None or row.kind is not snapshots.Kind.COMMITTED:
+                return False
+            leases.hold(conn, lease, "snapshot", (chain_id,))
+            return True
+
+        return await self._db.write(look)
+
+    async def unpack(
+        self,
+        layer: Descriptor,
+        diff_id: Digest,
+        *,
+        chain_id: Digest,
+        parent: Digest | None,
+        below: Callable[[], Awaitable[object]],
+        lease: str,
+    ) -> None:
+        """Make the snapshot `chain_id` of a layer whose blob is here, above `parent`.
+
+        `below` waits until the parent is committed; it is called when the layer is applied.
+
+        Raises:
+            InvalidArgument, DataLoss: the layer is refused, or is not what the config says.
+            ResourceExhausted: the disk is full.
+        """
+        async with self._locks.hold(chain_id):
+            if await self.hold(chain_id, lease):
+                return
+            async with self._active(f"unpack-{new_id()[:16]} {chain_id}", lease) as (key, mount):
+                await self._apply(layer, diff_id, mount)
+                await below()
+                await self._commit(chain_id, key, parent, lease)
+
+    async def unpack_base(self, layer: Descriptor, *, lease: str) -> AppliedLayer:
+        """Make the snapshot of a lowest layer whose diff id is not known; what came out of it.
+
+        Raises:
+            InvalidArgument, DataLoss, ResourceExhausted: as `unpack`.
+        """
+        async with self._active(f"unpack-{new_id()[:16]} {layer.digest}", lease) as (key, mount):
+            applied = await self._apply(layer, None, mount)
+            await self._commit(applied.diff_id, key, None, lease)
+        return applied
+
+    def warm(self) -> None:
+        """A layer will be here soon: have a worker ready for it."""
+        self._workers.warm()
+
+    async def _commit(self, chain_id: Digest, key: str, parent: Digest | None, lease: str) -> None:
+        try:
+            await self._snapshotter.commit(chain_id, key, parent=parent, lease=lease)
+        except AlreadyExists:
+            await self._snapshotter.remove(key)  # another way led to the same bytes
+            await self.hold(chain_id, lease)
+
+    async def _apply(self, layer: Descriptor, diff_id: Digest | None, mount: Mount) -> AppliedLayer:
+        blob = self._content.open(layer.digest)
+        try:
+            directory = os.open(
+                _directory(mount), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+            )
+            try:
+                return await self._workers.apply(blob, layer.media_type, directory, diff_id)
+            finally:
+                os.close(directory)
+        finally:
+            os.close(blob)
+
+    @asynccontextmanager
+    async def _active(self, key: str, lease: str) -> AsyncIterator[tuple[str, Mount]]:
+        """An active snapshot without parent, which is gone again when the block fails."""
+        mount = await self._snapshotter.prepare(key, None, lease=lease)
+        try:
+            yield key, mount
+        except BaseException:
+            await asyncio.shield(self._remove(key))
+            raise
+
+    async def _remove(self, key: str) -> None:
+        try:
+            await self._snapshotter.remove(key)
+        except NotFound:
+            return  # it became the committed one
+
+
+def _directory(mount: Mount) -> str:
+    """Where the files of an active snapshot without parent go."""
+    if mount["type"] == "bind":
+        return mount["source"]
+    return mount["upper"]
