@@ -44,7 +44,7 @@ class Call:
         self.headers = dict(headers or ())
         self.body: bytes | None = None
         if body is not None:
-            self.body = encode(body).encode()
+            self.body = encode(body).encode("utf-8", "replace")
             self.headers["Content-Type"] = "application/json"
 
     def upgraded(self) -> Call:

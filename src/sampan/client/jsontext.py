@@ -35,13 +35,13 @@ def _load() -> tuple[Callable[[str, int], tuple[Any, int]], Callable[[str], str]
         import _json
 
         scanner = _json.make_scanner(_Plain)  # type: ignore[arg-type]  # any object will do
-        return scanner, _json.encode_basestring_ascii
+        return scanner, _json.encode_basestring
     except (ImportError, AttributeError, TypeError):
         import json.decoder
         import json.encoder
 
         raw_decode = json.decoder.JSONDecoder().raw_decode
-        return raw_decode, json.encoder.encode_basestring_ascii
+        return raw_decode, json.encoder.encode_basestring
 
 
 _scan, quote = _load()

@@ -1,0 +1,161 @@
+"""`version`, `info` and `daemon`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sampan.cli.session import Command, Failed, Refused, Session
+from sampan.client import calls
+from sampan.errors import SampanError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.cli.flags import Values
+
+
+def client_version() -> dict[str, Any]:
+    """What the command line says of itself."""
+    from sampan.version import DOCKER_API_VERSION, VERSION
+
+    machine = os.uname().machine
+    return {
+        "Version": VERSION,
+        "ApiVersion": DOCKER_API_VERSION,
+        "DefaultAPIVersion": DOCKER_API_VERSION,
+        "PythonVersion": sys.version.split(None, 1)[0],
+        "Os": "linux",
+        "Arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine),
+        "Context": "default",
+    }
+
+
+def _format(session: Session, layout: str, data: dict[str, Any]) -> None:
+    from sampan.cli.template import Template, go_json
+
+    if layout == "json":
+        session.out(go_json(data))
+        return
+    try:
+        session.out(Template(layout).render(data))
+    except ValueError as error:
+        raise Failed(f"template parsing error: template: :1: {error}", 64) from None
+
+
+def version(session: Session, flags: Values, _: list[str]) -> int:
+    layout = flags.text("format")
+    data: dict[str, Any] = {"Client": client_version()}
+    if layout and "json" not in layout and ".Server" not in layout:
+        _format(session, layout, data)  # what is asked for is known without a daemon
+        return 0
+    error = ""
+    try:
+        data["Server"] = session.call(calls.version())
+    except (Failed, Refused, SampanError) as caught:
+        error = str(caught)
+        data["Server"] = None
+    if layout:
+        _format(session, layout, data)
+    else:
+        session.out(_version_text(data))
+    if error:
+        raise Failed(error)
+    return 0
+
+
+def _version_text(data: dict[str, Any]) -> str:
+    client = data["Client"]
+    lines = [
+        "Client:",
+        f" Version:           {client['Version']}",
+        f" API version:       {client['ApiVersion']}",
+        f" Python version:    {client['PythonVersion']}",
+        f" OS/Arch:           {client['Os']}/{client['Arch']}",
+        f" Context:           {client['Context']}",
+    ]
+    server = data["Server"]
+    if server:
+        lines += ["", "Server:"]
+        for component in server.get("Components") or ():
+            lines += _component(component)
+    return "\n".join(lines)
+
+
+def _component(component: dict[str, Any]) -> list[str]:
+    details = component.get("Details") or {}
+    lines = [f" {component['Name']}:", f"  Version:          {component['Version']}"]
+    if "ApiVersion" in details:
+        api, least = details["ApiVersion"], details.get("MinAPIVersion")
+        lines.append(f"  API version:      {api} (minimum version {least})")
+    for name, label in (
+        ("GoVersion", "Go version"),
+        ("PythonVersion", "Python version"),
+        ("GitCommit", "Git commit" if "ApiVersion" in details else "GitCommit"),
+        ("BuildTime", "Built"),
+    ):
+        if details.get(name) or name == "GitCommit" and name in details:  # noqa: RUF021
+            lines.append(f"  {label + ':':<17} {details[name]}")
+    if "Os" in details:
+        lines.append(f"  OS/Arch:          {details['Os']}/{details.get('Arch')}")
+    if "Experimental" in details:
+        lines.append(f"  Experimental:     {details['Experimental']}")
+    return lines
+
+
+def info(session: Session, flags: Values, _: list[str]) -> int:
+    layout = flags.text("format")
+    data = session.call(calls.info())
+    if layout:
+        _format(session, layout, data)
+        return 0
+    from sampan.cli.info import text_of
+
+    session.out(text_of(client_version(), data))
+    return 0
+
+
+def daemon(session: Session, flags: Values, words: list[str]) -> int:
+    """Become the daemon: this process is replaced, so that its memory has nothing of ours."""
+    start = "import runpy; runpy.run_module('sampan.daemon', run_name='__main__', alter_sys=True)"
+    argv = [sys.executable, "-c", start]
+    if sys.flags.no_site:
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        argv[1:2] = ["-I", "-S", "-c"]
+        argv[-1] = f"import sys; sys.path[:] = {path!r}.split({os.pathsep!r}); {argv[-1]}"
+    address = session.address
+    for name, value in (
+        ("--root", address.root),
+        ("--state", address.state),
+        ("--config", address.config),
+    ):
+        if value and name not in words:
+            argv += [name, value]
+    if not address.may_start:
+        argv += ["--host", address.url]
+    os.execve(sys.executable, [*argv, *words], os.environ)
+
+
+_FORMAT = """\
+  -f, --format string   Format output using a custom template:
+                        'json':             Print in JSON format
+                        'TEMPLATE':         Print output using the given
+                        Go template.
+"""
+
+VERSION = Command(version, "[OPTIONS]", "Show the Sampan version information", _FORMAT, most=0)
+INFO = Command(
+    info,
+    "[OPTIONS]",
+    "Display system-wide information",
+    _FORMAT,
+    most=0,
+    names="system info, info",
+)
+DAEMON = Command(
+    daemon,
+    "[OPTIONS]",
+    "Run the daemon in the foreground",
+    interspersed=False,
+)

@@ -1,0 +1,125 @@
+"""`pull`, `push`, `import`: images come and go."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.cli.credentials import header_for
+from sampan.cli.progress import show
+from sampan.cli.session import Command, Failed, Session
+from sampan.client import calls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sampan.cli.flags import Values
+
+_PIECE = 1 << 20
+
+
+def canonical(image: str) -> str:
+    """An image's whole name, as the last line of a pull has it."""
+    name, tag = calls.split_tag(image)
+    first, slash, _ = name.partition("/")
+    if not slash:
+        name = f"docker.io/library/{name}"
+    elif not ("." in first or ":" in first or first == "localhost"):
+        name = f"docker.io/{name}"
+    return f"{name}@{tag}" if "@" in image else f"{name}:{tag}"
+
+
+def _check(image: str) -> None:
+    """Refuse here what no registry can have, as docker's client does."""
+    name, _ = calls.split_tag(image)
+    path = name.partition("/")[2] if _has_registry(name) else name
+    if path != path.lower():
+        full = canonical(name).rpartition(":")[0].removeprefix("docker.io/")
+        raise Failed(f"invalid reference format: repository name ({full}) must be lowercase")
+
+
+def _has_registry(name: str) -> bool:
+    first, slash, _ = name.partition("/")
+    return bool(slash) and ("." in first or ":" in first or first == "localhost")
+
+
+def pull(session: Session, flags: Values, names: list[str]) -> int:
+    image, quiet = names[0], flags.on("quiet")
+    _check(image)
+    if not quiet and calls.split_tag(image) == (image, "latest"):
+        session.out("Using default tag: latest")
+    call = calls.pull(image, flags.text("platform"), header_for(image))
+    show(session.client.open(call).lines(), 1, quiet=quiet)
+    session.out(canonical(image))
+    return 0
+
+
+def push(session: Session, flags: Values, names: list[str]) -> int:
+    image, quiet = names[0], flags.on("quiet")
+    if not quiet and calls.split_tag(image) == (image, "latest"):
+        session.out("Using default tag: latest")
+    show(session.client.open(calls.push(image, header_for(image))).lines(), 1, quiet=quiet)
+    if quiet:
+        session.out(canonical(image))
+    return 0
+
+
+def _pieces(path: str) -> Iterator[bytes]:
+    fd = 0 if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while data := os.read(fd, _PIECE):
+            yield data
+    finally:
+        if fd:
+            os.close(fd)
+
+
+def import_image(session: Session, flags: Values, words: list[str]) -> int:
+    path = words[0]
+    if path != "-" and not os.path.isfile(path):
+        raise Failed(f"open {path}: no such file or directory")
+    call = calls.import_image(
+        _pieces(path),
+        words[1] if len(words) > 1 else "",
+        message=flags.text("message"),
+        changes=flags.many("change"),
+        platform=flags.text("platform"),
+    )
+    show(session.client.open(call).lines(), 1)
+    return 0
+
+
+PULL = Command(
+    pull,
+    "[OPTIONS] NAME[:TAG|@DIGEST]",
+    "Download an image from a registry",
+    """\
+      --platform string   Set platform if server is multi-platform capable
+  -q, --quiet             Suppress verbose output
+""",
+    least=1,
+    most=1,
+    names="image pull, pull",
+)
+PUSH = Command(
+    push,
+    "[OPTIONS] NAME[:TAG]",
+    "Upload an image to a registry",
+    "  -q, --quiet   Suppress verbose output\n",
+    least=1,
+    most=1,
+    names="image push, push",
+)
+IMPORT = Command(
+    import_image,
+    "[OPTIONS] file|- [REPOSITORY[:TAG]]",
+    "Import the contents from a tarball to create a filesystem image",
+    """\
+  -c, --change list       Apply Dockerfile instruction to the created image
+  -m, --message string    Set commit message for imported image
+      --platform string   Set platform if server is multi-platform capable
+""",
+    least=1,
+    most=2,
+    names="image import, import",
+)

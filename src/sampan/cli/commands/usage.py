@@ -1,0 +1,165 @@
+"""`system df` and the prunes: what takes space, and what of it can go."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.cli.session import Command, Session, write
+from sampan.cli.tables import parse_filters, show
+from sampan.cli.units import decimal_size
+from sampan.client import calls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.cli.flags import Values
+
+HEADERS = {
+    "Active": "ACTIVE",
+    "Reclaimable": "RECLAIMABLE",
+    "Size": "SIZE",
+    "TotalCount": "TOTAL",
+    "Type": "TYPE",
+}
+
+
+def _row(kind: str, total: int, active: int, size: int, free: int) -> dict[str, Any]:
+    share = f" ({free * 100 // size}%)" if size else ""
+    return {
+        "Active": str(active),
+        "Reclaimable": decimal_size(free) + share,
+        "Size": decimal_size(size),
+        "TotalCount": str(total),
+        "Type": kind,
+    }
+
+
+def rows(usage: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures of an answer, a row for each kind of thing."""
+    images, containers = usage.get("Images") or [], usage.get("Containers") or []
+    layers = usage.get("LayersSize") or 0
+    used = sum(image["Size"] for image in images if image.get("Containers", 0) > 0)
+    active = [one for one in containers if one["State"] in ("running", "paused", "restarting")]
+    written = sum(one.get("SizeRw") or 0 for one in containers)
+    busy = sum(one.get("SizeRw") or 0 for one in active)
+    in_use = sum(image.get("Containers", 0) > 0 for image in images)
+    return [
+        _row("Images", len(images), in_use, layers, max(0, layers - used)),
+        _row("Containers", len(containers), len(active), written, written - busy),
+        _row("Local Volumes", len(usage.get("Volumes") or ()), 0, 0, 0),
+        _row("Build Cache", len(usage.get("BuildCache") or ()), 0, 0, 0),
+    ]
+
+
+def df(session: Session, flags: Values, _: list[str]) -> int:
+    columns = "Type TotalCount Active Size Reclaimable"
+    show(session, rows(session.call(calls.disk_usage())), columns, HEADERS, flags.text("format"))
+    return 0
+
+
+def _confirmed(flags: Values, warning: str) -> bool:
+    if flags.on("force"):
+        return True
+    write(1, f"{warning}\nAre you sure you want to continue? [y/N] ".encode())
+    return os.read(0, 1024).strip().lower() in (b"y", b"yes")
+
+
+def _print_deleted(session: Session, title: str, lines: list[str]) -> None:
+    if lines:
+        session.out(f"{title}:\n" + "\n".join(lines) + "\n")
+
+
+def _image_lines(answer: dict[str, Any]) -> list[str]:
+    return [
+        f"{word.lower()}: {item[word]}"
+        for item in answer.get("ImagesDeleted") or ()
+        for word in ("Untagged", "Deleted")
+        if item.get(word)
+    ]
+
+
+def _dangling(flags: Values) -> dict[str, list[str]]:
+    return {
+        "dangling": ["false" if flags.on("all") else "true"],
+        **parse_filters(flags.many("filter")),
+    }
+
+
+def prune_containers(session: Session, flags: Values, _: list[str]) -> int:
+    if not _confirmed(flags, "WARNING! This will remove all stopped containers."):
+        return 0
+    answer = session.call(calls.prune_containers(parse_filters(flags.many("filter"))))
+    _print_deleted(session, "Deleted Containers", answer.get("ContainersDeleted") or [])
+    session.out(f"Total reclaimed space: {decimal_size(answer.get('SpaceReclaimed') or 0)}")
+    return 0
+
+
+def prune_images(session: Session, flags: Values, _: list[str]) -> int:
+    what = (
+        "all images without at least one container associated to them"
+        if flags.on("all")
+        else "all dangling images"
+    )
+    if not _confirmed(flags, f"WARNING! This will remove {what}."):
+        return 0
+    answer = session.call(calls.prune_images(_dangling(flags)))
+    _print_deleted(session, "Deleted Images", _image_lines(answer))
+    session.out(f"Total reclaimed space: {decimal_size(answer.get('SpaceReclaimed') or 0)}")
+    return 0
+
+
+def prune_system(session: Session, flags: Values, _: list[str]) -> int:
+    images = "images without at least one container associated to them"
+    what = f"all {images}" if flags.on("all") else "all dangling images"
+    warning = f"WARNING! This will remove:\n  - all stopped containers\n  - {what}\n"
+    if not _confirmed(flags, warning):
+        return 0
+    filters = parse_filters(flags.many("filter"))
+    containers = session.call(calls.prune_containers(filters))
+    found = session.call(calls.prune_images(_dangling(flags)))
+    _print_deleted(session, "Deleted Containers", containers.get("ContainersDeleted") or [])
+    _print_deleted(session, "Deleted Images", _image_lines(found))
+    total = (containers.get("SpaceReclaimed") or 0) + (found.get("SpaceReclaimed") or 0)
+    session.out(f"Total reclaimed space: {decimal_size(total)}")
+    return 0
+
+
+_FILTER = """\
+      --filter filter   Provide filter values (e.g. "until=<timestamp>")
+  -f, --force           Do not prompt for confirmation
+"""
+
+DF = Command(
+    df,
+    "[OPTIONS]",
+    "Show disk usage",
+    """\
+      --format string   Format output using a custom template:
+                        'table':            Print output in table format
+                        with column headers (default)
+                        'table TEMPLATE':   Print output in table format
+                        using the given Go template
+                        'json':             Print in JSON format
+                        'TEMPLATE':         Print output using the given
+                        Go template.
+""",
+    most=0,
+)
+PRUNE_CONTAINERS = Command(
+    prune_containers, "[OPTIONS]", "Remove all stopped containers", _FILTER, most=0
+)
+PRUNE_IMAGES = Command(
+    prune_images,
+    "[OPTIONS]",
+    "Remove unused images",
+    "  -a, --all             Remove all unused images, not just dangling ones\n" + _FILTER,
+    most=0,
+)
+PRUNE_SYSTEM = Command(
+    prune_system,
+    "[OPTIONS]",
+    "Remove unused data",
+    "  -a, --all             Remove all unused images not just dangling ones\n" + _FILTER,
+    most=0,
+)
