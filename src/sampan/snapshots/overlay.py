@@ -1,9 +1,10 @@
 """Snapshots as directories for overlayfs.
 
-Each snapshot is `snapshots/<number>/fs`, an active one above a parent has `work` beside it. Numbers are short
-because old kernels allow one page of mount options. A committed snapshot holds the difference to
-its parent in overlayfs' own form (whiteouts as character devices 0:0, opaque directories by xattr).
-A view's `fs` is an empty topmost layer, which gives overlayfs the two lowers it asks for.
+Each snapshot is `snapshots/<number>/fs`, an active one above a parent has `work` beside it. Numbers
+are short because old kernels allow one page of mount options. A committed snapshot holds the
+difference to its parent in overlayfs' own form (whiteouts as character devices 0:0, opaque
+directories by xattr). A view's `fs` is an empty topmost layer, which gives overlayfs the two lowers
+it asks for.
 
 What survives a crash: directories are made inside the transaction that makes the row, so a row
 without a directory never commits; a directory without a row is a leftover, and `reconcile` removes
@@ -205,7 +206,6 @@ class OverlaySnapshotter:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-            await asyncio.to_thread(self._timer.join)
         if self._own is not None:
             await asyncio.to_thread(self._own.shutdown, cancel_futures=True)
 
@@ -292,13 +292,14 @@ class OverlaySnapshotter:
         return tuple(lost), tuple(kept)
 
     def _sync_later(self) -> None:
-        if self._closed or (self._timer is not None and self._timer.is_alive()):
+        if self._closed or self._timer is not None:
             return
         self._timer = threading.Timer(SYNC_AFTER_S, self._sync_in_time)
         self._timer.daemon = True
         self._timer.start()
 
     def _sync_in_time(self) -> None:
+        self._timer = None  # what is committed from here on needs the next one
         try:
             self._sync()
         except (OSError, SampanError) as error:

@@ -21,7 +21,14 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from sampan.errors import Conflict, DigestMismatch, NotFound, OutOfRange, ResourceExhausted
+from sampan.errors import (
+    Conflict,
+    DigestMismatch,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    ResourceExhausted,
+)
 from sampan.spec.digest import Digest
 from sampan.store import blobs, ingest, leases
 from sampan.store.ingest import Writer
@@ -289,5 +296,9 @@ def _files(directory: str) -> list[Digest]:
             names = os.listdir(os.path.join(directory, algorithm))
         except FileNotFoundError:
             continue
-        found += [Digest(f"{algorithm}:{name}") for name in names]
+        for name in names:
+            try:
+                found.append(Digest.parse(f"{algorithm}:{name}"))
+            except InvalidArgument:
+                continue
     return found

@@ -133,8 +133,8 @@ class Database:
 
     def read_now(self, fn: Callable[[Connection], T]) -> T:
         """Run `fn` here and now. For look-ups of microseconds; each statement has its own view."""
-        self._check_open()
         with self._near_lock:
+            self._check_open()
             try:
                 return fn(self._near)
             except sqlite3.Error as error:
@@ -153,7 +153,7 @@ class Database:
             self._jobs.put(None)
         self._thread.join()
         self._readers.shutdown()
-        with self._turn:
+        with self._turn, self._near_lock:
             for connection in (*self._far, self._near, self._writer):
                 connection.close()
 
@@ -248,7 +248,8 @@ class Database:
             try:
                 value = fn(self._writer)
             except BaseException as error:
-                # A full disk may have ended the whole transaction; then this raises, for all.
+                if not self._writer.in_transaction:
+                    raise  # a full disk ends the transaction, and with it everybody's work
                 execute("ROLLBACK TO one")
                 done.append((reply, None, self._failure(error)))
             else:
