@@ -1,4 +1,7 @@
-"""Signals as a descriptor (signalfd(2)), for loops that must not run handlers between bytecodes."""
+"""Signals: by name, and as a descriptor (signalfd(2)).
+
+A loop that must not run handlers between bytecodes reads its signals from a descriptor.
+"""
 
 from __future__ import annotations
 
@@ -23,3 +26,20 @@ def signal_fd(number: int) -> int:
         (1 << (number - 1)).to_bytes(_SIGSET_BYTES, "little"), _SIGSET_BYTES
     )
     return check(_signalfd(-1, ctypes.addressof(mask), os.O_NONBLOCK | os.O_CLOEXEC), "signalfd")
+
+
+def parse(text: str) -> int:
+    """The number of a signal given as `TERM`, `SIGTERM`, `15` or `RTMIN+3`, in any case.
+
+    Raises ValueError when there is no such signal.
+    """
+    name = text.upper().removeprefix("SIG")
+    if name.isascii() and name.isdigit() and int(name) in _signal.valid_signals():
+        return int(name)
+    base, sign, offset = name.partition("+") if "+" in name else name.partition("-")
+    number = getattr(_signal, f"SIG{base}", None) if base.isalnum() else None
+    if not isinstance(number, int) or (sign and not offset.isdigit()):
+        raise ValueError(f"unknown signal {text!r}")
+    if sign:
+        number += int(offset) if sign == "+" else -int(offset)
+    return number

@@ -1,0 +1,186 @@
+"""`sampan-oci`: the command line of the runtime.
+
+One table from command to function. What enters a container is run from a sealed copy of the
+interpreter, made before anything else; the other verbs skip that. Errors are one sentence, exit
+status 1, as runc's callers expect; `run` and `exec` end with the process's own status.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from sampan.errors import SampanError
+from sampan.runtime import arguments
+from sampan.runtime.arguments import Parsed, UsageError, parse
+from sampan.runtime.log import Log
+from sampan.version import OCI_RUNTIME_SPEC_VERSION, VERSION
+
+DEFAULT_ROOT = "/run/sampan-oci"
+_ENTERING = ("create", "run", "exec")
+
+
+def main() -> int:
+    """Run one command; its exit status."""
+    words = sys.argv[1:]
+    log = Log("", "text", debug=False)
+    try:
+        options = parse(words, arguments.GLOBAL)
+        log = _log(options)
+        if options.on("version"):
+            _print(f"sampan-oci version {VERSION}\nspec: {OCI_RUNTIME_SPEC_VERSION}\n")
+            return 0
+        if options.on("help") or not options.rest or options.rest[0] in ("help", "h"):
+            _print(arguments.usage() + "\n")
+            return 0
+        return _command(options)
+    except UsageError as error:
+        log.failure(str(error))
+        return 1
+    except (OSError, SampanError, LookupError, ValueError) as error:
+        log.failure(_sentence(error))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # the edge: no traceback reaches a user
+        defect = f"{type(error).__name__}: {error}"
+        log.failure("defect of sampan-oci, please report it: " + defect)
+        return 1
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.strerror.lower()}: {error.filename}"
+    if isinstance(error, LookupError) and error.args:
+        return str(error.args[0])
+    if isinstance(error, OSError) and error.strerror and not getattr(error, "operation", ""):
+        return error.strerror
+    return str(error)
+
+
+def _log(options: Parsed) -> Log:
+    form = options.text("log-format", "text")
+    if form not in ("text", "json"):
+        raise UsageError(f'unknown log-format "{form}"')
+    return Log(options.text("log"), form, debug=options.on("debug"))
+
+
+def _command(options: Parsed) -> int:
+    name, *words = options.rest
+    if name not in arguments.COMMANDS:
+        raise UsageError(f"No help topic for '{name}'")
+    if "--help" in words[:1] or "-h" in words[:1]:
+        _print(arguments.command_usage(name) + "\n")
+        return 0
+    if options.on("systemd-cgroup"):
+        raise UsageError("--systemd-cgroup is not supported yet: use the cgroupfs driver")
+    parsed = parse(words, arguments.COMMANDS[name][0])
+    _check_count(name, parsed)
+    if name in _ENTERING:
+        _seal()
+    return _dispatch(name, options.text("root", DEFAULT_ROOT), parsed)
+
+
+def _check_count(name: str, parsed: Parsed) -> None:
+    least, most = {
+        "exec": (1, 1 << 30),
+        "kill": (1, 2),
+        "list": (0, 0),
+        "features": (0, 0),
+        "plan": (0, 0),
+        "spec": (0, 0),
+    }.get(name, (1, 1))
+    count = len(parsed.rest)
+    if count < least:
+        raise UsageError(f'sampan-oci: "{name}" requires a minimum of {least} argument')
+    if count > most:
+        raise UsageError(f'sampan-oci: "{name}" requires a maximum of {most} arguments')
+
+
+def _seal() -> None:
+    """Go on from a sealed copy of the interpreter; see `freeze`."""
+    from sampan.kernel import process
+    from sampan.runtime import freeze
+
+    if not freeze.is_sealed():
+        freeze.reexecute(sys.orig_argv[1:])
+    process.set_not_dumpable()
+
+
+def _dispatch(name: str, root: str, parsed: Parsed) -> int:
+    first = parsed.rest[0] if parsed.rest else ""
+    match name:
+        case "create":
+            from sampan.runtime.launch import create_command
+
+            create_command(root, first, parsed)
+        case "run":
+            from sampan.runtime.launch import run_command
+
+            return run_command(root, first, parsed)
+        case "exec":
+            from sampan.runtime.joining import exec_command
+
+            return exec_command(root, first, parsed.rest[1:], parsed)
+        case "features":
+            from sampan.runtime.features import document
+
+            _print(json.dumps(document(), indent=2) + "\n")
+        case "plan":
+            _print_plan(parsed)
+        case "spec":
+            from sampan.runtime.specification import write
+
+            write(parsed.text("bundle") or ".", rootless=parsed.on("rootless"))
+        case _:
+            _verb(name, root, first, parsed)
+    return 0
+
+
+def _verb(name: str, root: str, first: str, parsed: Parsed) -> None:
+    from sampan.runtime import verbs
+
+    if name == "start":
+        verbs.start(root, first)
+    elif name == "state":
+        _print(json.dumps(verbs.describe(root, first), indent=2) + "\n")
+    elif name == "kill":
+        signal = parsed.rest[1] if len(parsed.rest) > 1 else "SIGTERM"
+        verbs.kill(root, first, signal, everyone=parsed.on("all"))
+    elif name == "delete":
+        verbs.delete(root, first, force=parsed.on("force"))
+    elif name == "list":
+        _print(verbs.listing(root, parsed.text("format"), quiet=parsed.on("quiet")))
+
+
+def _print_plan(parsed: Parsed) -> None:
+    """`plan`: what a bundle would do, in the order it would be done, without doing it."""
+    from sampan.kernel import cgroups
+    from sampan.runtime import bundle, create, plan
+
+    spec = bundle.load(bundle.directory(parsed.text("bundle")))
+    create.check_config(spec)
+    path = (spec.get("linux") or {}).get("cgroupsPath") or "/ID"
+    facts = create.facts_of(cgroups.manager(path), spec["root"]["path"])
+    built = plan.build(spec, facts)
+    lines = [operation.describe() for operation in built.before_gate]
+    after = [operation.describe() for operation in built.after_gate]
+    if parsed.text("format") == "json":
+        _print(json.dumps({"beforeStart": lines, "afterStart": after}, indent=2) + "\n")
+        return
+    numbered = [f"{number:3}  {line}" for number, line in enumerate(lines, 1)]
+    numbered.append("     wait for start")
+    numbered += [f"{number:3}  {line}" for number, line in enumerate(after, len(lines) + 1)]
+    _print("\n".join(numbered) + "\n")
+
+
+def _print(text: str) -> None:
+    try:
+        os.write(1, text.encode())
+    except BrokenPipeError:
+        pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""`sampan-oci features`: what this runtime can do, as the features document of the specification.
+
+Only what works is named here; a caller that asks for anything else gets an error that names the
+field.
+"""
+
+from __future__ import annotations
+
+from sampan.kernel import capabilities, cgroups, seccomp
+from sampan.runtime.mountoptions import ATTRIBUTES, PROPAGATION
+from sampan.version import OCI_RUNTIME_SPEC_VERSION, VERSION
+
+_NEEDS_LISTENER = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def document() -> dict[str, Any]:
+    """The features document (features.md of the runtime specification)."""
+    words = ["bind", "rbind", *ATTRIBUTES, *("r" + word for word in ATTRIBUTES)]
+    words += [*PROPAGATION, *("r" + word for word in PROPAGATION)]
+    unified = cgroups.mode() == "unified"
+    return {
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": OCI_RUNTIME_SPEC_VERSION,
+        "mountOptions": sorted(words),
+        "linux": {
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
+            "capabilities": list(capabilities.NAMES),
+            "cgroup": {"v1": not unified, "v2": unified, "systemd": False, "systemdUser": False},
+            "seccomp": {
+                "enabled": True,
+                "actions": sorted(set(seccomp.ACTIONS) - {"SCMP_ACT_NOTIFY"}),
+                "operators": sorted(seccomp.OPERATORS),
+                "archs": sorted(seccomp.ARCHITECTURES),
+                "knownFlags": sorted(seccomp.FLAGS),
+                "supportedFlags": sorted(set(seccomp.FLAGS) - {_NEEDS_LISTENER}),
+            },
+            "apparmor": {"enabled": False},
+            "selinux": {"enabled": False},
+            "intelRdt": {"enabled": False},
+            "mountExtensions": {"idmap": {"enabled": False}},
+        },
+        "annotations": {"org.sampan.version": VERSION},
+    }

@@ -1,0 +1,146 @@
+"""`sampan-oci create` and `run`: a container from a bundle, with its directory of state.
+
+The order of writes makes a crash at any line recoverable by `delete --force`: the directory and the
+name of the cgroup are on disk before the cgroup exists, and the process stays at its gate until its
+pid is on disk.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+
+from sampan.kernel import process
+from sampan.runtime import bundle, console, verbs
+from sampan.runtime.arguments import Parsed, UsageError
+from sampan.runtime.create import Created, create
+from sampan.runtime.state import StateDirectory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_FORWARDED = "SIGHUP SIGINT SIGQUIT SIGTERM SIGUSR1 SIGUSR2 SIGCONT SIGTSTP SIGTTIN SIGTTOU".split()
+
+
+def create_command(root: str, container_id: str, options: Parsed) -> None:
+    """`create`: everything but the execve."""
+    created = _create(root, container_id, options, detached=True)
+    created.release()
+    os.close(created.pidfd)
+
+
+def run_command(root: str, container_id: str, options: Parsed) -> int:
+    """`run`: create, start, and unless detached wait and delete. Returns the exit code."""
+    detached = options.on("detach")
+    created = _create(root, container_id, options, detached=detached)
+    if not detached:
+        _forward_signals(created.pidfd)
+    directory = StateDirectory(root, container_id)
+    try:
+        _open_gate(directory, created)
+    except OSError:
+        created.abort()
+        directory.remove()
+        raise
+    if detached:
+        os.close(created.pidfd)
+        return 0
+    if created.master >= 0:
+        console.relay(created.master, created.pidfd)
+    result = process.wait_pidfd(created.pidfd)
+    os.close(created.pidfd)
+    if not options.on("keep"):
+        verbs.delete(root, container_id, force=True)
+    return result[0] if result else 0
+
+
+def _open_gate(directory: StateDirectory, created: Created) -> None:
+    gate = os.open(directory.fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    os.write(gate, b"1")
+    os.close(gate)
+    os.unlink(directory.fifo)
+    created.finish()
+
+
+def _create(root: str, container_id: str, options: Parsed, *, detached: bool) -> Created:
+    where = bundle.directory(options.text("bundle"))
+    spec = bundle.load(where)
+    _check_terminal(spec, options, detached=detached)
+    spec["process"]["preserveFds"] = options.number("preserve-fds")
+    linux = spec.setdefault("linux", {})
+    cgroup = linux.setdefault("cgroupsPath", "") or f"/{container_id}"
+    linux["cgroupsPath"] = cgroup
+    directory = StateDirectory(root, container_id)
+    directory.make()
+    created = None
+    try:
+        directory.save({"v": 1, "id": container_id, "pid": 0, "bundle": where, "cgroup": cgroup})
+        gate = directory.make_fifo()
+        created = create(
+            container_id,
+            spec,
+            stdio=(0, 1, 2),
+            attach_at=_attach_point(spec, where),
+            gate=gate,
+            bundle=where,
+        )
+        os.close(gate)
+        _hand_out(directory, created, spec, options)
+    except BaseException:
+        if created is not None:
+            created.abort()
+        directory.remove()
+        raise
+    return created
+
+
+def _hand_out(
+    directory: StateDirectory, created: Created, spec: dict[str, Any], options: Parsed
+) -> None:
+    """Terminal to its socket, state to disk, pid to its file: in this order."""
+    if created.master >= 0 and options.text("console-socket"):
+        console.hand_over(options.text("console-socket"), created.master)
+        created.master = -1
+    root_path = spec["root"]["path"]
+    state = {**created.state, "config": spec}
+    state["rootfs"] = os.path.join(state["bundle"], root_path)
+    directory.save(state)
+    if options.text("pid-file"):
+        write_pid(options.text("pid-file"), created.pid)
+
+
+def _check_terminal(spec: dict[str, Any], options: Parsed, *, detached: bool) -> None:
+    terminal = bool((spec.get("process") or {}).get("terminal"))
+    if terminal and detached and not options.text("console-socket"):
+        raise UsageError(
+            "cannot allocate tty if sampan-oci will detach without setting console socket"
+        )
+    if not terminal and options.text("console-socket"):
+        raise UsageError("cannot use console socket if sampan-oci will not detach or allocate tty")
+
+
+def _attach_point(spec: dict[str, Any], where: str) -> str:
+    """The root file system's own path, as a place that exists and that nobody else looks at."""
+    path = (spec.get("root") or {}).get("path") or ""
+    return os.path.join(where, path)
+
+
+def write_pid(path: str, pid: int) -> None:
+    """The pid file, whole or not at all."""
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}")
+    with open(temporary, "w", encoding="ascii") as file:
+        file.write(str(pid))
+    os.rename(temporary, path)
+
+
+def _forward_signals(pidfd: int) -> None:
+    def forward(number: int, frame: object) -> None:
+        try:
+            process.pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            pass
+
+    for name in _FORWARDED:
+        _signal.signal(getattr(_signal, name), forward)

@@ -1,0 +1,96 @@
+"""`sampan-oci spec`: the example configuration, the same that runc writes."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from sampan.runtime.failure import RuntimeFailure
+from sampan.version import OCI_RUNTIME_SPEC_VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
+_HARDENED = ["nosuid", "noexec", "nodev"]
+MASKED = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/sys/firmware",
+    "/proc/scsi",
+]
+READONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+
+
+def write(directory: str, *, rootless: bool) -> None:
+    """Write `config.json` in `directory`. Raises RuntimeFailure when one is there."""
+    if rootless:
+        raise RuntimeFailure(0, "a rootless specification needs user namespaces: not supported yet")
+    path = os.path.join(directory, "config.json")
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except FileExistsError as error:
+        message = "File config.json exists. Remove it first"
+        raise RuntimeFailure(error.errno or 0, message) from error
+    with open(fd, "w", encoding="utf-8") as file:
+        file.write(json.dumps(example(), indent="\t"))
+
+
+def example() -> dict[str, Any]:
+    """A shell with a terminal in a read-only root, without network."""
+    return {
+        "ociVersion": OCI_RUNTIME_SPEC_VERSION,
+        "process": {
+            "terminal": True,
+            "user": {"uid": 0, "gid": 0},
+            "args": ["sh"],
+            "env": [
+                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "TERM=xterm",
+            ],
+            "cwd": "/",
+            "capabilities": {
+                kind: list(_CAPABILITIES) for kind in ("bounding", "effective", "permitted")
+            },
+            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
+            "noNewPrivileges": True,
+        },
+        "root": {"path": "rootfs", "readonly": True},
+        "hostname": "sampan",
+        "mounts": [
+            _mount("/proc", "proc", "proc", []),
+            _mount("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+            _mount(
+                "/dev/pts",
+                "devpts",
+                "devpts",
+                ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            ),
+            _mount("/dev/shm", "tmpfs", "shm", [*_HARDENED, "mode=1777", "size=65536k"]),
+            _mount("/dev/mqueue", "mqueue", "mqueue", _HARDENED),
+            _mount("/sys", "sysfs", "sysfs", [*_HARDENED, "ro"]),
+            _mount("/sys/fs/cgroup", "cgroup", "cgroup", [*_HARDENED, "relatime", "ro"]),
+        ],
+        "linux": {
+            "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+            "namespaces": [
+                {"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")
+            ],
+            "maskedPaths": MASKED,
+            "readonlyPaths": READONLY,
+        },
+    }
+
+
+def _mount(destination: str, kind: str, source: str, options: list[str]) -> dict[str, Any]:
+    mount: dict[str, Any] = {"destination": destination, "type": kind, "source": source}
+    if options:
+        mount["options"] = list(options)
+    return mount
