@@ -186,11 +186,14 @@ class Listener:
         self._sock = _socket.socket(_socket.AF_UNIX, kind, 0)
         self._unlink()
         mask = os.umask(0o177)
+        # The whole path may be longer than the 107 bytes of an address; the directory is /
+        # otherwise, and nothing else runs in this process.
+        os.fchdir(directory)
         try:
-            # Through the descriptor, for the path may be longer than the 107 bytes of an address.
-            self._sock.bind(f"/proc/self/fd/{directory}/{SOCKET}")
+            self._sock.bind(SOCKET)
         finally:
             os.umask(mask)
+            os.chdir("/")
         self._sock.listen(8)
         loop.add(self._sock.fileno(), self._ready)
 

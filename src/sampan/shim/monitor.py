@@ -228,7 +228,7 @@ class Monitor:
             "v": 1,
             "id": self._id,
             "pid": init.pid,
-            "start_time": process.start_time(init.pid),
+            "start_time": init.state["start_time"],
             "shim_pid": shim,
             "shim_start_time": process.start_time(shim),
             "runtime": init.state,

@@ -23,7 +23,7 @@ import time
 from sampan.kernel import fds as descriptors
 from sampan.kernel import process
 from sampan.kernel.cgroups import hierarchy
-from sampan.runtime import create, exec, freeze, rootfs  # noqa: A004  # the room's file of the verb
+from sampan.runtime import freeze
 from sampan.shim.control import failure, parse
 from sampan.shim.exits import encode
 from sampan.shim.loop import complain
@@ -34,7 +34,7 @@ LARGEST = 4 * 1024 * 1024
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Set
+    from collections.abc import Set as AbstractSet
     from typing import Any, NoReturn
 
 
@@ -43,7 +43,7 @@ def main(control: int) -> NoReturn:
     status = 1
     try:
         kept = {tree.fd for tree in hierarchy.mounted()}
-        serve(control, Runtime(create.create, exec.spawn, rootfs.mount), kept)
+        serve(control, real_runtime(), kept)
         status = 0
     except BaseException as error:
         complain(f"spawner: {type(error).__name__}: {error}")
@@ -51,7 +51,15 @@ def main(control: int) -> NoReturn:
         os._exit(status)
 
 
-def serve(control: int, runtime: Runtime, kept: Set[int] = frozenset()) -> None:
+def real_runtime() -> Runtime:
+    """The runtime's own functions; imported here, so that a test's spawner can bring others."""
+    from sampan.runtime import create, rootfs
+    from sampan.runtime.exec import spawn
+
+    return Runtime(create.create, spawn, rootfs.mount)
+
+
+def serve(control: int, runtime: Runtime, kept: AbstractSet[int] = frozenset()) -> None:
     """Harden this process, then fork a shim for each message until the engine is gone.
 
     `kept` are descriptors that shims share: the roots of the cgroup hierarchies, found only once.
@@ -90,7 +98,7 @@ def harden() -> None:
     gc.freeze()
 
 
-def launch(data: bytes, fds: list[int], runtime: Runtime, kept: Set[int]) -> None:
+def launch(data: bytes, fds: list[int], runtime: Runtime, kept: AbstractSet[int]) -> None:
     """Fork the shim of one message; the parent returns, the child never does."""
     if not fds:
         complain("spawner: a launch without a control socket")
@@ -104,7 +112,7 @@ def launch(data: bytes, fds: list[int], runtime: Runtime, kept: Set[int]) -> Non
         _become(data, fds, runtime, kept)
 
 
-def _become(data: bytes, fds: list[int], runtime: Runtime, kept: Set[int]) -> NoReturn:
+def _become(data: bytes, fds: list[int], runtime: Runtime, kept: AbstractSet[int]) -> NoReturn:
     """The child: only what came with the message stays open."""
     status = 1
     try:
@@ -124,11 +132,12 @@ def _become(data: bytes, fds: list[int], runtime: Runtime, kept: Set[int]) -> No
         os._exit(status)
 
 
-def keep_only(wanted: Set[int]) -> None:
+def keep_only(wanted: AbstractSet[int]) -> None:
     """Close every descriptor that is not in `wanted`."""
     first = 0
     for fd in sorted(wanted):
-        os.closerange(first, fd)
+        if first < fd:  # closerange(0, 0) would close everything
+            os.closerange(first, fd)
         first = fd + 1
     os.closerange(first, 2**31 - 1)
 
