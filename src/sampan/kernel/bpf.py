@@ -1,6 +1,6 @@
 """A small assembler for BPF in both its forms, and the bpf(2) calls that cgroups need.
 
-Classic BPF (`statement`, `jump`) is what seccomp filters are made of: eight bytes each, an
+Classic BPF (`Program`) is what seccomp filters are made of: eight bytes each, an
 accumulator, jumps forward by at most 255. Extended BPF (`load_context` and its like) is what a
 version 2 cgroup's device program is made of: ten registers, jumps by 16 bits.
 
@@ -45,14 +45,68 @@ _LICENSE = ctypes.create_string_buffer(b"Apache-2.0")
 _bpf = syscall(_NUMBER.get(os.uname().machine, -1), c_int, c_void_p, c_uint)
 
 
-def statement(code: int, k: int) -> bytes:
-    """One classic instruction that does not jump."""
-    return INSTRUCTION.pack(code, 0, 0, k)
+class Program:
+    """A classic program, assembled from its end to its beginning.
 
+    Jumps only lead forward, so backwards every target is already there and its distance known. A
+    *label* is the position of an instruction counted from the end of the program. A label that is
+    further than a conditional jump reaches gets an unconditional jump on the way.
+    """
 
-def jump(code: int, k: int, when_true: int, when_false: int) -> bytes:
-    """One classic conditional jump, by counts of instructions after it."""
-    return INSTRUCTION.pack(code, when_true, when_false, k)
+    __slots__ = ("_code", "_returns")
+
+    # Room for the trampolines that one jump may need in front of its targets.
+    _REACH = MAX_JUMP - 4
+
+    def __init__(self) -> None:
+        self._code: list[bytes] = []
+        self._returns: dict[int, int] = {}
+
+    def returns(self, value: int) -> int:
+        """The label of an instruction in reach that returns `value`."""
+        label = self._returns.get(value)
+        if label is None or not self._reaches(label):
+            label = self._returns[value] = self.add(RET_K, value)
+        return label
+
+    def add(self, code: int, k: int) -> int:
+        """Put an instruction that does not jump before all the others; its label."""
+        self._code.append(INSTRUCTION.pack(code, 0, 0, k))
+        return len(self._code) - 1
+
+    def load(self, offset: int, then: int) -> int:
+        """Put a load of the word at `offset` before the code at label `then`; its label."""
+        return self.before(LD_W_ABS, offset, then)
+
+    def before(self, code: int, k: int, then: int) -> int:
+        """Put an instruction that does not jump and goes on at label `then`; its label."""
+        if then != len(self._code) - 1:
+            self.add(JMP_JA, len(self._code) - then - 1)
+        return self.add(code, k)
+
+    def branch(self, code: int, k: int, when_true: int, when_false: int) -> int:
+        """Put a conditional jump to two labels before all the others; its label."""
+        if when_true == when_false:
+            return when_true
+        when_true, when_false = self._near(when_true), self._near(when_false)
+        here = len(self._code) - 1
+        self._code.append(INSTRUCTION.pack(code, here - when_true, here - when_false, k))
+        return here + 1
+
+    def _near(self, label: int) -> int:
+        if self._reaches(label):
+            return label
+        return self.add(JMP_JA, len(self._code) - label - 1)
+
+    def _reaches(self, label: int) -> bool:
+        return len(self._code) - label <= self._REACH
+
+    def __len__(self) -> int:
+        return len(self._code)
+
+    def encode(self) -> bytes:
+        """The program, beginning with what was added last."""
+        return b"".join(reversed(self._code))
 
 
 def load_context(register: int, offset: int) -> bytes:
