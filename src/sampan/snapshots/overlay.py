@@ -192,8 +192,8 @@ class OverlaySnapshotter:
         known = {row.number for row in rows}
         found = {int(name) for name in os.listdir(self._layout.snapshots) if name.isdecimal()}
         removed = tuple(sorted(found - known))
+        self.trash.empty()  # first, or it would meet what is being deleted already
         self.discard(removed)
-        self.trash.empty()
         damaged = [row.key for row in rows if row.number not in found]
         return Leftovers(removed, lost, tuple(dict.fromkeys((*damaged, *suspect))))
 

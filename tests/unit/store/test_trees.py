@@ -12,7 +12,8 @@ import pytest
 from sampan.store import trees
 from sampan.store.trash import Trash
 
-DEEP = 3000  # deeper than the recursion limit, the number of descriptors, and PATH_MAX
+DEEP = 1100  # deeper than the recursion limit, and with these names longer than PATH_MAX
+NAME = "directory"
 
 
 @pytest.fixture
@@ -26,8 +27,8 @@ def make_deep(path, depth):
     os.mkdir(path)
     fd = os.open(path, os.O_RDONLY)
     for _ in range(depth):
-        os.mkdir("d", dir_fd=fd)
-        below = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.mkdir(NAME, dir_fd=fd)
+        below = os.open(NAME, os.O_RDONLY, dir_fd=fd)
         os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
         os.close(fd)
         fd = below
@@ -89,7 +90,7 @@ def test_deep_trees_go_with_few_descriptors(tmp_path, top):
     before = len(os.listdir("/proc/self/fd"))
     size, inodes = trees.measure(top, "deep")
     assert inodes == 1 + 2 * DEEP
-    assert size == DEEP * os.stat(tmp_path / "deep" / "d").st_blocks * 512 + (
+    assert size == DEEP * os.stat(tmp_path / "deep" / NAME).st_blocks * 512 + (
         os.stat(tmp_path / "deep").st_blocks * 512
     )
     trees.remove(top, "deep")
