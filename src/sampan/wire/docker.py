@@ -124,13 +124,13 @@ class HostConfig(Body, kw_only=True):
     annotations: dict[str, str] | UnsetType | None = UNSET
     cap_add: list[str] | None = None
     cap_drop: list[str] | None = None
-    cgroupns_mode: str | None = "private"
+    cgroupns_mode: str | None = ""
     dns: list[str] | None = field(default_factory=list)
     dns_options: list[str] | None = field(default_factory=list)
     dns_search: list[str] | None = field(default_factory=list)
     extra_hosts: list[str] | None = None
     group_add: list[str] | None = None
-    ipc_mode: str | None = "private"
+    ipc_mode: str | None = ""
     cgroup: str | None = ""
     links: list[str] | None = None
     oom_score_adj: int | None = 0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
+from aiohttp.web_protocol import RequestPayloadError
 
 from sampan.api.docker.hijack import Connection, TakenOver, upgraded_head
 from sampan.errors import DeadlineExceeded, InvalidArgument
@@ -122,6 +123,8 @@ class Call:
                 return await self._read_body()
         except TimeoutError as error:
             raise DeadlineExceeded("read the body: it did not come in time") from error
+        except RequestPayloadError as error:
+            raise InvalidArgument("read the body: it broke off") from error
 
     async def _read_body(self) -> bytes:
         parts: list[bytes] = []

@@ -1,4 +1,7 @@
-"""Images in Docker's shape: pure functions from the model of `images/` to bodies."""
+"""Images in Docker's shape: pure functions from the model of `images/` to bodies.
+
+A `Digest` is made a plain string on the way: the encoder takes no subclasses.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def summary(image: Image, containers: int = -1) -> bodies.ImageSummary:
     return bodies.ImageSummary(
         containers=containers,
         created=ages.unix_seconds(image.created),
-        id=image.id,
+        id=str(image.id),
         labels=dict(image.config.config.labels) or None,
         repo_digests=list(image.digests),
         repo_tags=list(image.names),
@@ -37,7 +40,7 @@ def inspect(image: Image) -> bodies.ImageInspect:
     config = image.config
     history = config.history
     return bodies.ImageInspect(
-        id=image.id,
+        id=str(image.id),
         repo_tags=list(image.names),
         repo_digests=list(image.digests),
         comment=history[-1].comment if history else "",
@@ -48,7 +51,7 @@ def inspect(image: Image) -> bodies.ImageInspect:
         variant=config.variant or UNSET,
         os=config.os,
         size=image.size,
-        root_fs=bodies.RootFS(layers=list(config.rootfs_diff_ids)),
+        root_fs=bodies.RootFS(layers=[str(diff_id) for diff_id in config.rootfs_diff_ids]),
     )
 
 
@@ -96,7 +99,7 @@ def history(steps: Iterable[HistoryStep]) -> list[bodies.HistoryEntry]:
             comment=step.comment,
             created=ages.unix_seconds(step.created),
             created_by=step.created_by,
-            id=step.id,
+            id=str(step.id),
             size=step.size,
             tags=list(step.tags) or None,
         )
@@ -107,6 +110,6 @@ def history(steps: Iterable[HistoryStep]) -> list[bodies.HistoryEntry]:
 def removed(steps: Iterable[Removed]) -> list[bodies.ImageDeleted]:
     """What a removal did, one member per entry."""
     return [
-        bodies.ImageDeleted(untagged=step.untagged or UNSET, deleted=step.deleted or UNSET)
+        bodies.ImageDeleted(untagged=step.untagged or UNSET, deleted=str(step.deleted) or UNSET)
         for step in steps
     ]

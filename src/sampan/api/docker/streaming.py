@@ -47,7 +47,7 @@ class Lines:
             self.add(
                 progress.step(step.id, step.status)
                 if is_layer
-                else progress.message(step.status, step.id)
+                else progress.message(str(step.status), step.id)
             )
         elif self._size < MAX_WAITING or step.current >= step.total:
             self.add(progress.step(step.id, step.status, step.current, step.total))

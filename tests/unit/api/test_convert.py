@@ -1,0 +1,443 @@
+"""Docker's bodies to the model and back, by tables."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from sampan.api.docker import changes, convert, image_filters, pictures
+from sampan.engine import model
+from sampan.errors import ImageNotFound, InvalidArgument, NotImplementedHere
+from sampan.images.model import Image
+from sampan.spec.digest import Digest
+from sampan.spec.image import Descriptor, History, ImageConfig, RunConfig
+from sampan.wire import docker as wire
+
+# What `docker run -d --name c1 --hostname h1 -e A=b -l k=v -w /tmp -u 0:0` sends, shortened by
+# members that only repeat a default.
+CLI = """{"Hostname":"h1","Domainname":"","User":"0:0","AttachStdin":false,"Tty":false,
+"OpenStdin":false,"StdinOnce":false,"Env":["A=b"],"Cmd":["sh","-c","x"],"Image":"alpine:3.10",
+"Volumes":{},"WorkingDir":"/tmp","Entrypoint":null,"OnBuild":null,"Labels":{"k":"v"},
+"HostConfig":{"Binds":null,"ContainerIDFile":"","LogConfig":{"Type":"","Config":{}},
+"NetworkMode":"default","PortBindings":{},"RestartPolicy":{"Name":"no","MaximumRetryCount":0},
+"AutoRemove":false,"VolumesFrom":null,"ConsoleSize":[0,0],"CapAdd":null,"CgroupnsMode":"",
+"Dns":[],"DnsOptions":[],"Links":null,"ShmSize":0,"Memory":0,"MemorySwappiness":-1,
+"OomKillDisable":false,"PidsLimit":0,"Ulimits":[],"MaskedPaths":null},
+"NetworkingConfig":{"EndpointsConfig":{"default":{"IPAMConfig":null,"GwPriority":0}}}}"""
+
+
+def create(**members):
+    return msgspec.json.decode(json.dumps(members), type=wire.ContainerCreate)
+
+
+def host(**members):
+    return convert.host_config(msgspec.json.decode(json.dumps(members), type=wire.HostConfig))
+
+
+def test_a_body_of_the_cli_is_all_defaults():
+    body = msgspec.json.decode(CLI, type=wire.ContainerCreate)
+    assert convert.container_config(body) == model.ContainerConfig(
+        image="alpine:3.10",
+        command=("sh", "-c", "x"),
+        env=("A=b",),
+        cwd="/tmp",
+        user="0:0",
+        labels={"k": "v"},
+        hostname="h1",
+    )
+    assert convert.host_config(body.host_config) == model.HostConfig()
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({"Cmd": "echo hi"}, {"command": ("echo hi",)}),
+        ({"Entrypoint": []}, {"entrypoint": ()}),
+        ({"Entrypoint": ["a"], "Cmd": None}, {"entrypoint": ("a",), "command": None}),
+        ({"Rootfs": "/srv/x:O"}, {"rootfs": "/srv/x:O", "image": None}),
+        ({"ExposedPorts": {"80/tcp": {}}}, {"exposed_ports": ("80/tcp",)}),
+        ({"Tty": True, "OpenStdin": True, "StdinOnce": True}, {"tty": True, "stdin_once": True}),
+        (
+            {"StopSignal": "SIGUSR1", "StopTimeout": 3},
+            {"stop_signal": "SIGUSR1", "stop_timeout": 3},
+        ),
+        ({"Labels": None, "Env": None, "User": None}, {"labels": {}, "env": (), "user": ""}),
+        ({"NoSuchMember": 1}, {"image": None}),
+    ],
+)
+def test_container_configs(members, expected):
+    made = convert.container_config(create(**members))
+    assert {name: getattr(made, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({"Memory": 1 << 30, "MemorySwap": -1}, {"memory": 1 << 30, "memory_swap": -1}),
+        ({"NanoCpus": 10**9, "CpusetCpus": "0-1"}, {"nano_cpus": 10**9, "cpuset_cpus": "0-1"}),
+        ({"PidsLimit": 0}, {"pids_limit": None}),
+        ({"PidsLimit": -1}, {"pids_limit": -1}),
+        ({"NetworkMode": "host"}, {"network_mode": "host"}),
+        ({"NetworkMode": "default"}, {"network_mode": "none"}),
+        ({"NetworkMode": None}, {"network_mode": "none"}),
+        (
+            {"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3}},
+            {"restart": model.RestartPolicy(name=model.RestartName.ON_FAILURE, max_retries=3)},
+        ),
+        (
+            {"Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 2}]},
+            {"ulimits": (model.Ulimit(name="nofile", soft=1, hard=2),)},
+        ),
+        (
+            {
+                "Devices": [
+                    {"PathOnHost": "/dev/fuse", "PathInContainer": "", "CgroupPermissions": ""}
+                ]
+            },
+            {"devices": (model.Device(host_path="/dev/fuse", container_path="/dev/fuse"),)},
+        ),
+        (
+            {"LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}},
+            {"log": model.LogConfig(max_size=10 << 20, max_file=3)},
+        ),
+        ({"LogConfig": {"Type": "none"}}, {"log": model.LogConfig(driver=model.LogDriver.NONE)}),
+        (
+            {
+                "Binds": ["/a:/b"],
+                "Mounts": [
+                    {"Type": "bind", "Source": "/h", "Target": "/t", "ReadOnly": True},
+                    {
+                        "Type": "bind",
+                        "Source": "/s",
+                        "Target": "/u",
+                        "BindOptions": {"Propagation": "rslave"},
+                    },
+                    {
+                        "Type": "tmpfs",
+                        "Target": "/tt",
+                        "TmpfsOptions": {"SizeBytes": 1000, "Mode": 0o700},
+                    },
+                ],
+            },
+            {
+                "binds": ("/a:/b", "/h:/t:ro", "/s:/u:rslave"),
+                "tmpfs": {"/tt": "size=1000,mode=700"},
+            },
+        ),
+        ({"Tmpfs": {"/t": "size=1m"}, "Init": True}, {"tmpfs": {"/t": "size=1m"}, "init": True}),
+        ({"MaskedPaths": []}, {"masked_paths": ()}),
+        ({"ReadonlyRootfs": True, "Privileged": True}, {"read_only": True, "privileged": True}),
+    ],
+)
+def test_host_configs(members, expected):
+    made = host(**members)
+    assert {name: getattr(made, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("members", "error", "sentence"),
+    [
+        ({"RestartPolicy": {"Name": "sometimes"}}, InvalidArgument, "unknown policy 'sometimes'"),
+        (
+            {"RestartPolicy": {"Name": "always", "MaximumRetryCount": 2}},
+            InvalidArgument,
+            "only be used with 'on-failure'",
+        ),
+        ({"LogConfig": {"Type": "syslog"}}, InvalidArgument, "no log driver named 'syslog'"),
+        ({"LogConfig": {"Config": {"tag": "x"}}}, InvalidArgument, "unknown log opt 'tag'"),
+        ({"LogConfig": {"Config": {"max-size": "ten"}}}, InvalidArgument, "max-size='ten'"),
+        ({"PortBindings": {"80/tcp": [{"HostPort": "1"}]}}, NotImplementedHere, "published ports"),
+        ({"Links": ["a:b"]}, NotImplementedHere, "Links"),
+        ({"BlkioDeviceReadIOps": [{"Path": "/dev/x", "Rate": 1}]}, NotImplementedHere, "Blkio"),
+        ({"Mounts": [{"Type": "volume", "Target": "/v"}]}, NotImplementedHere, "type volume"),
+        ({"Mounts": [{"Type": "bind", "Target": "/v"}]}, InvalidArgument, "invalid mount config"),
+    ],
+)
+def test_what_cannot_be_done_is_not_ignored(members, error, sentence):
+    with pytest.raises(error, match=sentence):
+        host(**members)
+
+
+def test_a_disabled_network_is_none():
+    body = wire.HostConfig(network_mode="host")
+    assert convert.host_config(body, network_disabled=True).network_mode == "none"
+
+
+def test_health_checks_are_refused_until_they_run():
+    with pytest.raises(NotImplementedHere, match="health checks"):
+        convert.container_config(create(Healthcheck={"Test": ["CMD", "true"]}))
+    convert.container_config(create(Healthcheck={"Test": ["NONE"]}))
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("", None),
+        ("ctrl-p,ctrl-q", b"\x10\x11"),
+        ("a,ctrl-@", b"a\0"),
+        ("ctrl-_", b"\x1f"),
+        ("ctrl-\\", b"\x1c"),
+        ("ctrl-A", b"\x01"),
+    ],
+)
+def test_detach_keys(text, keys):
+    assert convert.detach_keys(text) == keys
+
+
+@pytest.mark.parametrize("text", ["ctrl-", "ctrl-1", "ab", "a,", "é", "ctrl-é"])
+def test_wrong_detach_keys(text):
+    with pytest.raises(InvalidArgument, match="unknown detach key"):
+        convert.detach_keys(text)
+
+
+def test_inspect_has_dockers_members(make_container):
+    found = make_container(
+        host=model.HostConfig(
+            network_mode="host",
+            memory=104857600,
+            pids_limit=100,
+            binds=("/src:/dst:ro,rslave", "/a:/b"),
+            restart=model.RestartPolicy(name=model.RestartName.ALWAYS),
+        ),
+        image_labels={"k": "image", "i": "1"},
+        log_path="/var/lib/sampan/containers/x/container.log",
+    )
+    answer = json.loads(msgspec.json.encode(convert.inspect(found)))
+    assert answer["Created"] == "2026-11-23T03:33:22.515408573Z"
+    assert answer["Name"] == "/c1"
+    assert answer["State"] == {
+        "Status": "running",
+        "Running": True,
+        "Paused": False,
+        "Restarting": False,
+        "OOMKilled": False,
+        "Dead": False,
+        "Pid": 42,
+        "ExitCode": 0,
+        "Error": "",
+        "StartedAt": "2026-11-23T03:33:22.515408573Z",
+        "FinishedAt": "0001-01-01T00:00:00Z",
+    }
+    assert answer["Config"]["Labels"] == {"k": "v", "i": "1"}
+    assert answer["Config"]["Image"] == "alpine:3.10"
+    assert answer["HostConfig"]["Memory"] == 104857600
+    assert answer["HostConfig"]["RestartPolicy"] == {"Name": "always", "MaximumRetryCount": 0}
+    assert answer["HostConfig"]["Binds"] == ["/src:/dst:ro,rslave", "/a:/b"]
+    assert answer["Mounts"] == [
+        {
+            "Type": "bind",
+            "Source": "/src",
+            "Destination": "/dst",
+            "Mode": "ro,rslave",
+            "RW": False,
+            "Propagation": "rslave",
+        },
+        {
+            "Type": "bind",
+            "Source": "/a",
+            "Destination": "/b",
+            "Mode": "",
+            "RW": True,
+            "Propagation": "rprivate",
+        },
+    ]
+    assert list(answer["NetworkSettings"]["Networks"]) == ["host"]
+    assert answer["ExecIDs"] is None
+
+
+def test_host_configs_come_back_as_they_went_in():
+    config = model.HostConfig(
+        memory=1,
+        memory_swap=2,
+        nano_cpus=3,
+        cpu_shares=4,
+        cpuset_cpus="0",
+        pids_limit=5,
+        blkio_weight=10,
+        network_mode="host",
+        binds=("/a:/b",),
+        tmpfs={"/t": ""},
+        read_only=True,
+        cap_add=("NET_ADMIN",),
+        cap_drop=("ALL",),
+        privileged=True,
+        security_opt=("seccomp=x",),
+        devices=(model.Device(host_path="/dev/a", container_path="/dev/b"),),
+        sysctls={"net.x": "1"},
+        ulimits=(model.Ulimit(name="core", soft=0, hard=0),),
+        shm_size=9,
+        init=True,
+        extra_hosts=("a:1",),
+        group_add=("5",),
+        masked_paths=(),
+        oom_score_adj=-1,
+        restart=model.RestartPolicy(name=model.RestartName.UNLESS_STOPPED),
+        auto_remove=False,
+        log=model.LogConfig(max_size=10, max_file=2),
+        ipc_mode="host",
+        cgroupns_mode="host",
+        pid_mode="host",
+        uts_mode="host",
+    )
+    encoded = msgspec.json.encode(convert.host_answer(config))
+    body = msgspec.json.decode(encoded, type=wire.HostConfig)
+    assert convert.host_config(body) == config
+
+
+def test_a_restarting_container_counts_as_running():
+    state = convert.state(model.State(status=model.Status.RESTARTING, exit_code=1))
+    assert (state.running, state.restarting, state.status) == (True, True, "restarting")
+
+
+def test_a_line_of_ps(make_container):
+    line = convert.summary(make_container(), 1_795_404_814_515_408_573)
+    assert line.command == "sh -c 'true && sleep 1'"
+    assert (line.status, line.state, line.names) == ("Up 12 seconds", "running", ["/c1"])
+    assert line.created == 1795404802
+
+
+def test_exec_sessions():
+    config = convert.exec_config(
+        wire.ExecCreate(cmd=["echo", "hi"], console_size=(0, 0), detach_keys="ctrl-x")
+    )
+    session = model.Exec(id="e", container_id="c", config=config, exit_code=0, pid=7)
+    answer = json.loads(msgspec.json.encode(convert.exec_answer(session, "0:0")))
+    assert config.console_size is None
+    assert config.detach_keys == b"\x18"
+    assert answer["ProcessConfig"] == {
+        "tty": False,
+        "entrypoint": "echo",
+        "arguments": ["hi"],
+        "privileged": False,
+        "user": "0:0",
+    }
+    assert (answer["ID"], answer["ContainerID"], answer["ExitCode"]) == ("e", "c", 0)
+    running = convert.exec_answer(replace(session, exit_code=None, running=True), "")
+    assert running.exit_code is None
+
+
+def test_an_exec_needs_a_command():
+    with pytest.raises(InvalidArgument, match="no exec command"):
+        convert.exec_config(wire.ExecCreate(cmd=[]))
+
+
+def test_limits_of_update():
+    body = wire.HostConfig(memory=5, cpuset_cpus="0", nano_cpus=0)
+    assert convert.limits(msgspec.structs.asdict(body)) == {"memory": 5, "cpuset_cpus": "0"}
+
+
+# --- images -----------------------------------------------------------------------------------
+
+
+def image(number=1, **changes):
+    digest = Digest("sha256:" + f"{number}" * 64)
+    made = Image(
+        id=digest,
+        names=(f"app{number}:latest",),
+        digests=(f"app{number}@{digest}",),
+        config=ImageConfig(
+            architecture="amd64",
+            os="linux",
+            created="2026-11-23T03:23:15.253333142Z",
+            config=RunConfig(cmd=("/bin/sh",), labels={"k": "v"}),
+            rootfs_diff_ids=(digest,),
+            history=(History(comment="Imported from -"),),
+        ),
+        created=f"2026-11-23T03:23:1{number}.253333142Z",
+        size=10,
+        chain_id="x",
+        layers=(),
+        target=Descriptor("t", digest, 1),
+    )
+    return replace(made, **changes)
+
+
+def test_image_inspect_leaves_out_what_is_not_said():
+    answer = json.loads(msgspec.json.encode(pictures.inspect(image())))
+    assert answer["Config"] == {"Cmd": ["/bin/sh"], "Labels": {"k": "v"}}
+    assert answer["RootFS"] == {"Type": "layers", "Layers": ["sha256:" + "1" * 64]}
+    assert answer["Comment"] == "Imported from -"
+    assert answer["Created"] == "2026-11-23T03:23:11.253333142Z"
+    assert pictures.summary(image()).created == 1795404191
+
+
+@pytest.mark.parametrize(
+    ("filters", "numbers"),
+    [
+        ({}, [1, 2, 3]),
+        ({"reference": ["app1"]}, [1]),
+        ({"reference": ["app1:l*", "app2"]}, [1, 2]),
+        ({"dangling": ["true"]}, [3]),
+        ({"dangling": ["false"]}, [1, 2]),
+        ({"label": ["k"]}, [1, 2, 3]),
+        ({"label": ["k=w"]}, []),
+        ({"before": ["app2"]}, [1]),
+        ({"since": ["app1:latest"]}, [2, 3]),
+        ({"since": ["222222"]}, [3]),
+        ({"until": ["2026-11-23T03:23:12Z"]}, [1]),
+        ({"until": ["1h"], "reference": ["app2"]}, []),
+    ],
+)
+def test_image_filters(filters, numbers):
+    images = [image(1), image(2), image(3, names=())]
+    now = 1795404195 * 10**9
+    kept = image_filters.select(images, filters, now)
+    assert [int(i.id[-1]) for i in kept] == numbers
+
+
+@pytest.mark.parametrize(
+    ("filters", "error"),
+    [
+        ({"nosuch": ["x"]}, InvalidArgument),
+        ({"dangling": ["maybe"]}, InvalidArgument),
+        ({"before": ["nosuch"]}, ImageNotFound),
+    ],
+)
+def test_wrong_image_filters(filters, error):
+    with pytest.raises(error):
+        image_filters.select([image()], filters, 0)
+
+
+def test_truth_of_filters():
+    assert image_filters.truth([], "x") is None
+    assert image_filters.truth(["true", "1"], "x") is True
+    assert image_filters.truth(["0"], "x") is False
+    with pytest.raises(InvalidArgument):
+        image_filters.truth(["true", "false"], "x")
+
+
+def test_changes_of_an_import():
+    config = changes.run_config(
+        [
+            'CMD ["sh", "-c"]',
+            "env A=b 'C=d e'",
+            "ENV F g h",
+            "EXPOSE 80 53/udp",
+            "label x=y",
+            "WORKDIR /w",
+            "USER 5:5",
+            "ENTRYPOINT exec me",
+            "STOPSIGNAL SIGINT",
+            'VOLUME ["/v"]',
+        ]
+    )
+    assert config == RunConfig(
+        user="5:5",
+        env=("A=b", "C=d e", "F=g h"),
+        entrypoint=("/bin/sh", "-c", "exec me"),
+        cmd=("sh", "-c"),
+        working_dir="/w",
+        exposed_ports=("80/tcp", "53/udp"),
+        volumes=("/v",),
+        labels={"x": "y"},
+        stop_signal="SIGINT",
+    )
+
+
+@pytest.mark.parametrize("change", ["RUN true", "CMD", "CMD [1]", "ENV A", "LABEL a=b c", "ENV 'A"])
+def test_wrong_changes(change):
+    with pytest.raises(InvalidArgument):
+        changes.run_config([change])
