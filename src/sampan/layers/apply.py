@@ -375,7 +375,8 @@ def _get_attributes(below: int) -> dict[bytes, bytes] | None:
 
 def _refused(entry: Entry, error: OSError) -> LayerError | ResourceExhausted:
     """What a failed system call means: no space left, or an entry that cannot be."""
-    text = f"apply layer: {show(entry.name)}: {(error.strerror or 'failed').lower()}"
+    link = f" to {show(entry.link)}" if entry.kind in (header.HARD_LINK, header.SYMLINK) else ""
+    text = f"apply layer: {show(entry.name)}{link}: {(error.strerror or 'failed').lower()}"
     return ResourceExhausted(text) if error.errno in _FULL else LayerError(text)
 
 

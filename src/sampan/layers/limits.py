@@ -16,7 +16,7 @@ from sampan.errors import InvalidArgument
 MAX_ENTRIES: Final = 2_000_000  # entries and implied parent directories of one layer
 MAX_NAME: Final = 4096  # bytes of a whole name, as PATH_MAX
 MAX_COMPONENT: Final = 255  # bytes between two slashes, as NAME_MAX
-MAX_DEPTH: Final = 1024  # directories above an entry; one descriptor each while a tree is removed
+MAX_DEPTH: Final = 512  # directories above an entry; a descriptor each while a tree is removed
 MAX_LINK: Final = 4095  # bytes of a symbolic link's target
 MAX_LINKS: Final = 40  # symbolic links followed for one name, as the kernel
 MAX_PAX: Final = 1 << 20  # bytes of one extended header

@@ -208,7 +208,9 @@ def _check_global(data: bytes, extended: _Extended) -> None:
     """Global headers change later entries for some readers only, so they may only comment."""
     records, pairs = pax.parse(data)
     unknown = [key for key in records if key not in _GLOBAL_KEYS]
-    if unknown or pairs or extended:
+    if extended:
+        raise LayerError("read tar: global header between an extended header and its entry")
+    if unknown or pairs:
         raise LayerError(f"read tar: global header sets {show(b', '.join(unknown))}")
 
 
