@@ -74,6 +74,8 @@ def names_of(abi: str) -> dict[str, int]:
     for number, name in NEWER.items():
         if found.setdefault(number, name) != name:
             sys.exit(f"{abi}: {number} is {found[number]}, not {name}")
+    if abi == "x32":
+        found.pop(453, None)  # shadow stacks are for the 64 bit ABI
     bit = X32_BIT if abi == "x32" else 0
     return {name: number | bit for number, name in sorted(found.items())}
 
