@@ -184,6 +184,9 @@ def main(argv: list[str]) -> int:
         where = f": {error.filename}" if error.filename else ""
         _complain(f"sampan: {error.strerror or error}{where}")
         return 1
+    except ValueError as error:
+        _complain(f"sampan: the daemon's answer cannot be read: {error}")
+        return 1
     except Exception as error:  # the edge: a defect ends in one line too
         if os.environ.get("SAMPAN_DEBUG"):
             raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.client.jsontext import decode, encode
+from sampan.jsontext import decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ command runs another one, flags end at the first word that is none. So are its s
 
 from __future__ import annotations
 
-from sampan.cli.units import parse_bool, parse_bytes, parse_cpus, parse_duration, parse_int
+from sampan.cli.units import parse_bool, parse_cpus, parse_duration, parse_int
+from sampan.client.sizes import parse_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

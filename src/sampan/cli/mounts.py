@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from sampan.cli.flags import FlagError
-from sampan.cli.units import parse_bool, parse_bytes
+from sampan.cli.units import parse_bool
+from sampan.client.sizes import parse_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ Errors are ValueErrors; a key that is not there is one.
 
 from __future__ import annotations
 
-from sampan.client.jsontext import encode
+from sampan.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ import time
 
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
-_BINARY = "kmgtpe"
 _DURATION = {"ns": 1, "us": 1000, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
 
@@ -31,24 +30,6 @@ def parse_int(text: str) -> int:
     if not -(1 << 63) <= value < 1 << 63:
         raise ValueError(f'strconv.ParseInt: parsing "{text}": value out of range')
     return value
-
-
-def parse_bytes(text: str) -> int:
-    """`64m`, `1.5g`, `512kib`, `1000`: always powers of 1024. `-1` stands for no limit."""
-    if text == "-1":
-        return -1
-    lowered = text.lower().replace(" ", "")
-    for suffix in ("ib", "b"):
-        if lowered.endswith(suffix):
-            lowered = lowered[: -len(suffix)]
-            break
-    power = 0
-    if lowered[-1:] and lowered[-1] in _BINARY:
-        power = _BINARY.index(lowered[-1]) + 1
-        lowered = lowered[:-1]
-    if not lowered.isascii() or not lowered.replace(".", "", 1).isdigit():
-        raise ValueError(f"invalid size: '{text}'")
-    return int(float(lowered) * 1024**power) if "." in lowered else int(lowered) * 1024**power
 
 
 def parse_cpus(text: str) -> int:

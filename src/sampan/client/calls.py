@@ -8,8 +8,8 @@ outside can become another path.
 
 from __future__ import annotations
 
-from sampan.client.jsontext import encode
 from sampan.errors import InvalidArgument
+from sampan.jsontext import encode
 from sampan.version import DOCKER_API_VERSION
 
 TYPE_CHECKING = False

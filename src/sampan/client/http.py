@@ -73,6 +73,11 @@ class Reader:
         return not self.status and not self._buffer
 
     @property
+    def buffered(self) -> bool:
+        """Something came that has not been handed out, or nothing more will come."""
+        return bool(self._buffer) or self._eof or self._state == _DONE
+
+    @property
     def reusable(self) -> bool:
         """The response ended, and the connection may carry another request."""
         return (

@@ -8,8 +8,8 @@ frame is never held whole; a line has a bound.
 
 from __future__ import annotations
 
-from sampan.client.jsontext import decode
 from sampan.errors import Unavailable
+from sampan.jsontext import decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,11 +12,12 @@ A connection that the daemon had closed while it was idle is replaced without a 
 from __future__ import annotations
 
 import _socket  # `socket` costs ten milliseconds more, for names of constants
+import select
 
 from sampan.client.http import ProtocolError, Reader, chunk, request
-from sampan.client.jsontext import decode
 from sampan.client.streams import Lines
 from sampan.errors import InvalidArgument, Unavailable
+from sampan.jsontext import decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,6 +127,14 @@ class Answer:
         """For poll: readable when more of the body came."""
         return self._connection.fileno()
 
+    def ready(self, milliseconds: int = 0) -> bool:
+        """Whether more of the body is there, or comes in time."""
+        if self._connection.reader.buffered:
+            return True
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        return bool(poll.poll(milliseconds))
+
     def pieces(self) -> Iterator[bytes]:
         """The body, as it comes."""
         yield from self._connection.pieces()
@@ -140,7 +149,7 @@ class Answer:
 
     def document(self) -> Any:
         """The JSON value of the whole body; blocks until it ends."""
-        document = decode(self._connection.whole())
+        document = document_of(self._connection.reader, self._connection.whole())
         self._client.keep(self._connection)
         return document
 
@@ -184,7 +193,7 @@ class Client:
         connection = self._begin(call)
         body = connection.whole()
         self.keep(connection)
-        return _document(connection.reader, body)
+        return document_of(connection.reader, body)
 
     def open(self, call: Call) -> Answer:
         """Perform `call` and return as soon as the head of its answer is there."""
@@ -242,7 +251,8 @@ class Client:
                 raise
 
 
-def _document(reader: Reader, body: bytes) -> Any:
+def document_of(reader: Reader, body: bytes) -> Any:
+    """The value of a whole body: JSON, or text where the answer is no JSON, None where it is empty."""
     if not body or "json" not in reader.headers.get("content-type", "json"):
         return body.decode("utf-8", "replace") or None
     return decode(body)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import _socket
-import array
+import struct
 import errno
 import fcntl
 import os
@@ -18,7 +18,9 @@ ALL_SEALS = 0x1 | 0x2 | 0x4 | 0x8
 
 def send(sock: _socket.socket, data: bytes, fds: tuple[int, ...] | list[int] = ()) -> None:
     """Send one message with `fds`, which stay open here (SCM_RIGHTS, unix(7))."""
-    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    # struct, not array: importing array brings the abstract collections into every start.
+    packed = struct.pack(f"{len(fds)}i", *fds)
+    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)] if fds else []
     sock.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
 
 
@@ -30,17 +32,18 @@ def receive(sock: _socket.socket, size: int) -> tuple[bytes, list[int]]:
     """
     space = _socket.CMSG_SPACE(MAX_PASSED * 4)
     data, rights, flags, _ = sock.recvmsg(size, space, _socket.MSG_CMSG_CLOEXEC)
-    fds = array.array("i")
+    fds: list[int] = []
     for level, kind, content in rights:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-            fds.frombytes(content[: len(content) - len(content) % 4])
+            count = len(content) // 4
+            fds += struct.unpack(f"{count}i", content[: count * 4])
     if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
         close_all(fds)
         raise OSError(errno.EMSGSIZE, "receive: message or descriptors larger than agreed")
-    return data, list(fds)
+    return data, fds
 
 
-def close_all(fds: list[int] | array.array[int]) -> None:
+def close_all(fds: list[int]) -> None:
     """Close each of `fds`."""
     for fd in fds:
         os.close(fd)

@@ -7,11 +7,11 @@ status 1, as runc's callers expect; `run` and `exec` end with the process's own 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
 from sampan.errors import SampanError
+from sampan.jsontext import encode
 from sampan.runtime import arguments
 from sampan.runtime.arguments import Parsed, UsageError, parse
 from sampan.runtime.log import Log
@@ -126,7 +126,7 @@ def _dispatch(name: str, root: str, parsed: Parsed) -> int:
         case "features":
             from sampan.runtime.features import document
 
-            _print(json.dumps(document(), indent=2) + "\n")
+            _print(encode(document(), "  ") + "\n")
         case "plan":
             _print_plan(parsed)
         case "spec":
@@ -144,7 +144,7 @@ def _verb(name: str, root: str, first: str, parsed: Parsed) -> None:
     if name == "start":
         verbs.start(root, first)
     elif name == "state":
-        _print(json.dumps(verbs.describe(root, first), indent=2) + "\n")
+        _print(encode(verbs.describe(root, first), "  ") + "\n")
     elif name == "kill":
         signal = parsed.rest[1] if len(parsed.rest) > 1 else "SIGTERM"
         verbs.kill(root, first, signal, everyone=parsed.on("all"))
@@ -167,7 +167,7 @@ def _print_plan(parsed: Parsed) -> None:
     lines = [operation.describe() for operation in built.before_gate]
     after = [operation.describe() for operation in built.after_gate]
     if parsed.text("format") == "json":
-        _print(json.dumps({"beforeStart": lines, "afterStart": after}, indent=2) + "\n")
+        _print(encode({"beforeStart": lines, "afterStart": after}, "  ") + "\n")
         return
     numbered = [f"{number:3}  {line}" for number, line in enumerate(lines, 1)]
     numbered.append("     wait for start")

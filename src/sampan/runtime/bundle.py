@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 
+from sampan.jsontext import decode_unique
 from sampan.runtime.failure import InvalidConfig
 
 TYPE_CHECKING = False
@@ -38,21 +38,12 @@ def parse(text: bytes, path: str) -> dict[str, Any]:
     if len(text) > MAX_CONFIG:
         raise InvalidConfig(f"{path} is larger than {MAX_CONFIG} bytes")
     try:
-        document = json.loads(text, object_pairs_hook=_object)
-    except (ValueError, RecursionError) as error:
+        document = decode_unique(text)
+    except ValueError as error:
         raise InvalidConfig(f"{path}: {error}") from error
     if not isinstance(document, dict):
         raise InvalidConfig(f"{path}: not a JSON object")
     return document
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidConfig(f"key {twice!r} is there twice")
-    return found
 
 
 def directory(path: str) -> str:

@@ -11,7 +11,7 @@ import _signal
 import os
 
 from sampan.kernel import process
-from sampan.runtime import bundle, console, verbs
+from sampan.runtime import bundle
 from sampan.runtime.arguments import Parsed, UsageError
 from sampan.runtime.create import Created, create
 from sampan.runtime.state import StateDirectory
@@ -47,10 +47,14 @@ def run_command(root: str, container_id: str, options: Parsed) -> int:
         os.close(created.pidfd)
         return 0
     if created.master >= 0:
+        from sampan.runtime import console
+
         console.relay(created.master, created.pidfd)
     result = process.wait_pidfd(created.pidfd)
     os.close(created.pidfd)
     if not options.on("keep"):
+        from sampan.runtime import verbs
+
         verbs.delete(root, container_id, force=True)
     return result[0] if result else 0
 
@@ -100,6 +104,8 @@ def _hand_out(
 ) -> None:
     """Terminal to its socket, state to disk, pid to its file: in this order."""
     if created.master >= 0 and options.text("console-socket"):
+        from sampan.runtime import console
+
         console.hand_over(options.text("console-socket"), created.master)
         created.master = -1
     root_path = spec["root"]["path"]

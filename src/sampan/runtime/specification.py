@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 
+from sampan.jsontext import encode
 from sampan.runtime.failure import RuntimeFailure
 from sampan.version import OCI_RUNTIME_SPEC_VERSION
 
@@ -40,7 +40,7 @@ def write(directory: str, *, rootless: bool) -> None:
         message = "File config.json exists. Remove it first"
         raise RuntimeFailure(error.errno or 0, message) from error
     with open(fd, "w", encoding="utf-8") as file:
-        file.write(json.dumps(example(), indent="\t"))
+        file.write(encode(example(), "\t"))
 
 
 def example() -> dict[str, Any]:

@@ -12,10 +12,10 @@ from the process, the FIFO and the freezer, so it is true even after a crash.
 from __future__ import annotations
 
 import errno
-import json
 import os
 
 from sampan.ids import check_container_id
+from sampan.jsontext import decode, encode
 from sampan.kernel import cgroups, process
 
 TYPE_CHECKING = False
@@ -68,7 +68,7 @@ class StateDirectory:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         fd = os.open(temporary, flags, 0o600)
         try:
-            os.write(fd, json.dumps(state).encode())
+            os.write(fd, encode(state).encode())
         finally:
             os.close(fd)
         os.rename(temporary, f"{self.path}/{STATE}")
@@ -77,7 +77,7 @@ class StateDirectory:
         """The state. Raises NoSuchContainer."""
         try:
             with open(f"{self.path}/{STATE}", "rb") as file:
-                state: dict[str, Any] = json.load(file)
+                state: dict[str, Any] = decode(file.read())
         except FileNotFoundError:
             if os.path.isdir(self.path):  # killed before anything was written
                 return {"v": 1, "id": self.container_id, "pid": 0, "bundle": "", "cgroup": ""}

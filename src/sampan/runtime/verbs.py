@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import pwd
 import select
 import time
 
 from sampan.ids import check_container_id
+from sampan.jsontext import encode
 from sampan.kernel import process
 from sampan.kernel.signals import parse as parse_signal
 from sampan.runtime.failure import RuntimeFailure
@@ -179,7 +179,7 @@ def listing(root: str, form: str, *, quiet: bool) -> str:
     if quiet:
         return "".join(f"{entry['id']}\n" for entry in found)
     if form == "json":
-        return json.dumps(found or None) + "\n"
+        return encode(found or None) + "\n"
     if form not in ("", "table"):
         raise RuntimeFailure(errno.EINVAL, "invalid format option")
     rows = [["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]]

@@ -7,7 +7,7 @@ from sampan.cli.session import Command, Failed, Session
 from sampan.cli.tables import parse_filters
 from sampan.cli.units import stdcopy_time
 from sampan.client import calls
-from sampan.client.jsontext import encode
+from sampan.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

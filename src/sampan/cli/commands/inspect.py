@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sampan.cli.session import Command, Failed, Refused, Session
 from sampan.client import calls
-from sampan.client.jsontext import encode
+from sampan.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -204,7 +204,7 @@ class _Watch:
             if start:
                 self._start(waiting)
             self._follow(copy, signals)
-        if copy.may_be_detached and not _readable(waiting):
+        if copy.may_be_detached and not waiting.ready():
             self._session.error("read escape sequence")
             return 0
         return exit_code(waiting)
@@ -214,7 +214,7 @@ class _Watch:
             self._session.call(calls.start(self._container))
         except Refused:
             if self._flags.on("rm"):
-                _readable(waiting, 10_000)  # the name is free when we are gone
+                waiting.ready(10_000)  # the name is free when we are gone
             raise
 
     def _follow(self, copy: Copy, signals: Signals) -> None:
@@ -251,14 +251,6 @@ class _Watch:
 def _end(name: str) -> None:
     if name in ("INT", "TERM", "HUP", "QUIT"):
         raise KeyboardInterrupt
-
-
-def _readable(answer: Answer, milliseconds: int = 0) -> bool:
-    import select
-
-    poll = select.poll()
-    poll.register(answer.fileno(), select.POLLIN)
-    return bool(poll.poll(milliseconds))
 
 
 def exit_code(waiting: Answer) -> int:

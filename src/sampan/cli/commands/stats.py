@@ -6,6 +6,7 @@ from sampan.cli.session import Command, Failed, Refused, Session, write
 from sampan.cli.tables import align, render
 from sampan.cli.units import binary_size, decimal_size
 from sampan.client import calls
+from sampan.client.figures import blocks, cpu_percent, memory_used
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,30 +28,6 @@ HEADERS = {
 _COLUMNS = "ID Name CPUPerc MemUsage MemPerc NetIO BlockIO PIDs".split()
 
 
-def cpu_percent(stats: dict[str, Any]) -> float:
-    """The share of one processor, in hundredths, between the two readings in an answer."""
-    now, before = stats["cpu_stats"], stats["precpu_stats"]
-    used = now["cpu_usage"]["total_usage"] - before["cpu_usage"]["total_usage"]
-    system = now.get("system_cpu_usage", 0) - before.get("system_cpu_usage", 0)
-    processors = now.get("online_cpus") or len(now["cpu_usage"].get("percpu_usage") or ())
-    return used / system * processors * 100 if system > 0 and used > 0 else 0.0
-
-
-def memory_used(memory: dict[str, Any]) -> int:
-    """Usage without the page cache that can be dropped, on both versions of cgroups."""
-    usage = int(memory.get("usage") or 0)
-    details = memory.get("stats") or {}
-    for name in ("total_inactive_file", "inactive_file"):
-        if details.get(name, usage) < usage:
-            return usage - int(details[name])
-    return usage
-
-
-def _blocks(stats: dict[str, Any], operation: str) -> int:
-    entries = (stats.get("blkio_stats") or {}).get("io_service_bytes_recursive") or ()
-    return sum(entry["value"] for entry in entries if entry["op"].lower() == operation)
-
-
 def row(ref: str, stats: dict[str, Any], *, full: bool) -> dict[str, Any]:
     """An answer's figures as text."""
     memory = stats.get("memory_stats") or {}
@@ -60,8 +37,8 @@ def row(ref: str, stats: dict[str, Any], *, full: bool) -> dict[str, Any]:
     sent = sum(network["tx_bytes"] for network in networks)
     identity = stats.get("id") or ""
     return {
-        "BlockIO": f"{decimal_size(_blocks(stats, 'read'), 3)} / "
-        f"{decimal_size(_blocks(stats, 'write'), 3)}",
+        "BlockIO": f"{decimal_size(blocks(stats, 'read'), 3)} / "
+        f"{decimal_size(blocks(stats, 'write'), 3)}",
         "CPUPerc": f"{cpu_percent(stats):.2f}%",
         "Container": ref,
         "ID": identity if full else identity[:12],

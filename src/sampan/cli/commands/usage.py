@@ -39,7 +39,11 @@ def rows(usage: dict[str, Any]) -> list[dict[str, Any]]:
     """The figures of an answer, a row for each kind of thing."""
     images, containers = usage.get("Images") or [], usage.get("Containers") or []
     layers = usage.get("LayersSize") or 0
-    used = sum(image["Size"] for image in images if image.get("Containers", 0) > 0)
+    used = sum(
+        image["Size"] - image["SharedSize"]
+        for image in images
+        if image.get("Containers", 0) > 0 and image.get("SharedSize", -1) >= 0
+    )
     active = [one for one in containers if one["State"] in ("running", "paused", "restarting")]
     written = sum(one.get("SizeRw") or 0 for one in containers)
     busy = sum(one.get("SizeRw") or 0 for one in active)

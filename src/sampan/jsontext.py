@@ -1,4 +1,4 @@
-"""JSON text without the `json` package, which would bring `re` into every start of the command.
+"""JSON text without the `json` package, which would bring `re` into every start of a command.
 
 `decode` drives the scanner in C that the standard library's decoder drives; `encode` is written
 out, because request bodies are small. Both keep the order of keys. Where the interpreter has no
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    Scanner = Callable[[str, int], tuple[Any, int]]
+    PairsHook = Callable[[list[tuple[str, Any]]], Any]
+
 _WHITE = " \t\r\n"
 
 
@@ -20,7 +23,7 @@ class _Plain:
 
     strict = True
     object_hook = None
-    object_pairs_hook = None
+    object_pairs_hook: PairsHook | None = None
     parse_float = float
     parse_int = int
     memo: dict[str, str] = {}  # noqa: RUF012  read by the scanner, never by us
@@ -30,24 +33,43 @@ class _Plain:
         raise ValueError(f"{name} is not JSON")
 
 
-def _load() -> tuple[Callable[[str, int], tuple[Any, int]], Callable[[str], str]]:
+def _load(pairs_hook: PairsHook | None = None) -> tuple[Scanner, Callable[[str], str]]:
     try:
         import _json
 
-        scanner = _json.make_scanner(_Plain)  # type: ignore[arg-type]  # any object will do
+        settings = type("_Settings", (_Plain,), {"object_pairs_hook": pairs_hook})
+        scanner = _json.make_scanner(settings)  # type: ignore[arg-type]  # any object will do
         return scanner, _json.encode_basestring
     except (ImportError, AttributeError, TypeError):
         import json.decoder
         import json.encoder
 
-        raw_decode = json.decoder.JSONDecoder().raw_decode
-        return raw_decode, json.encoder.encode_basestring
+        decoder = json.decoder.JSONDecoder(object_pairs_hook=pairs_hook)
+        return decoder.raw_decode, json.encoder.encode_basestring
 
 
 _scan, quote = _load()
 
 
-def decode(text: str | bytes | bytearray) -> Any:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {twice!r} is there twice")
+    return found
+
+
+def decode_unique(text: str | bytes | bytearray) -> Any:
+    """As `decode`, for documents that others may read too: a key may be there only once.
+
+    Raises:
+        ValueError: it is not JSON, more than one value, or has a key twice in one object.
+    """
+    return decode(text, _load(_unique)[0])
+
+
+def decode(text: str | bytes | bytearray, scan: Scanner = _scan) -> Any:
     """The one JSON value that `text` holds.
 
     Raises:
@@ -57,8 +79,9 @@ def decode(text: str | bytes | bytearray) -> Any:
         text = text.decode("utf-8")
     text = text.strip(_WHITE)
     try:
-        value, end = _scan(text, 0)
-    except (StopIteration, RecursionError) as error:
+        value, end = scan(text, 0)
+    except (StopIteration, RecursionError, SystemError) as error:
+        # SystemError: the scanner wants the error class of a package that nobody imported
         raise ValueError(f"not JSON: {text[:80]!r}") from error
     if end != len(text):
         raise ValueError(f"text after the JSON value: {text[end : end + 80]!r}")
