@@ -20,13 +20,9 @@ class FakeCgroup:
         self._session = session
 
     def pids(self) -> list[int]:
-        found = []
         with open("/proc/loadavg", "rb") as stream:
             last = int(stream.read().split()[4])
-        for pid in range(self._session, last + 1):
-            if self._holds(pid):
-                found.append(pid)
-        return found
+        return [pid for pid in range(self._session, last + 1) if self._holds(pid)]
 
     def _holds(self, pid: int) -> bool:
         try:

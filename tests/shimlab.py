@@ -1,8 +1,9 @@
 """A laboratory for shims: a spawner of our own, launches, and what the shims say.
 
 `Lab(directory)` starts a spawner with the runtime of `fakeruntime`: plain processes of the host in
-the place of containers, so neither root nor namespaces are needed. `Lab(directory, real=True)` has
-the real runtime. Every wait ends after TIMEOUT seconds with a failure.
+the place of containers, so neither root nor namespaces are needed; its patience is short, so that
+tests of deadlines are quick. `Lab(directory, real=True)` has the real runtime and patience. Every
+wait ends after TIMEOUT seconds with a failure.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _FAKE = """
 import sys
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
 import fakeruntime
-from sampan.shim import spawner
+from sampan.shim import monitor, peers, spawner, stdio
+peers.PATIENCE, stdio.QUIET, stdio.LIMIT, monitor.LINGER = 0.4, 0.2, 1.0, 2.0
 from sampan.shim.monitor import Runtime
 spawner.serve(3, Runtime(fakeruntime.create, fakeruntime.spawn, fakeruntime.mount))
 """
@@ -103,7 +105,8 @@ def unframe(data: bytes) -> dict[int, bytes]:
 class Shim:
     """The engine's end of one shim."""
 
-    def __init__(self, sock: socket.socket, directory: Path) -> None:
+    def __init__(self, lab: Lab, sock: socket.socket, directory: Path) -> None:
+        self.lab = lab
         self.sock = sock
         self.directory = directory
         self.events: list[Event] = []
@@ -135,7 +138,7 @@ class Shim:
 
     def attach(self, **fields: Any) -> socket.socket:
         """Attach a new peer; our end of it."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = self.lab.pair()
         with theirs:
             answer = self.call("attach", (theirs.fileno(),), **fields)
         assert answer.get("ok"), answer
@@ -162,12 +165,13 @@ class Shim:
     def reconnect(self) -> Shim:
         """Another engine's connection to the same shim."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.lab.opened.append(sock)
         fd = os.open(self.directory, os.O_PATH)
         try:
             sock.connect(f"/proc/self/fd/{fd}/shim.sock")
         finally:
             os.close(fd)
-        return Shim(sock, self.directory)
+        return Shim(self.lab, sock, self.directory)
 
 
 class Lab:
@@ -176,20 +180,29 @@ class Lab:
     def __init__(self, directory: Path, *, real: bool = False) -> None:
         self.directory = directory
         self._count = 0
-        self._open: list[socket.socket] = []
+        self.opened: list[socket.socket] = []
         self._shims: list[Shim] = []
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock = ours
         self.log = (directory / "spawner.log").open("wb")
         with theirs:
             self.spawner = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-B", "-c", _boot(theirs.fileno(), real=real)]
-                + [str(SOURCE), str(Path(__file__).parent)],
+                [
+                    *_interpreter(theirs.fileno(), real=real),
+                    str(SOURCE),
+                    str(Path(__file__).parent),
+                ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self.log,
             )
+
+    def pair(self, kind: int = socket.SOCK_STREAM) -> tuple[socket.socket, socket.socket]:
+        """Two connected sockets, closed with the lab at the latest."""
+        pair = socket.socketpair(socket.AF_UNIX, kind)
+        self.opened += pair
+        return pair
 
     def launch(self, *args: str, attach: Any = (), **fields: Any) -> Shim:
         """Launch a container of `args`; `attach` pairs entries with the descriptors of peers."""
@@ -206,11 +219,11 @@ class Lab:
             "attach": [entry for entry, _ in attach],
             **fields,
         }
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = self.pair(socket.SOCK_SEQPACKET)
         with theirs:
             peers = [fd for _, fd in attach]
             socket.send_fds(self.sock, [json.dumps(message).encode()], [theirs.fileno(), *peers])
-        shim = Shim(ours, directory)
+        shim = Shim(self, ours, directory)
         self._shims.append(shim)
         return shim
 
@@ -218,7 +231,7 @@ class Lab:
         """Launch with one peer for all streams; entries of the peer start with `peer_`."""
         peer = {key[5:]: fields.pop(key) for key in list(fields) if key.startswith("peer_")}
         entry = {"stdin": True, "stdout": True, "stderr": True, "framing": "raw"} | peer
-        ours, theirs = socket.socketpair()
+        ours, theirs = self.pair()
         with theirs:
             shim = self.launch(*args, attach=[(entry, theirs.fileno())], **fields)
         return shim, ours
@@ -236,8 +249,9 @@ class Lab:
         self.sock.close()
         self.spawner.wait(TIMEOUT)
         self.log.close()
+        for sock in self.opened:
+            sock.close()
         for shim in self._shims:
-            shim.sock.close()
             with contextlib.suppress(OSError, ValueError):
                 state = shim.state()
                 if is_running(state["shim_pid"]):
@@ -246,7 +260,7 @@ class Lab:
                     os.kill(state["pid"], signal.SIGKILL)
 
 
-def _boot(fd: int, *, real: bool) -> str:
-    """The program of the spawner, with the socket moved to descriptor 3."""
-    move = f"import os; os.dup2({fd}, 3, False) if {fd} != 3 else None\n"
-    return move + (_REAL if real else _FAKE)
+def _interpreter(fd: int, *, real: bool) -> list[str]:
+    """The spawner's command, with the socket moved to descriptor 3."""
+    move = f"import os; os.dup2({fd}, 3, False); os.close({fd})\n" if fd != 3 else ""
+    return [sys.executable, "-I", "-S", "-B", "-c", move + (_REAL if real else _FAKE)]

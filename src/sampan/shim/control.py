@@ -141,10 +141,11 @@ class Connection:
             data, fds = descriptors.receive(self._sock, LARGEST)
         except BlockingIOError:
             return
+        except ConnectionResetError:  # gone, without having read everything
+            data, fds = b"", []
         except OSError as error:
             complain(f"control: {error}")
-            self.close()
-            return
+            data, fds = b"", []
         try:
             if not data:
                 self.close()
