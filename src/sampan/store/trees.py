@@ -4,7 +4,7 @@ The trees may be as deep as a container could make them, wide, full of links, fi
 without permissions. So: one descriptor at a time whatever the depth, no recursion, names resolved
 in one open directory only, links never followed. The way up is `..`, and what is found there must
 be the directory that we came from; otherwise somebody moved directories under us, and the walk
-ends. Mounts are never entered.
+ends. Mounts are never entered, bind mounts of the same file system neither (RESOLVE_NO_XDEV).
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ import stat
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from sampan.kernel import numbers as n
+from sampan.kernel.paths import openat2
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_BENEATH = n.RESOLVE_NO_XDEV | n.RESOLVE_NO_SYMLINKS
 _BATCH = 1024
 _BLOCK = 512  # unit of st_blocks
 
@@ -40,18 +44,14 @@ class _Cursor:
     def down(self, name: str) -> None:
         """Enter a child. Raises OSError EXDEV when it is a mount."""
         child = _open_directory(self.fd, name)
-        identity = _identity(child)
-        if identity[0] != self._here[0]:
-            os.close(child)
-            raise OSError(errno.EXDEV, "enter a directory of another file system", name)
         self._above.append((name, self._here))
         os.close(self.fd)
-        self.fd, self._here = child, identity
+        self.fd, self._here = child, _identity(child)
 
     def up(self) -> str:
         """Return to the parent; the name of the child that was left. Raises OSError ESTALE."""
         name, identity = self._above.pop()
-        parent = os.open("..", _DIRECTORY, dir_fd=self.fd)
+        parent = openat2(self.fd, "..", _DIRECTORY, 0, _BENEATH)
         os.close(self.fd)
         self.fd = parent
         if _identity(parent) != identity:
@@ -204,17 +204,17 @@ def _open_directory(parent_fd: int, name: str) -> int:
     reaches the very directory that was opened.
     """
     try:
-        fd = os.open(name, _DIRECTORY, dir_fd=parent_fd)
+        fd = openat2(parent_fd, name, _DIRECTORY, 0, _BENEATH)
     except PermissionError:
         _permit(parent_fd, name)
-        return os.open(name, _DIRECTORY, dir_fd=parent_fd)
+        return openat2(parent_fd, name, _DIRECTORY, 0, _BENEATH)
     if os.geteuid() != 0 and os.fstat(fd).st_mode & 0o700 != 0o700:
         os.fchmod(fd, 0o700)
     return fd
 
 
 def _permit(parent_fd: int, name: str) -> None:
-    fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+    fd = openat2(parent_fd, name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, 0, _BENEATH)
     try:
         os.chmod(f"/proc/self/fd/{fd}", 0o700)
     finally:

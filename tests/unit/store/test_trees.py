@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -177,3 +178,23 @@ def test_discard_after_the_pool_is_shut_is_left_to_the_next_start(layout):
     make_deep(layout.snapshot(1), 1)
     assert Trash(layout, pool).discard(layout.snapshot(1))
     assert len(os.listdir(layout.trash)) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives up root to see what root never meets")
+def test_directories_that_forbid_it_go_without_privileges_too(tmp_path):
+    make_mixed(tmp_path / "tree")
+    script = (
+        "import os, sys; from sampan.store import trees\n"
+        "fd = os.open(sys.argv[1], os.O_RDONLY)\n"
+        "os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)\n"
+        "assert not os.access('tree/mode 0/file', os.F_OK)\n"
+        "trees.remove(fd, 'tree'); assert os.listdir(fd) == []\n"
+    )
+    for directory, names, files in os.walk(tmp_path):
+        for path in (directory, *(os.path.join(directory, name) for name in (*names, *files))):
+            os.chown(path, 65534, 65534, follow_symlinks=False)
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={"PYTHONPATH": ":".join(sys.path)}
+    )
+    assert result.returncode == 0, result.stderr
