@@ -94,6 +94,8 @@ class LayerWorkers:
             try:
                 fds = [blob_fd, dest_fd, *lowers[:MAX_LOWERS]]
                 answer = await worker.ask(json.dumps(job).encode(), fds)
+                if not answer:
+                    raise errors.Aborted("unpack layer: the worker process died")
             except BaseException:
                 await asyncio.shield(worker.aclose())
                 raise
@@ -118,7 +120,12 @@ class LayerWorkers:
     def _take(self) -> _Worker:
         if self._closed:
             raise errors.Unavailable("unpack layer: the engine is closing")
-        return self._idle.pop() if self._idle else _Worker()
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.is_alive():
+                return worker
+            worker.close()
+        return _Worker()
 
     async def _give_back(self, worker: _Worker) -> None:
         if self._closed:
@@ -166,6 +173,10 @@ class _Worker:
         except (BrokenPipeError, ConnectionResetError):
             return b""
 
+    def is_alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
     def close(self) -> None:
         """Tell the process to end, and let it be collected when it has."""
         self._socket.close()
@@ -207,8 +218,6 @@ def _path() -> str:
 
 
 def _result(answer: bytes) -> AppliedLayer:
-    if not answer:
-        raise errors.Aborted("unpack layer: the worker process died")
     said: dict[str, Any] = json.loads(answer)
     if "error" in said:
         raise _KINDS.get(said["kind"], errors.Internal)(said["error"])
