@@ -8,60 +8,89 @@ prefix of one, or its name. Everything raises `sampan.errors`; nothing here know
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
-from sampan.engine.model import (
-    Attachment,
-    Container,
-    ContainerConfig,
-    Created,
-    EngineInfo,
-    Event,
-    Exec,
-    ExecConfig,
-    HostConfig,
-    LogQuery,
-    LogRecord,
-    Pruned,
-    RestartPolicy,
-    Stats,
-    Top,
-    WaitCondition,
-    WaitResult,
-)
+from sampan.engine import stats
+from sampan.engine.attach import attach
+from sampan.engine.build import build
+from sampan.engine.config import EngineConfig
+from sampan.engine.exec import check_running
+from sampan.engine.filters import container_filter
+from sampan.engine.info import engine_info
+from sampan.engine.logs import LogReader
+from sampan.engine.model import HostConfig, LogQuery, Status, WaitCondition
+from sampan.engine.start import drop
+from sampan.errors import InvalidArgument, NotImplementedHere, SampanError
+from sampan.images.progress import silent
+from sampan.spec.platform import Platform
 
 if TYPE_CHECKING:
+    import builtins
+    from collections.abc import AsyncIterator, Sequence
     from typing import Self
 
-    from sampan.engine.config import EngineConfig
-
-Filters = Mapping[str, Sequence[str]]
+    from sampan.engine.build import Parts
+    from sampan.engine.containers import Entry, Wait
+    from sampan.engine.filters import Filters
+    from sampan.engine.imagery import Images
+    from sampan.engine.model import (
+        Attachment,
+        Container,
+        ContainerConfig,
+        Created,
+        EngineInfo,
+        Event,
+        Exec,
+        ExecConfig,
+        LogRecord,
+        Pruned,
+        RestartPolicy,
+        Stats,
+        Top,
+        WaitResult,
+    )
+    from sampan.images.model import Image
+    from sampan.images.progress import Report
+    from sampan.registry.credentials import Credentials
 
 
 class Engine:
     """One engine over one root. Made by `open` only."""
 
-    config: EngineConfig
-    images: Any  # images.service.ImageService
+    def __init__(self, parts: Parts, undo: AsyncExitStack) -> None:
+        """For `open` only."""
+        self.config: EngineConfig = parts.services.config
+        self.images: Images = parts.services.images
+        self._parts = parts
+        self._services = parts.services
+        self._undo = undo
 
     @classmethod
     async def open(cls, config: EngineConfig | None = None) -> Self:
         """Lock the root, build, recover, start.
 
         Raises:
-            Conflict: another engine has the root; the message names its pid.
+            Unavailable: another engine has the root; the message names its pid.
         """
-        raise NotImplementedError
+        async with AsyncExitStack() as undo:
+            parts = await build(config or EngineConfig(), undo)
+            return cls(parts, undo.pop_all())
+        raise AssertionError("unreachable")
 
     async def aclose(self) -> None:
         """Stop the background work and give the root back. Containers keep running."""
-        raise NotImplementedError
+        await self._undo.aclose()
 
     @property
     def is_idle(self) -> bool:
         """Whether no container runs or is about to: a daemon started on demand may leave."""
-        raise NotImplementedError
+        return not any(
+            entry.container.status.is_running
+            or entry.container.status is Status.RESTARTING
+            or entry.launched is not None
+            for entry in self._services.containers
+        )
 
     async def create(
         self,
@@ -78,7 +107,7 @@ class Engine:
             InvalidArgument: a value is wrong; the message says which.
             NotImplementedHere: an option that this engine has not.
         """
-        raise NotImplementedError
+        return await self._parts.creator.create(config, host or HostConfig(), name, platform)
 
     async def start(self, ref: str, attachments: Sequence[Attachment] = ()) -> None:
         """Start; returns when execve has happened.
@@ -87,7 +116,12 @@ class Engine:
             NotModified: it runs already.
             StartFailed: with exit_code 127 (command not found), 126 (not executable) or 125.
         """
-        raise NotImplementedError
+        try:
+            entry = self._find(ref)
+        except SampanError:
+            drop(attachments)
+            raise
+        await self._parts.starter.start(entry, attachments)
 
     async def stop(self, ref: str, timeout: int | None = None, signal: str | None = None) -> None:
         """Send the stop signal, wait `timeout` seconds (-1: without end), then SIGKILL.
@@ -95,7 +129,7 @@ class Engine:
         Raises:
             NotModified: it does not run.
         """
-        raise NotImplementedError
+        await self._parts.lifecycle.stop(self._find(ref), timeout, signal)
 
     async def kill(self, ref: str, signal: str = "SIGKILL") -> None:
         """Send a signal to the container's first process.
@@ -103,21 +137,21 @@ class Engine:
         Raises:
             Conflict: it does not run.
         """
-        raise NotImplementedError
+        await self._parts.lifecycle.kill(self._find(ref), signal)
 
     async def restart(
         self, ref: str, timeout: int | None = None, signal: str | None = None
     ) -> None:
         """Stop when it runs, then start."""
-        raise NotImplementedError
+        await self._parts.lifecycle.restart(self._find(ref), timeout, signal)
 
     async def pause(self, ref: str) -> None:
         """Freeze every process of the container."""
-        raise NotImplementedError
+        await self._parts.lifecycle.pause(self._find(ref))
 
     async def unpause(self, ref: str) -> None:
         """Thaw a frozen container."""
-        raise NotImplementedError
+        await self._parts.lifecycle.unpause(self._find(ref))
 
     async def rename(self, ref: str, name: str) -> None:
         """Give the container another name.
@@ -125,30 +159,37 @@ class Engine:
         Raises:
             NameInUse: another container has it.
         """
-        raise NotImplementedError
+        await self._parts.lifecycle.rename(self._find(ref), name)
 
     async def update(
         self, ref: str, *, restart: RestartPolicy | None = None, **limits: int | str
     ) -> tuple[str, ...]:
         """Change the restart policy or limits (named as in HostConfig) in place; gives warnings."""
-        raise NotImplementedError
+        return await self._parts.lifecycle.update(self._find(ref), restart, limits)
 
     async def wait(
         self, ref: str, condition: WaitCondition | str = WaitCondition.NOT_RUNNING
     ) -> WaitResult:
-        """Wait for the condition. Armed before the first await: what happens after the coroutine's
-        first step is seen. Use `arm_wait` to arm without awaiting."""
-        raise NotImplementedError
+        """Wait for the condition, armed at the coroutine's first step; see `arm_wait`."""
+        armed = self.arm_wait(ref, condition)
+        try:
+            return await armed
+        finally:
+            armed.cancel()
 
     def arm_wait(
         self, ref: str, condition: WaitCondition | str = WaitCondition.NOT_RUNNING
-    ) -> AwaitableWait:
+    ) -> Wait:
         """Arm a wait now, synchronously; await the result later (or `.cancel()` it).
 
         Raises:
             ContainerNotFound: at once, so that an edge can answer 404 before its headers.
         """
-        raise NotImplementedError
+        try:
+            wanted = WaitCondition(condition)
+        except ValueError:
+            raise InvalidArgument(f"invalid condition: {condition!r}") from None
+        return self._find(ref).arm(wanted)
 
     async def remove(self, ref: str, force: bool = False, volumes: bool = False) -> None:
         """Remove a container that does not run; with `force` kill it first.
@@ -156,11 +197,11 @@ class Engine:
         Raises:
             Conflict: it runs and `force` was not given.
         """
-        raise NotImplementedError
+        await self._parts.remover.remove(self._find(ref), force)
 
     async def prune(self, filters: Filters | None = None) -> Pruned:
         """Remove every container that does not run and matches (until, label)."""
-        raise NotImplementedError
+        return await self._parts.remover.prune(filters)
 
     def get(self, ref: str) -> Container:
         """The container as it is now.
@@ -168,16 +209,24 @@ class Engine:
         Raises:
             ContainerNotFound: no such container; InvalidArgument when a prefix fits several.
         """
-        raise NotImplementedError
+        return self._find(ref).container
 
     def list(
         self,
         all: bool = False,  # noqa: A002 - Docker's word
         filters: Filters | None = None,
         limit: int | None = None,
-    ) -> list[Container]:
+    ) -> builtins.list[Container]:
         """Containers, newest first; only running ones unless `all`, `limit` or a status filter."""
-        raise NotImplementedError
+        matches = container_filter(filters, self.get)
+        everything = all or limit or (filters and "status" in filters)
+        found = [
+            entry.container
+            for entry in self._services.containers
+            if (everything or entry.container.status.is_running) and matches(entry.container)
+        ]
+        found.sort(key=lambda container: container.created_at, reverse=True)
+        return found[:limit] if limit else found
 
     async def exec_create(self, ref: str, config: ExecConfig) -> str:
         """Prepare a further process; gives the exec's id.
@@ -185,7 +234,7 @@ class Engine:
         Raises:
             Conflict: the container does not run, or is paused.
         """
-        raise NotImplementedError
+        return self._parts.execs.create(self._find(ref), config)
 
     async def exec_start(self, exec_id: str, attachment: Attachment | None = None) -> None:
         """Start it; returns when execve has happened. None: detached.
@@ -193,28 +242,34 @@ class Engine:
         Raises:
             StartFailed: as for start; Conflict: it was started already.
         """
-        raise NotImplementedError
+        await self._parts.execs.start(exec_id, attachment)
 
     async def exec_wait(self, exec_id: str) -> int:
         """Wait for the end of a started exec; its exit code."""
-        raise NotImplementedError
+        return await self._parts.execs.wait(exec_id)
 
     def exec_inspect(self, exec_id: str) -> Exec:
         """The exec as it is now. Raises NotFound."""
-        raise NotImplementedError
+        return self._parts.execs.find(exec_id).exec
 
     async def exec_resize(self, exec_id: str, height: int, width: int) -> None:
         """Set the size of an exec's terminal."""
-        raise NotImplementedError
+        await self._parts.execs.resize(exec_id, height, width)
 
     async def attach(self, ref: str, attachment: Attachment) -> None:
         """Join a client's socket to the container. Returns when the socket is handed to the shim,
         or queued for the next start; the shim closes it when the streams end."""
-        raise NotImplementedError
+        try:
+            entry = self._find(ref)
+        except SampanError:
+            drop((attachment,))
+            raise
+        await attach(self._services.containers, entry, attachment)
 
     async def resize(self, ref: str, height: int, width: int) -> None:
         """Set the size of the container's terminal."""
-        raise NotImplementedError
+        task = check_running(self._find(ref))
+        await task.call("resize", height=height, width=width)
 
     def logs(self, ref: str, query: LogQuery | None = None) -> AsyncIterator[LogRecord]:
         """The log, record by record; with `follow` until the container ends.
@@ -222,15 +277,20 @@ class Engine:
         Raises:
             ContainerNotFound: at once. NotImplementedHere: the container keeps no log.
         """
-        raise NotImplementedError
+        entry = self._find(ref)
+        path = entry.container.log_path
+        if not path:
+            raise NotImplementedHere("configured logging driver does not support reading")
+        end = entry.arm(WaitCondition.NOT_RUNNING)
+        return LogReader(path, end).read(query or LogQuery())
 
     async def stats(self, ref: str) -> Stats:
         """One reading of the counters now; rates are the caller's to compute."""
-        raise NotImplementedError
+        return await stats.read(self._services, self._find(ref))
 
     async def top(self, ref: str, ps_args: str = "") -> Top:
         """The container's processes. Raises Conflict when it does not run."""
-        raise NotImplementedError
+        return await stats.top(self._services, self._find(ref), ps_args)
 
     def events(
         self,
@@ -242,30 +302,25 @@ class Engine:
 
         Subscribed at the call, not at the first `anext`. Without `until` it never ends.
         """
-        raise NotImplementedError
+        return self._services.events.stream(since, until, filters)
 
     async def info(self) -> EngineInfo:
         """The host and the engine in numbers."""
-        raise NotImplementedError
+        return await engine_info(self._services)
 
     async def pull(
         self,
         reference: str,
         *,
         platform: str | None = None,
-        auth: Any = None,
-        progress: Callable[[Any], None] | None = None,
-    ) -> Any:
-        """Pull an image: `images.pull`, with the event. Gives images.service.Image."""
-        raise NotImplementedError
+        auth: Credentials | None = None,
+        progress: Report | None = None,
+    ) -> Image:
+        """Pull an image: `images.pull`, by strings."""
+        wanted = Platform.parse(platform) if platform else None
+        return await self.images.pull(
+            reference, platform=wanted, auth=auth, progress=progress or silent
+        )
 
-
-class AwaitableWait:
-    """An armed wait. `await` it for the WaitResult; `cancel()` forgets it."""
-
-    def __await__(self) -> Any:
-        raise NotImplementedError
-
-    def cancel(self) -> None:
-        """Forget the wait."""
-        raise NotImplementedError
+    def _find(self, ref: str) -> Entry:
+        return self._services.containers.find(ref)

@@ -10,7 +10,7 @@ and the CRI's bodies are translated into these words at the edge, and never the 
                  |            v   | unpause        start |  | given up    | a step failed
                  |           PAUSED              <-------+  |             v
                  |                                RUNNING   |            DEAD (remove again)
-                 +-- start failed --> EXITED      RESTARTING (the policy waits) --> RUNNING
+                 +-- start failed: stays          RESTARTING (the policy waits) --> RUNNING
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ class State:
     """What is known of the container's process.
 
     `error` is the sentence of the last failed start, or says that the monitor died.
-    `stopped_by_user` is what on-failure and unless-stopped need to know after a restart of the engine.
+    `stopped_by_user` is what the restart policies need to know after a restart of the engine.
     """
 
     status: Status = Status.CREATED
@@ -231,6 +231,7 @@ class Container:
     image_name: str = ""
     image_labels: Mapping[str, str] = field(default_factory=dict)
     chain_id: str = ""
+    architecture: str = ""
     log_path: str = ""
     state: State = State()
 

@@ -44,8 +44,8 @@ READERS = 2
 MAX_BATCH = 64
 CHECKPOINT_EVERY = 500  # transactions; about two megabytes of log
 MAX_WAL_BYTES = 64 << 20  # then the writer itself empties the log
-SLOW_S = 0.003  # an event loop may be held up this long, once in
-BACK_OFF_S = 1.0
+SLOW_S = 0.01  # an event loop may be held up this long, once in
+BACK_OFF_S = 0.2
 
 _MIGRATIONS = os.path.join(os.path.dirname(__file__), "migrations")
 
@@ -102,6 +102,21 @@ class Database:
         """
         if not heavy and self._take_turn():
             return self._inline(fn)
+        return await self._queue(fn)
+
+    def submit(self, fn: Callable[[Connection], T]) -> asyncio.Future[T]:
+        """Like `write`, done or queued before this returns: for a change whose truth is elsewhere,
+        so that nobody need wait for the row. The caller looks at the future's error."""
+        if not self._take_turn():
+            return self._queue(fn)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        try:
+            future.set_result(self._inline(fn))
+        except SampanError as error:
+            future.set_exception(error)
+        return future
+
+    def _queue(self, fn: Callable[[Connection], T]) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -112,7 +127,7 @@ class Database:
                 return
 
         self._put(fn, reply)
-        return await future
+        return future
 
     def write_now(self, fn: Callable[[Connection], T]) -> T:
         """Like `write`, blocking the caller: for start-up and for worker threads."""

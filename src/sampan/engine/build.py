@@ -1,0 +1,197 @@
+"""The engine's composition: every service made once, in the order in which they need each other.
+
+What is made pushes its end on the stack, so that a failure half-way, or the end of the engine,
+undoes it in reverse. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sampan.engine.containers import Containers
+from sampan.engine.create import Creator
+from sampan.engine.events import Events
+from sampan.engine.exec import Execs
+from sampan.engine.exits import Exits
+from sampan.engine.imagery import Images
+from sampan.engine.lifecycle import Lifecycle
+from sampan.engine.model import HostConfig
+from sampan.engine.recover import Recovery
+from sampan.engine.remove import Remover
+from sampan.engine.seccomp import Filters
+from sampan.engine.services import Background, Services
+from sampan.engine.start import Starter
+from sampan.images.service import ImageService, ImageUser
+from sampan.layers.workers import LayerWorkers
+from sampan.registry.client import Registry
+from sampan.registry.hosts import Hosts
+from sampan.snapshots.overlay import OverlaySnapshotter
+from sampan.store.content import ContentStore
+from sampan.store.database import Database
+from sampan.store.gc import Collector
+from sampan.store.layout import Layout
+from sampan.store.locks import RootLock
+from sampan.tasks.launch import Launcher
+
+if TYPE_CHECKING:
+    from contextlib import AsyncExitStack
+
+    from sampan.engine.config import EngineConfig
+    from sampan.engine.containers import Entry
+
+DISK_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The engine's own parts, above the services that they share."""
+
+    services: Services
+    creator: Creator
+    starter: Starter
+    exits: Exits
+    execs: Execs
+    lifecycle: Lifecycle
+    remover: Remover
+
+
+async def build(config: EngineConfig, undo: AsyncExitStack) -> Parts:
+    """Lock, open, recover. Raises what the parts raise; whoever owns `undo` then undoes."""
+    layout = Layout(config.root, config.state)
+    fresh_boot = _prepare(layout)
+    lock = RootLock(layout.lock)
+    lock.acquire()
+    undo.callback(lock.release)
+    services = await _services(config, layout, undo)
+    parts = _parts(services)
+    services.containers.load()
+    undo.push_async_callback(_settle, services)
+    undo.push_async_callback(services.background.aclose)
+    undo.callback(_let_go, services)
+    await Recovery(services, parts.exits).run(fresh_boot=fresh_boot)
+    return parts
+
+
+def _prepare(layout: Layout) -> bool:
+    """Make the directories; whether the state directory is new, which a reboot makes it."""
+    fresh = not os.path.isdir(layout.shims)
+    layout.create()
+    return fresh
+
+
+async def _services(config: EngineConfig, layout: Layout, undo: AsyncExitStack) -> Services:
+    launcher = Launcher()
+    launcher.warm()
+    undo.push_async_callback(launcher.aclose)
+    disk = ThreadPoolExecutor(DISK_THREADS, "sampan-disk")
+    undo.callback(disk.shutdown)
+    db = await asyncio.to_thread(Database.open, layout.database)
+    undo.push_async_callback(db.close)
+    content = ContentStore(layout, db, disk)
+    undo.push_async_callback(content.aclose)
+    snapshots = OverlaySnapshotter(layout, db, disk)
+    undo.push_async_callback(snapshots.aclose)
+    await asyncio.to_thread(snapshots.reconcile)
+    await asyncio.to_thread(content.reconcile)
+    filters = Filters()
+    undo.callback(filters.close)
+    filters.get(HostConfig())
+    events = Events(db)
+    undo.callback(events.close)
+    containers = Containers(db, events)
+    images = await _images(config, db, content, snapshots, containers, events, undo)
+    return Services(
+        config=config,
+        layout=layout,
+        db=db,
+        disk=disk,
+        snapshots=snapshots,
+        images=images,
+        launcher=launcher,
+        events=events,
+        containers=containers,
+        filters=filters,
+        background=Background(),
+    )
+
+
+async def _images(
+    config: EngineConfig,
+    db: Database,
+    content: ContentStore,
+    snapshots: OverlaySnapshotter,
+    containers: Containers,
+    events: Events,
+    undo: AsyncExitStack,
+) -> Images:
+    workers = LayerWorkers()
+    undo.push_async_callback(workers.aclose)
+    hosts = Hosts(
+        insecure=frozenset(config.insecure_registries), mirrors=dict(config.registry_mirrors)
+    )
+    collector = Collector(db, content, snapshots.discard)
+    service = ImageService(
+        db=db,
+        content=content,
+        snapshotter=snapshots,
+        workers=workers,
+        registry=Registry(hosts),
+        collect=collector.run,
+        users=partial(_users, containers),
+    )
+    undo.push_async_callback(service.aclose)
+    return Images(service, events)
+
+
+def _users(containers: Containers) -> list[ImageUser]:
+    return [
+        ImageUser(
+            container=entry.id,
+            image=entry.container.image_id,
+            running=entry.container.status.is_running,
+        )
+        for entry in containers
+        if entry.container.image_id
+    ]
+
+
+def _parts(services: Services) -> Parts:
+    """The parts know each other by what they do: starting, ending and removing call in a circle."""
+    execs = Execs(services.config, services.containers)
+
+    async def end(entry: Entry) -> None:
+        await lifecycle.end(entry)
+
+    async def again(entry: Entry) -> None:
+        await starter.again(entry)
+
+    remover = Remover(services, execs, end)
+    exits = Exits(services, execs, again, remover.remove)
+    starter = Starter(services, exits)
+    lifecycle = Lifecycle(services, exits, starter)
+    return Parts(services, Creator(services), starter, exits, execs, lifecycle, remover)
+
+
+def _let_go(services: Services) -> None:
+    """Forget every shim and every timer; containers run on."""
+    for entry in services.containers:
+        if entry.restart_timer is not None:
+            entry.restart_timer.cancel()
+        if entry.task is not None:
+            entry.task.close()
+            entry.task = None
+        for attachment in entry.attachments:
+            os.close(attachment.fd)
+        entry.attachments.clear()
+
+
+async def _settle(services: Services) -> None:
+    """Wait for rows that are on their way."""
+    waiting = [entry.settled for entry in services.containers if entry.settled is not None]
+    if waiting:
+        await asyncio.wait(waiting)

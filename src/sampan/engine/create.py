@@ -1,0 +1,148 @@
+"""Create: a request becomes a container, in one transaction, or nothing happens.
+
+The name is reserved in memory (the engine is the only writer), everything is checked before
+anything is made, and then one write makes the snapshot's row and directories, the container's row
+and the event. A kill before it leaves nothing; a kill behind it leaves a whole container.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sampan.engine import binds, limits, resolve
+from sampan.engine.config import reach
+from sampan.engine.model import Container, Created, LogDriver
+from sampan.engine.start import overlay_above, split_rootfs
+from sampan.errors import InvalidArgument
+from sampan.ids import new_id
+from sampan.spec.platform import Platform
+
+if TYPE_CHECKING:
+    from sampan.engine.model import ContainerConfig, HostConfig
+    from sampan.engine.services import Services
+    from sampan.images.model import Image
+    from sampan.snapshots.base import Mount
+    from sampan.store.database import Connection
+
+
+class Creator:
+    """Makes containers."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def create(
+        self, config: ContainerConfig, host: HostConfig, name: str | None, platform: str | None
+    ) -> Created:
+        """See Engine.create."""
+        services = self._services
+        _check_source(config)
+        host, warnings = limits.check(host)
+        container_id = new_id()
+        name = services.containers.reserve(name, container_id)
+        try:
+            image = await self._image(config, platform)
+            container = self._container(container_id, name, config, host, image)
+            services.filters.get(host, container.architecture)  # refused here, not at the start
+            _make_bind_sources(host)
+            reach(services.config, "create")
+            await services.containers.insert(
+                container, self._prepare(container), image.id if image else None
+            )
+            reach(services.config, "created")
+        except BaseException:
+            services.containers.release(name)
+            raise
+        return Created(id=container_id, warnings=tuple(warnings))
+
+    async def _image(self, config: ContainerConfig, platform: str | None) -> Image | None:
+        if config.image is None:
+            return None
+        wanted = Platform.parse(platform) if platform else None
+        return await self._services.images.get(config.image, wanted)
+
+    def _container(
+        self,
+        container_id: str,
+        name: str,
+        config: ContainerConfig,
+        host: HostConfig,
+        image: Image | None,
+    ) -> Container:
+        own = image.config.config if image else None
+        config = resolve.complete(config, own, host, container_id)
+        path, *args = resolve.command_line(config)
+        services = self._services
+        log = replace(
+            host.log,
+            max_size=host.log.max_size or services.config.log_max_size,
+            max_file=host.log.max_file or services.config.log_max_file,
+        )
+        return Container(
+            id=container_id,
+            name=name,
+            created_at=time.time_ns(),
+            config=config,
+            host=replace(host, log=log),
+            path=path,
+            args=tuple(args),
+            image_id=image.id if image else "",
+            image_name=config.image or "",
+            image_labels=own.labels if own else {},
+            chain_id=image.chain_id if image else "",
+            architecture=image.architecture if image else "",
+            log_path=services.layout.log(container_id)
+            if host.log.driver is LogDriver.JSON_FILE
+            else "",
+        )
+
+    def _prepare(self, container: Container) -> partial[Mount] | None:
+        """What makes the writable layer inside of the transaction; None where there is none."""
+        rootfs = container.config.rootfs
+        if rootfs is None:
+            return partial(self._prepare_image, container.id, container.chain_id or None)
+        directory, overlaid = split_rootfs(rootfs)
+        return partial(self._prepare_overlay, container.id, directory) if overlaid else None
+
+    def _prepare_image(self, key: str, parent: str | None, conn: Connection) -> Mount:
+        return self._services.snapshots.prepare_now(conn, key, parent)
+
+    def _prepare_overlay(self, key: str, directory: str, conn: Connection) -> Mount:
+        mount = self._services.snapshots.prepare_now(conn, key, None)
+        assert mount["type"] == "bind"
+        status = os.stat(directory)
+        os.chown(mount["source"], status.st_uid, status.st_gid)
+        os.chmod(mount["source"], stat.S_IMODE(status.st_mode))
+        return overlay_above(directory, mount)
+
+
+def _check_source(config: ContainerConfig) -> None:
+    """Exactly one of image and rootfs; the latter a directory of the host."""
+    if bool(config.image) == bool(config.rootfs):
+        raise InvalidArgument("exactly one of image and rootfs must be given")
+    if not config.rootfs:
+        return
+    directory, _ = split_rootfs(config.rootfs)
+    if not directory.startswith("/") or "\0" in directory:
+        raise InvalidArgument(f"invalid rootfs {directory!r}: it must be an absolute path")
+    if os.path.realpath(directory) == "/":
+        raise InvalidArgument("invalid rootfs: the host's own root")
+    if not os.path.isdir(directory):
+        raise InvalidArgument(f"invalid rootfs {directory!r}: no such directory")
+
+
+def _make_bind_sources(host: HostConfig) -> None:
+    """As dockerd: a source that is not there becomes a directory."""
+    for text in host.binds:
+        source = binds.parse(text).source
+        if os.path.lexists(source):
+            continue
+        try:
+            os.makedirs(source, 0o755)
+        except OSError as error:
+            raise InvalidArgument(f"make bind source {source}: {error}") from error

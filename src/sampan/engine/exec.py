@@ -1,0 +1,200 @@
+"""Further processes in running containers.
+
+An exec is prepared, started once, and remembered with its exit code while its container is there
+(the last MAX_KEPT that have ended). It gets the container's own sandbox: user, capabilities,
+limits, filter and cgroup come from the same functions as those of the first process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sampan.engine import specgen
+from sampan.engine.model import Exec, Status
+from sampan.engine.start import attach_entry, drop, start_failed
+from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError, StartFailed, Unavailable
+from sampan.ids import new_id
+from sampan.tasks.task import TaskFailure
+
+if TYPE_CHECKING:
+    from sampan.engine.config import EngineConfig
+    from sampan.engine.containers import Containers, Entry
+    from sampan.engine.model import Attachment, ExecConfig
+    from sampan.tasks.task import Task
+
+MAX_KEPT = 256
+MAX_PREPARED = 4096
+_LOST_CODE = 137
+
+
+class Session:
+    """One exec and whoever waits for its end."""
+
+    __slots__ = ("_done", "entry", "exec")
+
+    def __init__(self, entry: Entry, made: Exec) -> None:
+        self.entry = entry
+        self.exec = made
+        self._done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def end(self, code: int) -> None:
+        """It has ended, or could not be started."""
+        self.exec = replace(self.exec, started=True, running=False, exit_code=code, pid=0)
+        if not self._done.done():
+            self._done.set_result(code)
+
+    async def wait(self) -> int:
+        """The exit code."""
+        return await asyncio.shield(self._done)
+
+
+class Execs:
+    """All exec sessions of the engine."""
+
+    def __init__(self, config: EngineConfig, containers: Containers) -> None:
+        self._config = config
+        self._containers = containers
+        self._sessions: dict[str, Session] = {}
+
+    def create(self, entry: Entry, config: ExecConfig) -> str:
+        """See Engine.exec_create."""
+        check_running(entry)
+        if not config.command or not config.command[0]:
+            raise InvalidArgument("no exec command specified")
+        if any("\0" in text for text in (*config.command, *config.env, config.cwd, config.user)):
+            raise InvalidArgument("invalid character in the exec's command or environment")
+        self._trim(entry)
+        made = Exec(id=new_id(), container_id=entry.id, config=config)
+        session = Session(entry, made)
+        self._sessions[made.id] = entry.execs[made.id] = session
+        self._emit(session, "exec_create: " + " ".join(config.command))
+        return made.id
+
+    async def start(self, exec_id: str, attachment: Attachment | None) -> None:
+        """See Engine.exec_start."""
+        attachments = (attachment,) if attachment is not None else ()
+        try:
+            session = self.find(exec_id)
+            task = self._startable(session)
+            session.exec = replace(session.exec, started=True, running=True)
+            self._emit(session, "exec_start: " + " ".join(session.exec.config.command))
+            await self._call(session, task, attachments)
+        finally:
+            drop(attachments)
+
+    async def wait(self, exec_id: str) -> int:
+        """See Engine.exec_wait."""
+        return await self.find(exec_id).wait()
+
+    async def resize(self, exec_id: str, height: int, width: int) -> None:
+        """See Engine.exec_resize."""
+        session = self.find(exec_id)
+        task = session.entry.task
+        if task is None or not session.exec.running:
+            raise Conflict(f"exec {exec_id} is not running")
+        await task.call("resize", exec=exec_id, height=height, width=width)
+
+    def find(self, exec_id: str) -> Session:
+        """The session of an id. Raises NotFound."""
+        session = self._sessions.get(exec_id)
+        if session is None:
+            raise NotFound(f"No such exec instance: {exec_id}")
+        return session
+
+    def ended(self, entry: Entry, exec_id: str, code: int) -> None:
+        """The shim has seen the end of an exec."""
+        session = entry.execs.get(exec_id)
+        if session is None or not session.exec.running:
+            return
+        session.end(code)
+        self._emit(session, "exec_die", exitCode=str(code))
+
+    def all_ended(self, entry: Entry) -> None:
+        """The shim is gone: what ran has ended without a code."""
+        for exec_id in tuple(entry.execs):
+            self.ended(entry, exec_id, _LOST_CODE)
+
+    def forget(self, entry: Entry) -> None:
+        """The container is removed."""
+        for exec_id in entry.execs:
+            self._sessions.pop(exec_id, None)
+        entry.execs.clear()
+
+    def _startable(self, session: Session) -> Task:
+        if session.exec.started:
+            raise Conflict(f"exec {session.exec.id} has already been started")
+        return check_running(session.entry)
+
+    async def _call(
+        self, session: Session, task: Task, attachments: tuple[Attachment, ...]
+    ) -> None:
+        container, config = session.entry.container, session.exec.config
+        facts = specgen.Facts(cgroups_path="", no_new_privileges=self._config.no_new_privileges)
+        request: dict[str, Any] = {
+            "exec": session.exec.id,
+            "process": specgen.exec_process(container, config, facts),
+            "terminal": config.tty,
+            "console_size": config.console_size,
+            "attach": [attach_entry(attachment) for attachment in attachments],
+        }
+        if config.privileged:
+            request["seccomp"] = False
+        try:
+            answer = await task.call(
+                "exec", [attachment.fd for attachment in attachments], **request
+            )
+        except TaskFailure as failure:
+            error = _failed(container.name, failure)
+            session.end(error.exit_code)
+            raise error from failure
+        except SampanError:
+            session.end(_LOST_CODE)
+            raise
+        if session.exec.running:
+            session.exec = replace(session.exec, pid=int(answer["pid"]))
+
+    def _emit(self, session: Session, action: str, **attributes: str) -> None:
+        container = session.entry.container
+        self._containers.emit(container, action, execID=session.exec.id, **attributes)
+
+    def _trim(self, entry: Entry) -> None:
+        """Forget the oldest that have ended; refuse more than can be held."""
+        ended = [key for key, session in entry.execs.items() if session.exec.exit_code is not None]
+        for exec_id in ended[: max(0, len(ended) - MAX_KEPT)]:
+            del entry.execs[exec_id]
+            self._sessions.pop(exec_id, None)
+        if len(entry.execs) >= MAX_PREPARED:
+            raise Conflict(f"container {entry.id} has too many exec sessions")
+
+
+def check_running(entry: Entry) -> Task:
+    """The task of a container that can be spoken to.
+
+    Raises:
+        Conflict: it does not run, or is paused.
+        Unavailable: its monitor is gone, and the end is about to be noticed.
+    """
+    container = entry.container
+    if container.status is Status.PAUSED:
+        raise Conflict(f"container {container.name} is paused, unpause the container before exec")
+    if container.status is Status.RESTARTING:
+        raise Conflict(
+            f"container {container.id} is restarting, wait until the container is running"
+        )
+    if container.status is not Status.RUNNING:
+        raise Conflict(f"container {container.id} is not running")
+    if entry.task is None:
+        raise Unavailable(f"container {container.id}: its monitor is gone")
+    return entry.task
+
+
+def _failed(name: str, failure: TaskFailure) -> StartFailed:
+    outcome = {
+        "error": str(failure),
+        "errno": failure.errno,
+        "operation": failure.operation,
+    }
+    error = start_failed(name, outcome)
+    return StartFailed(f"exec in container {name} failed: {failure}", error.exit_code)

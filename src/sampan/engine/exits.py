@@ -1,0 +1,224 @@
+"""What shims tell, and what follows: the only place where a container begins to run or ends.
+
+Everything here is synchronous and happens in the order in which the shim spoke, so that an exit
+right behind a start finds the start done. An end is taken once: by the event, or by `exit.json`
+when the shim went without one, or as lost when it left no record at all; a second one finds the
+container no longer running and changes nothing. The shim's directory goes when the row is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sampan.engine import restart
+from sampan.engine.config import reach
+from sampan.engine.model import Status, WaitCondition
+from sampan.tasks import recovery
+from sampan.tasks.recovery import LOST, LOST_CODE, ExitRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from sampan.engine.containers import Entry
+    from sampan.engine.exec import Execs
+    from sampan.engine.model import Event
+    from sampan.engine.services import Services
+    from sampan.tasks.task import Task
+
+    Follow = Callable[[Entry], Coroutine[Any, Any, None]]
+
+log = logging.getLogger(__name__)
+
+
+class Exits:
+    """Listens to every shim. `start` and `remove` are what the policies do."""
+
+    def __init__(self, services: Services, execs: Execs, start: Follow, remove: Follow) -> None:
+        self._services = services
+        self._execs = execs
+        self._start = start
+        self._remove = remove
+
+    # what a shim tells
+
+    def heard(self, entry: Entry, message: dict[str, Any]) -> None:
+        """One event of the shim of `entry`."""
+        kind = message["event"]
+        if kind == "hello":
+            self._met(entry, message["state"])
+        elif kind == "started":
+            self.started(entry, int(message["pid"]), int(message["time"]))
+        elif kind == "start-failed":
+            _settle_launch(entry, message)
+        elif kind == "exit":
+            self.ended(entry, ExitRecord.of(message))
+        elif kind == "exec-exit":
+            self._execs.ended(entry, message["exec"], int(message["code"]))
+
+    def _met(self, entry: Entry, state: dict[str, Any]) -> None:
+        """A shim that an earlier engine launched; it may linger behind an end that is recorded."""
+        began = int(state.get("started") or 0)
+        if began and began != entry.container.state.started_at:
+            self.started(entry, int(state["pid"]), began)
+        for ended in state.get("exec_exits") or ():
+            self._execs.ended(entry, ended["exec"], int(ended["code"]))
+
+    def gone(self, entry: Entry, task: Task) -> None:
+        """The shim's socket is at its end."""
+        if entry.task is not task:
+            return
+        entry.task = None
+        directory = self._services.layout.shim(entry.id)
+        record = recovery.read_exit(directory)
+        if record is not None and entry.container.status.is_running:
+            self.ended(entry, record)
+        elif entry.container.status.is_running:
+            self._services.background.spawn(self.lost(entry), f"bury {entry.id}")
+        elif entry.launched is None and entry.settled is None:
+            recovery.clear(directory)  # an end that an earlier engine had recorded
+        _settle_launch(entry, {"error": LOST, "errno": 0, "operation": "launch"})
+        self._execs.all_ended(entry)
+
+    # transitions
+
+    def started(self, entry: Entry, pid: int, at: int) -> None:
+        """The container's program runs."""
+        container = entry.container
+        if not container.status.is_running:
+            state = replace(
+                container.state,
+                status=Status.RUNNING,
+                pid=pid,
+                started_at=at,
+                exit_code=0,
+                error="",
+                oom_killed=False,
+                stopped_by_user=False,
+            )
+            running = replace(container, state=state)
+            containers = self._services.containers
+            entry.settled = containers.change(entry, running, containers.event(running, "start"))
+        _settle_launch(entry, {})
+
+    def ended(self, entry: Entry, record: ExitRecord) -> None:
+        """The container's first process has ended; the row, the events, and what the policy says.
+
+        A record that is older than the start belongs to an earlier run.
+        """
+        container = entry.container
+        state = container.state
+        if not state.status.is_running or record.time < state.started_at:
+            return
+        reach(self._services.config, "exit")
+        ended = replace(
+            state,
+            status=Status.EXITED,
+            pid=0,
+            exit_code=record.code,
+            oom_killed=record.oom,
+            error=LOST if record.lost else "",
+            finished_at=record.time,
+        )
+        again = restart.should_restart(container.host.restart, ended)
+        if again:
+            ended = replace(ended, status=Status.RESTARTING, restart_count=state.restart_count + 1)
+        self._forget_shim(entry)
+        ended_container = replace(container, state=ended)
+        self._write(entry, ended_container, record)
+        entry.resolve(WaitCondition.NEXT_EXIT)
+        if again:
+            self.schedule(entry, (record.time - state.started_at) / 1e9)
+            return
+        entry.resolve(WaitCondition.NOT_RUNNING)
+        if container.host.auto_remove:
+            self.remove_soon(entry)
+
+    async def lost(self, entry: Entry) -> None:
+        """The shim died without a record: nothing of the container may stay, then it has ended."""
+        config = self._services.config
+        try:
+            await self._services.on_disk(recovery.bury, f"{config.cgroup_parent}/{entry.id}")
+        except OSError as error:
+            log.error("bury container %s: %s", entry.id, error)  # noqa: TRY400 - no trace needed
+        self.ended(
+            entry,
+            ExitRecord(LOST_CODE, 9, False, time.time_ns(), entry.container.state.pid, True),
+        )
+
+    # the policy
+
+    def schedule(self, entry: Entry, ran_for: float) -> None:
+        """Start again after the policy's delay."""
+        entry.backoff = restart.next_delay(entry.backoff, ran_for)
+        entry.restart_timer = asyncio.get_running_loop().call_later(
+            restart.with_jitter(entry.backoff), self._due, entry
+        )
+
+    def failed_again(self, entry: Entry, why: str) -> None:
+        """A start by policy failed: that counts as one more try."""
+        container = entry.container
+        state = replace(container.state, error=why, exit_code=container.state.exit_code or 128)
+        again = restart.should_restart(container.host.restart, state)
+        status = Status.RESTARTING if again else Status.EXITED
+        count = state.restart_count + 1 if again else state.restart_count
+        state = replace(state, status=status, restart_count=count)
+        self._services.containers.change(entry, replace(container, state=state))
+        if again:
+            self.schedule(entry, 0.0)
+        else:
+            entry.resolve(WaitCondition.NOT_RUNNING)
+
+    def remove_soon(self, entry: Entry) -> None:
+        """Remove a container that asked for it at its end."""
+        self._services.background.spawn(self._remove(entry), f"remove {entry.id}")
+
+    def cancel(self, entry: Entry) -> None:
+        """Forget a start that waits."""
+        if entry.restart_timer is not None:
+            entry.restart_timer.cancel()
+            entry.restart_timer = None
+
+    def _due(self, entry: Entry) -> None:
+        entry.restart_timer = None
+        if entry.container.status is Status.RESTARTING:
+            self._services.background.spawn(self._start(entry), f"restart {entry.id}")
+
+    # details
+
+    def _write(self, entry: Entry, container: Any, record: ExitRecord) -> None:
+        containers = self._services.containers
+        seconds = max(0, (record.time - container.state.started_at) // 10**9)
+        made: list[Event] = []
+        if record.oom:
+            made.append(containers.event(container, "oom"))
+        made.append(
+            containers.event(container, "die", exitCode=str(record.code), execDuration=str(seconds))
+        )
+        entry.settled = containers.change(entry, container, *made)
+        entry.settled.add_done_callback(partial(self._clear, self._services.layout.shim(entry.id)))
+
+    def _clear(self, directory: str, written: asyncio.Future[None]) -> None:
+        """The row has it: the shim's records may go. They stay where it could not be written."""
+        if written.cancelled() or written.exception() is not None:
+            return
+        reach(self._services.config, "exit-written")
+        recovery.clear(directory)
+
+    def _forget_shim(self, entry: Entry) -> None:
+        if entry.execs_running:
+            return  # their exits are still to come; the end of file closes it
+        if entry.task is not None:
+            entry.task.close()
+            entry.task = None
+
+
+def _settle_launch(entry: Entry, outcome: dict[str, Any]) -> None:
+    """Tell whoever waits for a start how it went."""
+    launched, entry.launched = entry.launched, None
+    if launched is not None and not launched.done():
+        launched.set_result(outcome)

@@ -1,0 +1,146 @@
+"""The filters of list calls: a key, and values of which any may match; all keys must.
+
+Docker's grammar: `name` is a regular expression searched for in the name, `id` a prefix, `label` a
+key or `key=value` where all values must match, `status`, `exited`, `ancestor`, `before`, `since`,
+`network`, `until`. An unknown key is refused: a typing error must not mean everything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from sampan.engine.model import Status
+from sampan.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from sampan.engine.model import Container, Event
+
+Filters = Mapping[str, Sequence[str]]
+Test = Callable[["Container"], bool]
+
+MAX_PATTERN = 256
+_EVENT_KEYS = frozenset(("type", "event", "action", "container", "image", "label", "scope", "id"))
+
+
+def container_filter(
+    wanted: Filters | None, find: Callable[[str], Container]
+) -> Callable[[Container], bool]:
+    """A test for containers; `find` resolves the reference of `before` and `since`.
+
+    Raises:
+        InvalidArgument: an unknown key or an impossible value.
+        ContainerNotFound: `before` or `since` name none.
+    """
+    tests = [_test(key, tuple(values), find) for key, values in (wanted or {}).items() if values]
+    return lambda container: all(test(container) for test in tests)
+
+
+def event_filter(wanted: Filters | None) -> Callable[[Event], bool]:
+    """A test for events. Raises InvalidArgument for an unknown key."""
+    filters = {key: tuple(values) for key, values in (wanted or {}).items() if values}
+    if unknown := filters.keys() - _EVENT_KEYS:
+        raise InvalidArgument(f"invalid filter '{min(unknown)}'")
+    return lambda event: all(_event_has(event, key, values) for key, values in filters.items())
+
+
+def has_labels(labels: Mapping[str, str], wanted: Sequence[str]) -> bool:
+    """Whether every `key` or `key=value` of `wanted` is among `labels`."""
+    for entry in wanted:
+        key, equals, value = entry.partition("=")
+        if key not in labels or (equals and labels[key] != value):
+            return False
+    return True
+
+
+def _event_has(event: Event, key: str, values: tuple[str, ...]) -> bool:
+    attributes = event.attributes
+    if key in ("event", "action"):
+        return any(
+            event.action == value or event.action.startswith(value + ":") for value in values
+        )
+    if key == "type":
+        return event.type in values
+    if key == "label":
+        return has_labels(attributes, values)
+    if key == "scope":
+        return "local" in values
+    if key == "image":
+        image = event.actor_id if event.type == "image" else attributes.get("image", "")
+        return any(image == value or image.split(":")[0] == value for value in values)
+    if key == "container" and event.type != "container":
+        return False
+    name = attributes.get("name")
+    return any(event.actor_id.startswith(value) or name == value for value in values)
+
+
+def _test(key: str, values: tuple[str, ...], find: Callable[[str], Container]) -> Test:
+    simple = {
+        "id": lambda c: any(c.id.startswith(value) for value in values),
+        "label": lambda c: has_labels({**c.image_labels, **c.config.labels}, values),
+        "ancestor": lambda c: any(_descends(c, value) for value in values),
+        "network": lambda c: c.host.network_mode in values,
+    }
+    if key in simple:
+        return simple[key]
+    if key == "name":
+        patterns = [_pattern(value) for value in values]
+        return lambda c: any(p.search(c.name) or p.search("/" + c.name) for p in patterns)
+    if key == "status":
+        states = {_status(value) for value in values}
+        return lambda c: c.status in states
+    if key == "exited":
+        codes = {_integer(key, value) for value in values}
+        return lambda c: c.status is Status.EXITED and c.state.exit_code in codes
+    if key in ("before", "since"):
+        return _age(key, find(values[0]))
+    if key == "until":
+        limit = int(float(values[0]) * 1e9) if _is_number(values[0]) else -1
+        if limit < 0:
+            raise InvalidArgument(f"invalid filter 'until={values[0]}': it must be unix seconds")
+        return lambda c: c.created_at <= limit
+    raise InvalidArgument(f"invalid filter '{key}'")
+
+
+def _age(key: str, other: Container) -> Test:
+    if key == "before":
+        return lambda c: c.created_at < other.created_at
+    return lambda c: c.created_at > other.created_at
+
+
+def _descends(container: Container, value: str) -> bool:
+    if not container.image_id:
+        return False
+    bare = container.image_id.removeprefix("sha256:")
+    name = container.image_name
+    short = value.removeprefix("sha256:")
+    return value in (name, name.rpartition(":")[0], container.image_id) or (
+        len(short) >= 4 and bare.startswith(short)
+    )
+
+
+def _pattern(value: str) -> re.Pattern[str]:
+    if len(value) > MAX_PATTERN:
+        raise InvalidArgument("invalid filter 'name': the pattern is too long")
+    try:
+        return re.compile(value)
+    except re.error as error:
+        raise InvalidArgument(f"invalid filter 'name={value}': {error}") from error
+
+
+def _status(value: str) -> Status:
+    try:
+        return Status(value)
+    except ValueError:
+        raise InvalidArgument(f"invalid filter 'status={value}'") from None
+
+
+def _integer(key: str, value: str) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,9}", value, re.ASCII):
+        raise InvalidArgument(f"invalid filter '{key}={value}'")
+    return int(value)
+
+
+def _is_number(value: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", value, re.ASCII) is not None

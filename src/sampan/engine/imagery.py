@@ -1,0 +1,134 @@
+"""Images as the engine gives them: the image service, and the events that clients expect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sampan.images.progress import Report, silent
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+
+    from sampan.engine.events import Events
+    from sampan.images.model import HistoryStep, Image, Pruned, Removed
+    from sampan.images.service import ImageService
+    from sampan.registry.credentials import Credentials
+    from sampan.spec.digest import Digest
+    from sampan.spec.platform import Platform
+    from sampan.spec.reference import Reference
+
+
+class Images:
+    """Every use-case of `ImageService`; see there for what each does and raises."""
+
+    def __init__(self, service: ImageService, events: Events) -> None:
+        self._service = service
+        self._events = events
+
+    @property
+    def platform(self) -> Platform:
+        """The platform of this host."""
+        return self._service.platform
+
+    async def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> Sequence[Image]:
+        """The images that pass the filters, newest first."""
+        return await self._service.list(filters)
+
+    async def get(self, ref: str, platform: Platform | None = None) -> Image:
+        """The image of a reference or an id."""
+        return await self._service.get(ref, platform)
+
+    async def inspect(self, ref: str) -> Image:
+        """The same as `get`."""
+        return await self._service.get(ref)
+
+    async def unpack(self, ref: str, platform: Platform | None = None) -> Image:
+        """See to it that an image's snapshots are there."""
+        return await self._service.unpack(ref, platform)
+
+    async def history(self, ref: str) -> Sequence[HistoryStep]:
+        """How an image was made, newest step first."""
+        return await self._service.history(ref)
+
+    async def pull(
+        self,
+        reference: Reference | str,
+        *,
+        platform: Platform | None = None,
+        auth: Credentials | None = None,
+        progress: Report = silent,
+    ) -> Image:
+        """Bring an image here from its registry."""
+        image = await self._service.pull(reference, platform=platform, auth=auth, progress=progress)
+        await self._tell("pull", _name(reference), _name(reference))
+        return image
+
+    async def push(
+        self,
+        reference: Reference | str,
+        *,
+        auth: Credentials | None = None,
+        progress: Report = silent,
+    ) -> Digest:
+        """Send an image to its registry."""
+        digest = await self._service.push(reference, auth=auth, progress=progress)
+        await self._tell("push", _name(reference), _name(reference))
+        return digest
+
+    async def import_tar(
+        self,
+        content: AsyncIterator[bytes],
+        reference: Reference | str | None = None,
+        *,
+        message: str = "",
+        changes: Iterable[str] = (),
+        progress: Report = silent,
+    ) -> Image:
+        """Make an image of a root file system's tar."""
+        image = await self._service.import_tar(
+            content, reference, message=message, changes=changes, progress=progress
+        )
+        await self._tell("import", image.id, image.id)
+        return image
+
+    async def tag(self, source: str, name: Reference | str) -> None:
+        """Give an image one more name."""
+        await self._service.tag(source, name)
+        image = await self._service.get(source)
+        await self._tell("tag", image.id, _name(name))
+
+    async def remove(self, ref: str, *, force: bool = False) -> Sequence[Removed]:
+        """Take a name away, or an image."""
+        image = await self._service.get(ref)
+        removed = await self._service.remove(ref, force=force)
+        await self._tell_removed(removed, image.id)
+        return removed
+
+    async def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> Pruned:
+        """Remove images that nothing uses."""
+        pruned = await self._service.prune(filters)
+        await self._tell_removed(pruned.removed, "")
+        await self._events.emit("image", "prune", "", reclaimed=str(pruned.reclaimed))
+        return pruned
+
+    async def aclose(self) -> None:
+        """Close the connections to registries."""
+        await self._service.aclose()
+
+    async def _tell_removed(
+        self, removed: builtins.list[Removed] | Sequence[Removed], image_id: str
+    ) -> None:
+        for step in removed:
+            if step.untagged:
+                actor = image_id or step.untagged
+                await self._tell("untag", actor, actor)
+            if step.deleted:
+                await self._tell("delete", step.deleted, step.deleted)
+
+    async def _tell(self, action: str, actor: str, name: str) -> None:
+        await self._events.emit("image", action, actor, name=name)
+
+
+def _name(reference: Reference | str) -> str:
+    return reference if isinstance(reference, str) else reference.familiar()

@@ -1,0 +1,235 @@
+"""Stop, kill, restart, pause, unpause, rename, update: what is done to containers that exist.
+
+Signals go through the shim, which holds the process by descriptor: a pid that was used again is
+never hit. What a user ended stays ended: that is written before the signal is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal as signals_of_python
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sampan.engine import limits, signals, specgen
+from sampan.engine.model import HostConfig, RestartPolicy, Status, WaitCondition
+from sampan.engine.remove import wait_for_end
+from sampan.errors import Conflict, InvalidArgument, NotModified, SampanError, Unavailable
+from sampan.kernel import cgroups
+from sampan.tasks.task import TaskFailure
+
+if TYPE_CHECKING:
+    from sampan.engine.containers import Entry
+    from sampan.engine.exits import Exits
+    from sampan.engine.services import Services
+    from sampan.engine.start import Starter
+    from sampan.kernel.cgroups import Cgroup
+
+KILL_PATIENCE = 10.0
+_KILL = int(signals_of_python.SIGKILL)
+_UPDATABLE = frozenset(
+    "memory memory_swap memory_reservation nano_cpus cpu_shares cpu_quota cpu_period cpuset_cpus "
+    "cpuset_mems pids_limit blkio_weight".split()
+)
+
+
+class Lifecycle:
+    """Changes of containers that exist."""
+
+    def __init__(self, services: Services, exits: Exits, starter: Starter) -> None:
+        self._services = services
+        self._exits = exits
+        self._starter = starter
+
+    async def stop(self, entry: Entry, timeout: int | None, signal: str | None) -> None:
+        """See Engine.stop."""
+        number = signals.parse(signal or entry.container.config.stop_signal)
+        if entry.container.status is Status.RESTARTING:
+            await self._stop_waiting(entry)
+            return
+        if not entry.container.status.is_running:
+            raise NotModified(f"container {entry.id} is already stopped")
+        await self._mark_stopped(entry)
+        wait = entry.arm(WaitCondition.NOT_RUNNING)
+        try:
+            await self._signal(entry, number)
+            await self._thaw_paused(entry)
+            async with asyncio.timeout(self._patience(entry, timeout)):
+                await wait
+        except TimeoutError:
+            await self.end(entry)
+        finally:
+            wait.cancel()
+        self._services.containers.emit(entry.container, "stop")
+
+    async def kill(self, entry: Entry, signal: str) -> None:
+        """See Engine.kill."""
+        number = signals.parse(signal)
+        container = entry.container
+        if not container.status.is_running:
+            raise Conflict(
+                f"Cannot kill container: {container.name}: container {container.id} is not running"
+            )
+        if number in (_KILL, signals.parse(container.config.stop_signal)):
+            await self._mark_stopped(entry)
+        await self._signal(entry, number)
+        if number == _KILL:
+            await self._thaw_paused(entry)
+
+    async def end(self, entry: Entry) -> None:
+        """Kill everything of a container, whatever its state, and wait until it is over."""
+        if entry.container.status is Status.RESTARTING:
+            await self._stop_waiting(entry)
+            return
+        async with entry.lock:  # a start under way comes to its end first
+            if not entry.container.status.is_running:
+                return
+        await self._mark_stopped(entry)
+        try:
+            await self._signal(entry, _KILL)
+        except SampanError:
+            if not _runs(entry):
+                return
+            raise
+        await self._thaw_paused(entry)
+        await wait_for_end(entry, KILL_PATIENCE)
+
+    async def restart(self, entry: Entry, timeout: int | None, signal: str | None) -> None:
+        """See Engine.restart."""
+        try:
+            await self.stop(entry, timeout, signal)
+        except NotModified:
+            pass
+        await self._starter.start(entry)
+        self._services.containers.emit(entry.container, "restart")
+
+    async def pause(self, entry: Entry) -> None:
+        """See Engine.pause."""
+        async with entry.lock:
+            container = entry.container
+            if container.status is Status.PAUSED:
+                raise Conflict(f"container {container.id} is already paused")
+            if container.status is not Status.RUNNING:
+                raise Conflict(f"container {container.id} is not running")
+            await self._on_cgroup(entry, "freeze")
+            await self._become(entry, Status.RUNNING, Status.PAUSED, "pause")
+
+    async def unpause(self, entry: Entry) -> None:
+        """See Engine.unpause."""
+        async with entry.lock:
+            if entry.container.status is not Status.PAUSED:
+                raise Conflict(f"container {entry.id} is not paused")
+            await self._on_cgroup(entry, "thaw")
+            await self._become(entry, Status.PAUSED, Status.RUNNING, "unpause")
+
+    async def rename(self, entry: Entry, name: str) -> None:
+        """See Engine.rename."""
+        containers = self._services.containers
+        old = entry.container.name
+        name = name.removeprefix("/")
+        if not name:
+            raise InvalidArgument("Neither old nor new names may be empty")
+        if name == old:
+            raise InvalidArgument("Renaming a container with the same name as its current name")
+        name = containers.reserve(name, entry.id)
+        renamed = replace(entry.container, name=name)
+        made = containers.event(renamed, "rename", oldName=f"/{old}")
+        try:
+            await containers.change(entry, renamed, made, name=name)
+        except BaseException:
+            entry.container = replace(entry.container, name=old)
+            containers.release(name)
+            raise
+        containers.release(old)
+
+    async def update(
+        self, entry: Entry, policy: RestartPolicy | None, changes: dict[str, Any]
+    ) -> tuple[str, ...]:
+        """See Engine.update."""
+        if unknown := changes.keys() - _UPDATABLE:
+            raise InvalidArgument(f"update: {min(unknown)} cannot be changed")
+        async with entry.lock:
+            host, warnings = limits.check(_merge(entry.container.host, policy, changes))
+            if changes and entry.container.status.is_running:
+                await self._on_cgroup(entry, "update", specgen.resources_of(host))
+            updated = replace(entry.container, host=host)
+            containers = self._services.containers
+            await containers.change(entry, updated, containers.event(updated, "update"))
+        return tuple(warnings)
+
+    # details
+
+    def _patience(self, entry: Entry, timeout: int | None) -> float | None:
+        for seconds in (timeout, entry.container.config.stop_timeout):
+            if seconds is not None:
+                return None if seconds < 0 else float(seconds)
+        return float(self._services.config.stop_timeout)
+
+    async def _signal(self, entry: Entry, number: int) -> None:
+        container = entry.container
+        if entry.task is None:
+            raise Unavailable(f"container {container.id}: its monitor is gone")
+        self._services.containers.emit(container, "kill", signal=str(number))
+        try:
+            await entry.task.call("signal", sig=number)
+        except TaskFailure as failure:
+            if entry.container.status.is_running and entry.task is not None:
+                raise Conflict(f"Cannot kill container: {container.name}: {failure}") from failure
+
+    async def _mark_stopped(self, entry: Entry) -> None:
+        state = replace(entry.container.state, stopped_by_user=True)
+        await self._services.containers.change(entry, replace(entry.container, state=state))
+
+    async def _stop_waiting(self, entry: Entry) -> None:
+        """End a container that waits for its restart."""
+        self._exits.cancel(entry)
+        async with entry.lock:
+            if entry.container.status is Status.RESTARTING:
+                state = replace(entry.container.state, status=Status.EXITED, stopped_by_user=True)
+                stopped = replace(entry.container, state=state)
+                containers = self._services.containers
+                await containers.change(entry, stopped, containers.event(stopped, "stop"))
+                entry.resolve(WaitCondition.NOT_RUNNING)
+                return
+        if entry.container.status.is_running:
+            await self.end(entry)
+
+    async def _thaw_paused(self, entry: Entry) -> None:
+        """A frozen process takes no signal, except that on version 2 it takes SIGKILL."""
+        if entry.container.status is Status.PAUSED:
+            await self._on_cgroup(entry, "thaw")
+            await self._become(entry, Status.PAUSED, Status.RUNNING, "unpause")
+
+    async def _become(self, entry: Entry, old: Status, new: Status, action: str) -> None:
+        container = entry.container
+        if container.status is not old:
+            return  # it ended meanwhile
+        changed = replace(container, state=replace(container.state, status=new))
+        containers = self._services.containers
+        await containers.change(entry, changed, containers.event(changed, action))
+
+    async def _on_cgroup(self, entry: Entry, verb: str, *arguments: Any) -> None:
+        cgroup = cgroup_of(self._services, entry)
+        try:
+            await self._services.on_disk(getattr(cgroup, verb), *arguments)
+        except (OSError, ValueError) as error:
+            raise Conflict(f"{verb} container {entry.container.name}: {error}") from error
+
+
+def _runs(entry: Entry) -> bool:
+    return entry.container.status.is_running
+
+
+def cgroup_of(services: Services, entry: Entry) -> Cgroup:
+    """The container's cgroup."""
+    return cgroups.manager(f"{services.config.cgroup_parent}/{entry.id}")
+
+
+def _merge(host: HostConfig, policy: RestartPolicy | None, changes: dict[str, Any]) -> HostConfig:
+    """The host configuration with what an update names; 0 and "" leave a limit as it is."""
+    wanted = {key: value for key, value in changes.items() if value not in (0, "", None)}
+    if "memory" in wanted and "memory_swap" not in wanted and host.memory_swap > 0:
+        wanted["memory_swap"] = max(host.memory_swap, int(wanted["memory"]))
+    if policy is not None:
+        wanted["restart"] = policy
+    return replace(host, **wanted)

@@ -1,0 +1,213 @@
+"""Checks of what a container may ask of the host, in dockerd's sentences where it has one.
+
+Ours differs where we can do better: the smallest memory limit is 512 KiB (dockerd: 6 MiB), because
+our init is charged to the container only when it is about to become the container's own program.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sampan.engine import binds, security
+from sampan.engine.model import RestartName
+from sampan.errors import Conflict, InvalidArgument, NotImplementedHere
+from sampan.kernel.rlimits import KINDS
+
+if TYPE_CHECKING:
+    from sampan.engine.model import HostConfig
+
+MIN_MEMORY = 512 << 10
+_MAX = 2**63 - 1
+
+
+def check(host: HostConfig) -> tuple[HostConfig, list[str]]:
+    """`host` with what follows from it filled in, and warnings.
+
+    Raises:
+        InvalidArgument, NotImplementedHere: a value cannot be granted; the message says which.
+    """
+    warnings: list[str] = []
+    host = _network(host, warnings)
+    host = _check_memory(host)
+    _check_cpu(host)
+    _check_rest(host)
+    _check_namespaces(host)
+    _check_policy(host)
+    _check_rights(host)
+    _check_mounts(host)
+    return host, warnings
+
+
+def _network(host: HostConfig, warnings: list[str]) -> HostConfig:
+    if host.network_mode in ("none", "host"):
+        return host
+    if host.network_mode in ("", "default"):
+        warnings.append(
+            "the container has no network: networks other than none and host are not supported yet"
+        )
+        return replace(host, network_mode="none")
+    raise NotImplementedHere(
+        f"network {host.network_mode}: only the networks none and host are supported yet"
+    )
+
+
+def _check_memory(host: HostConfig) -> HostConfig:
+    for name in ("memory", "memory_reservation"):
+        value = getattr(host, name)
+        if value < 0 or value > _MAX:
+            raise InvalidArgument(f"invalid {name.replace('_', ' ')}: {value}")
+        if 0 < value < MIN_MEMORY:
+            what = "limit" if name == "memory" else "reservation"
+            raise InvalidArgument(f"Minimum memory {what} allowed is {MIN_MEMORY >> 10}KB")
+    if host.memory_swap > 0 and not host.memory:
+        raise InvalidArgument(
+            "You should always set the Memory limit when using Memoryswap limit, see usage"
+        )
+    if 0 < host.memory_swap < host.memory:
+        raise InvalidArgument(
+            "Minimum memoryswap limit should be larger than memory limit, see usage"
+        )
+    if host.memory_swap < -1:
+        raise InvalidArgument(f"invalid memory swap: {host.memory_swap}")
+    if host.memory and host.memory_reservation > host.memory:
+        raise InvalidArgument(
+            "Minimum memory limit can not be less than memory reservation limit, see usage"
+        )
+    swappiness = host.memory_swappiness
+    if swappiness is not None and not -1 <= swappiness <= 100:
+        raise InvalidArgument(
+            f"Invalid value: {swappiness}, valid memory swappiness range is 0-100"
+        )
+    if host.memory and not host.memory_swap:
+        return replace(host, memory_swap=min(host.memory * 2, _MAX))
+    return host
+
+
+def _check_cpu(host: HostConfig) -> None:
+    count = os.cpu_count() or 1
+    if host.nano_cpus and (host.cpu_period or host.cpu_quota):
+        which = "CPU Period" if host.cpu_period else "CPU Quota"
+        raise InvalidArgument(f"Conflicting options: Nano CPUs and {which} cannot both be set")
+    if host.nano_cpus and not 10**7 <= host.nano_cpus <= count * 10**9:
+        raise InvalidArgument(
+            f"Range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"
+        )
+    if host.cpu_shares < 0 or host.cpu_shares > 262144:
+        raise InvalidArgument(f"invalid CPU shares ({host.cpu_shares}): the range is 2 to 262144")
+    if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
+        raise InvalidArgument(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
+        )
+    if host.cpu_quota and host.cpu_quota != -1 and host.cpu_quota < 1000:
+        raise InvalidArgument("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    _check_set(host.cpuset_cpus, "cpus", "CPUs", "/sys/devices/system/cpu/online")
+    _check_set(host.cpuset_mems, "mems", "memory nodes", "/sys/devices/system/node/online")
+
+
+def _check_set(text: str, word: str, what: str, available: str) -> None:
+    if not text:
+        return
+    wanted = parse_set(text)
+    if wanted is None:
+        raise InvalidArgument(f"Invalid value {text} for cpuset {word}")
+    try:
+        with open(available, encoding="ascii") as file:
+            there = file.read().strip()
+    except OSError:
+        there = "0"
+    if not wanted <= (parse_set(there) or frozenset()):
+        raise InvalidArgument(
+            f"Requested {what} are not available - requested {text}, available: {there}"
+        )
+
+
+def parse_set(text: str) -> frozenset[int] | None:
+    """`0-2,5` as numbers, None when it is no such list."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        ends = (first, last) if dash else (first, first)
+        if not all(end.isascii() and end.isdigit() and len(end) <= 5 for end in ends):
+            return None
+        numbers.update(range(int(ends[0]), int(ends[1]) + 1))
+    return frozenset(numbers) or None
+
+
+def _check_rest(host: HostConfig) -> None:
+    if host.pids_limit is not None and host.pids_limit < -1:
+        raise InvalidArgument(f"invalid pids limit: {host.pids_limit}")
+    if host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
+        raise InvalidArgument("Range of blkio weight is from 10 to 1000")
+    if not -1000 <= host.oom_score_adj <= 1000:
+        raise InvalidArgument(
+            f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]"
+        )
+    if host.shm_size < 0:
+        raise InvalidArgument("SHM size can not be less than 0")
+    for limit in host.ulimits:
+        if f"RLIMIT_{limit.name.upper()}" not in KINDS:
+            raise InvalidArgument(f"invalid ulimit type: {limit.name}")
+        if limit.soft > limit.hard >= 0 or (limit.soft < 0 <= limit.hard):
+            raise InvalidArgument(
+                f"ulimit soft limit must be less than or equal to hard limit: "
+                f"{limit.soft} > {limit.hard}"
+            )
+    if host.init:
+        raise NotImplementedHere("--init is not supported yet")
+
+
+def _check_namespaces(host: HostConfig) -> None:
+    for name, own in (
+        ("pid_mode", ("", "private")),
+        ("ipc_mode", ("", "private", "shareable")),
+        ("uts_mode", ("", "private")),
+        ("cgroupns_mode", ("", "private")),
+    ):
+        value = getattr(host, name)
+        if value == "host" or value in own:
+            continue
+        raise NotImplementedHere(f"{name.replace('_', ' ')} {value!r} is not supported yet")
+
+
+def _check_policy(host: HostConfig) -> None:
+    policy = host.restart
+    if policy.max_retries and policy.name is not RestartName.ON_FAILURE:
+        raise InvalidArgument(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'"
+        )
+    if policy.max_retries < 0:
+        raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
+    if host.auto_remove and policy.name is not RestartName.NO:
+        raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
+
+
+def _check_rights(host: HostConfig) -> None:
+    for word, names in (("CapAdd", host.cap_add), ("CapDrop", host.cap_drop)):
+        for name in names:
+            try:
+                security.capability_name(name)
+            except InvalidArgument as error:
+                raise InvalidArgument(f"invalid {word}: {error}") from None
+    security.parse_options(host.security_opt)
+    for device in host.devices:
+        path = device.container_path
+        if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
+            raise InvalidArgument(f"invalid device path in the container: {path!r}")
+        if not device.permissions or set(device.permissions) - set("rwm"):
+            raise InvalidArgument(f"invalid device mode: {device.permissions!r}")
+    for text in (*host.sysctls, *host.sysctls.values(), *host.tmpfs.values()):
+        if "\0" in text or "\n" in text:
+            raise InvalidArgument(f"invalid character in {text!r}")
+
+
+def _check_mounts(host: HostConfig) -> None:
+    seen: set[str] = set()
+    targets = [binds.parse(text).target for text in host.binds]
+    for target in (*targets, *host.tmpfs):
+        if not target.startswith("/") or ".." in target.split("/") or "\0" in target:
+            raise InvalidArgument(f"invalid mount path: '{target}' mount path must be absolute")
+        if target.rstrip("/") in seen:
+            raise Conflict(f"Duplicate mount point: {target}")
+        seen.add(target.rstrip("/"))

@@ -1,0 +1,262 @@
+"""Reading the json-file log that a shim writes: by time, by tail, and on while it grows.
+
+The log is `container.log` and its rotated elders `.1`, `.2` ...; the highest number is the oldest.
+Reading goes from old to new, a bounded piece at a time, and never holds a whole file. `follow`
+keeps the current file open, so a rotation loses nothing: at the end of a file that is no longer the
+newest, the next newer one is found by the inode of the one that was just read.
+
+A line that is no record of ours (cut by a full disk) is skipped: it cannot become another record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from calendar import timegm
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sampan.engine.inotify import DirectoryWatch
+from sampan.engine.model import LogQuery, LogRecord
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from sampan.engine.containers import Wait
+
+PIECE = 1 << 18
+LONGEST_LINE = 1 << 20
+MAX_FILES = 1000
+_PAUSE = 0.5  # between looks where inotify is not to be had
+
+
+class _Line(msgspec.Struct):
+    log: str
+    stream: str
+    time: str
+
+
+_decode = msgspec.json.Decoder(_Line).decode
+
+
+class LogReader:
+    """Reads one container's log. `end` is done when nothing more will be written."""
+
+    def __init__(self, path: str, end: Wait | None = None) -> None:
+        self._path = path
+        self._end = end
+        self._clock = _Clock()
+
+    async def read(self, query: LogQuery) -> AsyncIterator[LogRecord]:
+        """The records that `query` wants, oldest first."""
+        wanted = _streams(query)
+        for_tail = self._skip_to_tail(query, wanted) if query.tail is not None else None
+        watch = self._watch() if query.follow else None
+        try:
+            async for record in self._records(query.follow, watch, for_tail):
+                if record.stream not in wanted or record.time_ns < query.since:
+                    continue
+                if query.until and record.time_ns > query.until:
+                    return
+                yield record
+        finally:
+            if watch is not None:
+                watch.close()
+            if self._end is not None:
+                self._end.cancel()
+
+    # forward
+
+    async def _records(
+        self, follow: bool, watch: DirectoryWatch | None, start: tuple[int, int] | None
+    ) -> AsyncIterator[LogRecord]:
+        fd, offset = self._open_first(start)
+        try:
+            while True:
+                over = (
+                    self._end is None or self._end.is_done
+                )  # before the read: what came until then is read below
+                if fd < 0:
+                    fd, offset = self._open_first(None)
+                while fd >= 0:
+                    piece, offset = _read_lines(fd, offset)
+                    for line in piece:
+                        record = self._parse(line)
+                        if record is not None:
+                            yield record
+                    if piece:
+                        await asyncio.sleep(0)
+                        continue
+                    newer = self._open_newer(fd)
+                    if newer < 0:
+                        break
+                    os.close(fd)
+                    fd, offset = newer, 0
+                if not follow or over:
+                    return
+                await _change(watch)
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def _open_first(self, start: tuple[int, int] | None) -> tuple[int, int]:
+        """The oldest file, or the one and the offset that a tail begins at; -1 for none."""
+        if start is not None:
+            return start
+        for path in reversed(self._files()):
+            fd = _open(path)
+            if fd >= 0:
+                return fd, 0
+        return -1, 0
+
+    def _open_newer(self, fd: int) -> int:
+        """The file that came after the one behind `fd`, -1 when that is the newest."""
+        own = os.fstat(fd)
+        paths = self._files()
+        for index, path in enumerate(paths):
+            try:
+                status = os.stat(path, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if (status.st_dev, status.st_ino) == (own.st_dev, own.st_ino):
+                # Written to its end before it was renamed, so the end that was seen is the end.
+                return _open(paths[index - 1]) if index else -1
+        # It was removed: everything that is there is newer.
+        oldest, _ = self._open_first(None)
+        return oldest
+
+    def _files(self) -> list[str]:
+        """Newest first."""
+        found = [self._path] if os.path.exists(self._path) else []
+        for number in range(1, MAX_FILES):
+            path = f"{self._path}.{number}"
+            if not os.path.exists(path):
+                break
+            found.append(path)
+        return found
+
+    def _parse(self, line: bytes) -> LogRecord | None:
+        try:
+            entry = _decode(line)
+            return LogRecord(entry.stream, self._clock.parse(entry.time), entry.log.encode())
+        except (msgspec.MsgspecError, ValueError):
+            return None
+
+    def _watch(self) -> DirectoryWatch | None:
+        try:
+            watch = DirectoryWatch(os.path.dirname(self._path))
+        except OSError:
+            return None
+        if self._end is not None:
+            self._end.when_done(watch.changed.set)
+        return watch
+
+    # backward
+
+    def _skip_to_tail(self, query: LogQuery, wanted: frozenset[str]) -> tuple[int, int] | None:
+        """Where the last `tail` records of the wanted streams begin; None for the very start."""
+        assert query.tail is not None
+        left = query.tail
+        for path in self._files():
+            fd = _open(path)
+            if fd < 0:
+                continue
+            if left == 0:
+                return fd, os.fstat(fd).st_size
+            for offset, line in _lines_backward(fd):
+                record = self._parse(line)
+                if record is None or record.stream not in wanted:
+                    continue
+                if query.until and record.time_ns > query.until:
+                    continue
+                left -= 1
+                if left == 0:
+                    return fd, offset
+            os.close(fd)
+        return None
+
+
+class _Clock:
+    """RFC 3339 with nanoseconds to nanoseconds since 1970; remembers the last second."""
+
+    __slots__ = ("_base", "_prefix")
+
+    def __init__(self) -> None:
+        self._prefix, self._base = "", 0
+
+    def parse(self, text: str) -> int:
+        """Raises ValueError when it is no such time."""
+        prefix = text[:19]
+        if prefix != self._prefix:
+            date, clock = prefix.split("T")
+            year, month, day = (int(part) for part in date.split("-"))
+            hour, minute, second = (int(part) for part in clock.split(":"))
+            self._base = timegm((year, month, day, hour, minute, second)) * 10**9
+            self._prefix = prefix
+        fraction = text[20:].rstrip("Z")
+        return self._base + (int(fraction.ljust(9, "0")[:9]) if fraction else 0)
+
+
+async def _change(watch: DirectoryWatch | None) -> None:
+    """Wait until the log may have grown; at the latest a little later, for the end has no file."""
+    if watch is None:
+        await asyncio.sleep(_PAUSE)
+        return
+    try:
+        async with asyncio.timeout(_PAUSE):
+            await watch.changed.wait()
+    except TimeoutError:
+        return
+    watch.changed.clear()
+
+
+def _streams(query: LogQuery) -> frozenset[str]:
+    wanted = (("stdout", query.stdout), ("stderr", query.stderr))
+    return frozenset(name for name, is_wanted in wanted if is_wanted)
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return -1
+
+
+def _read_lines(fd: int, offset: int) -> tuple[list[bytes], int]:
+    """Whole lines from `offset` on, at most about PIECE bytes, and the offset behind them."""
+    data = os.pread(fd, PIECE, offset)
+    end = data.rfind(b"\n") + 1
+    if end == 0:
+        if len(data) < PIECE:
+            return [], offset
+        # A line that is longer than any record of ours: look for its end, and drop it.
+        data = os.pread(fd, LONGEST_LINE, offset)
+        end = data.find(b"\n") + 1 or len(data)
+    return data[:end].split(b"\n")[:-1] or [b""], offset + end
+
+
+def _lines_backward(fd: int) -> Iterator[tuple[int, bytes]]:
+    """(offset, line) from the last whole line to the first."""
+    position = os.fstat(fd).st_size
+    rest = b""
+    is_last = True
+    while position > 0:
+        size = min(PIECE, position)
+        position -= size
+        data = os.pread(fd, size, position) + rest
+        if is_last:
+            data = data[: data.rfind(b"\n") + 1]  # what has no end yet is no record
+            is_last = not data
+        lines = data.split(b"\n")
+        if data.endswith(b"\n"):
+            lines.pop()
+        begins = [position]
+        for line in lines[:-1]:
+            begins.append(begins[-1] + len(line) + 1)
+        first = 1 if position > 0 else 0
+        for index in range(len(lines) - 1, first - 1, -1):
+            yield begins[index], lines[index]
+        rest = lines[0] + b"\n" if position > 0 and not is_last else b""
+        if len(rest) > LONGEST_LINE:
+            rest = b""

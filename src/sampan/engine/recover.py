@@ -1,0 +1,159 @@
+"""What an earlier engine left: living shims are joined, ends that nobody heard are recorded.
+
+For each container the records decide, not the row: a shim that answers runs it; `exit.json` says
+how it ended; neither means that its monitor died, and then nothing of it may stay. Every step can
+be cut off and done again. Launches that were under way come to nothing: their directory is their
+licence, and it is removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sampan.engine import restart
+from sampan.engine.model import Status
+from sampan.errors import ContainerNotFound
+from sampan.tasks import recovery
+from sampan.tasks.task import Task, open_socket
+
+if TYPE_CHECKING:
+    import socket
+
+    from sampan.engine.containers import Entry
+    from sampan.engine.exits import Exits
+    from sampan.engine.services import Services
+    from sampan.tasks.recovery import ExitRecord
+
+log = logging.getLogger(__name__)
+
+HELLO_PATIENCE = 10.0
+
+
+class Recovery:
+    """Brings containers, shims and records together, once, at start."""
+
+    def __init__(self, services: Services, exits: Exits) -> None:
+        self._services = services
+        self._exits = exits
+
+    async def run(self, *, fresh_boot: bool) -> None:
+        """Recover every container; `fresh_boot` starts those whose policy says so."""
+        layout = self._services.layout
+        for container_id in recovery.found(layout.shims):
+            try:
+                entry = self._services.containers.find(container_id)
+            except ContainerNotFound:
+                await self._stray(container_id)
+                continue
+            await self._recover(entry)
+        for entry in self._services.containers:
+            status = entry.container.status
+            if status.is_running and entry.task is None:
+                await self._exits.lost(entry)
+            elif status is Status.RESTARTING and entry.restart_timer is None:
+                self._exits.schedule(entry, 0.0)
+            elif status is Status.REMOVING:
+                state = replace(entry.container.state, status=Status.DEAD)
+                self._services.containers.change(entry, replace(entry.container, state=state))
+            self._apply_rest(entry, fresh_boot)
+        self._sweep_directories()
+
+    async def _recover(self, entry: Entry) -> None:
+        directory = self._services.layout.shim(entry.id)
+        sock = _connect(directory)
+        if sock is not None and await self._join(entry, sock):
+            return
+        record = recovery.read_exit(directory)
+        if record is not None:
+            self._record(entry, record)
+        elif recovery.has_state(directory) or entry.container.status.is_running:
+            self._begin(entry)
+            await self._exits.lost(entry)
+        if not entry.container.status.is_running and entry.settled is None:
+            recovery.clear(directory)
+
+    async def _join(self, entry: Entry, sock: socket.socket) -> bool:
+        """Listen to a living shim; whether it is one. What it says goes to `Exits` at once."""
+        greeted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        task: Task
+
+        def heard(message: dict[str, Any]) -> None:
+            self._exits.heard(entry, message)
+            _settle(greeted, True)
+
+        def gone() -> None:
+            self._exits.gone(entry, task)
+            _settle(greeted, False)
+
+        entry.task = task = Task(sock, heard, gone)
+        try:
+            async with asyncio.timeout(HELLO_PATIENCE):
+                return await greeted
+        except TimeoutError:
+            log.error("shim of container %s does not answer", entry.id)  # noqa: TRY400
+            task.close()
+            entry.task = None
+            return False
+
+    def _record(self, entry: Entry, record: ExitRecord) -> None:
+        """An end that came while nobody listened."""
+        self._begin(entry, record)
+        self._exits.ended(entry, record)
+
+    def _begin(self, entry: Entry, record: ExitRecord | None = None) -> None:
+        """A run of which the row knows nothing: it began, or there would be no record."""
+        state = entry.container.state
+        if state.status.is_running:
+            return
+        if record is not None and record.time <= state.finished_at:
+            return  # that end is in the row already
+        pid = record.pid if record is not None else 0
+        at = record.time if record is not None else time.time_ns()
+        self._exits.started(entry, pid, at)
+
+    async def _stray(self, container_id: str) -> None:
+        """A shim's directory without a container: nothing of it may stay."""
+        config = self._services.config
+        directory = f"{self._services.layout.shims}/{container_id}"
+        try:
+            await self._services.on_disk(recovery.bury, f"{config.cgroup_parent}/{container_id}")
+            recovery.clear(directory)
+        except (OSError, ValueError) as error:
+            log.error("remove stray shim %s: %s", container_id, error)  # noqa: TRY400
+
+    def _apply_rest(self, entry: Entry, fresh_boot: bool) -> None:
+        """What an end that was only half dealt with still asks for."""
+        container = entry.container
+        if container.status is not Status.EXITED:
+            return
+        if container.host.auto_remove:
+            self._exits.remove_soon(entry)
+        elif fresh_boot and restart.should_start_at_boot(container.host.restart, container.state):
+            state = replace(container.state, status=Status.RESTARTING)
+            self._services.containers.change(entry, replace(container, state=state))
+            self._exits.schedule(entry, restart.GOOD_RUN)
+
+    def _sweep_directories(self) -> None:
+        """Directories of containers whose rows are gone."""
+        layout = self._services.layout
+        known = {entry.id for entry in self._services.containers}
+        for name in os.listdir(layout.containers):
+            if name not in known:
+                self._services.snapshots.trash.discard(f"{layout.containers}/{name}")
+
+
+def _connect(directory: str) -> socket.socket | None:
+    try:
+        return open_socket(directory)
+    except OSError:
+        return None
+
+
+def _settle(future: asyncio.Future[bool], answer: bool) -> None:
+    if not future.done():
+        future.set_result(answer)

@@ -1,0 +1,151 @@
+"""Remove and prune: what create made, taken away in one transaction.
+
+The directories go into the trash first (a rename), then the rows of container and snapshot with
+the event, then the snapshot's directory. A kill in between leaves a container that is still there
+and can be removed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sampan.engine import filters
+from sampan.engine.config import reach
+from sampan.engine.model import Pruned, Status, WaitCondition
+from sampan.engine.start import drop, split_rootfs
+from sampan.errors import Conflict, ContainerNotFound, DeadlineExceeded, InvalidArgument
+from sampan.tasks import recovery
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sampan.engine.containers import Entry
+    from sampan.engine.exec import Execs
+    from sampan.engine.filters import Filters
+    from sampan.engine.services import Services
+
+_PRUNE_KEYS = frozenset(("until", "label", "label!"))
+
+
+class Remover:
+    """Removes containers. `end` kills one and waits for its end."""
+
+    def __init__(
+        self, services: Services, execs: Execs, end: Callable[[Entry], Awaitable[None]]
+    ) -> None:
+        self._services = services
+        self._execs = execs
+        self._end = end
+
+    async def remove(self, entry: Entry, force: bool = False) -> None:
+        """See Engine.remove."""
+        container = entry.container
+        if container.status is Status.REMOVING:
+            raise Conflict(f"removal of container {container.name} is already in progress")
+        if not container.status.can_remove or entry.launched is not None:
+            _refuse_running(entry, force)
+            await self._end(entry)
+        async with entry.lock:
+            if entry.container.status is Status.REMOVING:
+                raise ContainerNotFound(f"No such container: {entry.id}")
+            if entry.container.status.is_running:
+                raise Conflict(f"container {entry.container.name} was started meanwhile")
+            await self._remove(entry)
+
+    async def prune(self, wanted: Filters | None) -> Pruned:
+        """See Engine.prune."""
+        if unknown := (wanted or {}).keys() - _PRUNE_KEYS:
+            raise InvalidArgument(f"invalid filter '{min(unknown)}'")
+        unlabelled = tuple((wanted or {}).get("label!", ()))
+        rest = {key: values for key, values in (wanted or {}).items() if key != "label!"}
+        matches = filters.container_filter(rest, lambda ref: self._find(ref).container)
+        removed: list[str] = []
+        freed = 0
+        for entry in self._services.containers:
+            container = entry.container
+            if not container.status.can_remove or not matches(container):
+                continue
+            if unlabelled and filters.has_labels(container.config.labels, unlabelled):
+                continue
+            freed += await self._size(entry)
+            try:
+                await self.remove(entry)
+            except (Conflict, ContainerNotFound):
+                continue  # somebody was quicker
+            removed.append(entry.id)
+        return Pruned(ids=tuple(removed), space_reclaimed=freed)
+
+    async def _remove(self, entry: Entry) -> None:
+        services = self._services
+        before = entry.container
+        gone = replace(before, state=replace(before.state, status=Status.REMOVING))
+        entry.container = gone
+        attached, entry.attachments = entry.attachments, []
+        drop(attached)
+        try:
+            services.snapshots.trash.discard(services.layout.container(entry.id))
+            reach(services.config, "remove-directory")
+            number = await services.containers.delete(
+                entry, services.containers.event(gone, "destroy"), self._snapshot_remover(entry)
+            )
+        except BaseException:
+            entry.container = replace(before, state=replace(before.state, status=Status.DEAD))
+            raise
+        reach(services.config, "removed")
+        if number is not None:
+            services.snapshots.discard((number,))
+        recovery.clear(services.layout.shim(entry.id))
+        if entry.task is not None:
+            entry.task.close()
+            entry.task = None
+        self._execs.forget(entry)
+        entry.resolve(*WaitCondition)
+
+    def _snapshot_remover(self, entry: Entry) -> partial[int] | None:
+        rootfs = entry.container.config.rootfs
+        if rootfs is not None and not split_rootfs(rootfs)[1]:
+            return None
+        return partial(self._services.snapshots.remove_now, key=entry.id)
+
+    def _find(self, ref: str) -> Entry:
+        return self._services.containers.find(ref)
+
+    async def _size(self, entry: Entry) -> int:
+        if self._snapshot_remover(entry) is None:
+            return 0
+        usage = await self._services.snapshots.usage(entry.id)
+        return usage.size
+
+
+async def wait_for_end(entry: Entry, patience: float) -> None:
+    """Wait until nothing of the container runs.
+
+    Raises:
+        DeadlineExceeded: something still does.
+    """
+    wait = entry.arm(WaitCondition.NOT_RUNNING)
+    try:
+        async with asyncio.timeout(patience):
+            await wait
+    except TimeoutError:
+        wait.cancel()
+        raise DeadlineExceeded(
+            f"container {entry.container.name} did not end within {patience:.0f} s"
+        ) from None
+
+
+def _refuse_running(entry: Entry, force: bool) -> None:
+    if force:
+        return
+    name, status = entry.container.name, entry.container.status
+    if status is Status.PAUSED:
+        raise Conflict(
+            f'cannot remove container "{name}": container is paused and must be unpaused first'
+        )
+    raise Conflict(
+        f'cannot remove container "{name}": container is {status}: '
+        "stop the container before removing or force remove"
+    )

@@ -1,0 +1,307 @@
+"""Pure: a container of ours becomes an OCI configuration.
+
+`generate(container, facts)` reads nothing and decides nothing that was not decided at create: it
+only says it in the runtime specification's words. The seccomp program travels beside it, compiled.
+Constant parts are shared between calls and never changed; callers treat the result as read-only.
+
+Docker's semantics throughout, with two differences, both stricter: the defaults come with
+no_new_privs unless the configuration or a security option says otherwise, and image metadata adds
+nothing but command, environment, user, directory and stop signal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sampan.engine import binds, devices, security
+from sampan.version import OCI_RUNTIME_SPEC_VERSION
+
+if TYPE_CHECKING:
+    from sampan.engine.model import Container, ExecConfig, HostConfig
+
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+CPU_PERIOD = 100_000  # microseconds, the kernel's default
+
+_PROC = {
+    "destination": "/proc",
+    "type": "proc",
+    "source": "proc",
+    "options": ["nosuid", "noexec", "nodev"],
+}
+_DEV = [
+    {
+        "destination": "/dev",
+        "type": "tmpfs",
+        "source": "tmpfs",
+        "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+    },
+    {
+        "destination": "/dev/pts",
+        "type": "devpts",
+        "source": "devpts",
+        "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+    },
+]
+_MQUEUE = {
+    "destination": "/dev/mqueue",
+    "type": "mqueue",
+    "source": "mqueue",
+    "options": ["nosuid", "noexec", "nodev"],
+}
+_BIND = ["rbind", "rprivate"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the host and the configuration add. Paths are "" where nothing is to be mounted."""
+
+    cgroups_path: str
+    no_new_privileges: bool = True
+    shm_size: int = 64 << 20
+    hosts: str = ""
+    hostname_file: str = ""
+    resolv_conf: str = ""
+    host_devices: tuple[dict[str, Any], ...] = ()
+
+
+def generate(container: Container, facts: Facts) -> dict[str, Any]:
+    """The configuration of one start of `container`."""
+    host = container.host
+    spec: dict[str, Any] = {
+        "ociVersion": OCI_RUNTIME_SPEC_VERSION,
+        "root": {"path": "rootfs", "readonly": host.read_only},
+        "process": _process(container, facts),
+        "mounts": _mounts(container, facts),
+        "linux": _linux(container, facts),
+    }
+    if host.uts_mode != "host":
+        spec["hostname"] = container.config.hostname
+        if container.config.domainname:
+            spec["domainname"] = container.config.domainname
+    return spec
+
+
+def environment(container: Container) -> list[str]:
+    """Docker's order: PATH, HOSTNAME, TERM, then the container's own, which win."""
+    config = container.config
+    first = [DEFAULT_PATH, f"HOSTNAME={config.hostname}"]
+    if config.tty:
+        first.append("TERM=xterm")
+    return merge_environment(first, config.env)
+
+
+def merge_environment(base: list[str], more: tuple[str, ...]) -> list[str]:
+    """`base` with the variables of `more` replaced or added; `NAME` without = removes one."""
+    values = {entry.partition("=")[0]: entry for entry in base}
+    for entry in more:
+        name, equals, _ = entry.partition("=")
+        if equals:
+            values[name] = entry
+        else:
+            values.pop(name, None)
+    return list(values.values())
+
+
+def exec_process(container: Container, config: ExecConfig, facts: Facts) -> dict[str, Any]:
+    """The process of an exec: the container's own sandbox, with what the request changes.
+
+    The capabilities are the container's, never more, unless the exec is privileged.
+    """
+    host = container.host
+    base = environment(container)
+    if config.tty:
+        base = merge_environment(["TERM=xterm"], tuple(base))
+    names = security.ALL if config.privileged else security.capabilities(host)
+    process: dict[str, Any] = {
+        "terminal": config.tty,
+        "user": _user(config.user or container.config.user, host),
+        "args": list(config.command),
+        "env": merge_environment(base, config.env),
+        "cwd": config.cwd or container.config.cwd or "/",
+        "capabilities": _capability_sets(names),
+        "rlimits": _rlimits(host),
+        "noNewPrivileges": not config.privileged
+        and security.no_new_privileges(host, facts.no_new_privileges),
+        "oomScoreAdj": host.oom_score_adj,
+    }
+    if config.console_size:
+        process["consoleSize"] = _console(config.console_size)
+    return process
+
+
+def _process(container: Container, facts: Facts) -> dict[str, Any]:
+    config, host = container.config, container.host
+    return {
+        "terminal": config.tty,
+        "user": _user(config.user, host),
+        "args": [container.path, *container.args],
+        "env": environment(container),
+        "cwd": config.cwd or "/",
+        "capabilities": _capability_sets(security.capabilities(host)),
+        "rlimits": _rlimits(host),
+        "noNewPrivileges": security.no_new_privileges(host, facts.no_new_privileges),
+        "oomScoreAdj": host.oom_score_adj,
+    }
+
+
+def _user(user: str, host: HostConfig) -> dict[str, Any]:
+    """Names are resolved by the runtime, in the container's own files, through its root."""
+    content: dict[str, Any] = {"uid": 0, "gid": 0, "username": user}
+    if host.group_add:
+        content["groups"] = list(host.group_add)
+    return content
+
+
+def _capability_sets(names: tuple[str, ...]) -> dict[str, list[str]]:
+    """Inheritable and ambient stay empty."""
+    listed = list(names)
+    return {"bounding": listed, "effective": listed, "permitted": listed}
+
+
+def _rlimits(host: HostConfig) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": f"RLIMIT_{limit.name.upper()}",
+            "soft": limit.soft if limit.soft >= 0 else 2**64 - 1,
+            "hard": limit.hard if limit.hard >= 0 else 2**64 - 1,
+        }
+        for limit in host.ulimits
+    ]
+
+
+def _console(size: tuple[int, int]) -> dict[str, int]:
+    return {"height": size[0], "width": size[1]}
+
+
+def _mounts(container: Container, facts: Facts) -> list[dict[str, Any]]:
+    host = container.host
+    access = "rw" if host.privileged else "ro"
+    flags = ["nosuid", "noexec", "nodev", access]
+    mounts = [
+        _PROC,
+        *_DEV,
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": flags},
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": flags},
+        _MQUEUE,
+        _shm(host, facts),
+    ]
+    for destination, source in (
+        ("/etc/resolv.conf", facts.resolv_conf),
+        ("/etc/hostname", facts.hostname_file),
+        ("/etc/hosts", facts.hosts),
+    ):
+        if source:
+            mounts.append(
+                {"destination": destination, "type": "bind", "source": source, "options": _BIND}
+            )
+    own = [_tmpfs(target, options) for target, options in host.tmpfs.items()]
+    own += [binds.parse(text).mount() for text in host.binds]
+    # A user's mount replaces a default one at the same place; parents come before children.
+    taken = {mount["destination"] for mount in own}
+    own.sort(key=lambda mount: mount["destination"].count("/"))
+    return [mount for mount in mounts if mount["destination"] not in taken] + own
+
+
+def _shm(host: HostConfig, facts: Facts) -> dict[str, Any]:
+    if host.ipc_mode == "host":
+        return {"destination": "/dev/shm", "type": "bind", "source": "/dev/shm", "options": _BIND}
+    size = host.shm_size or facts.shm_size
+    return {
+        "destination": "/dev/shm",
+        "type": "tmpfs",
+        "source": "shm",
+        "options": ["nosuid", "noexec", "nodev", "mode=1777", f"size={size}"],
+    }
+
+
+def _tmpfs(target: str, options: str) -> dict[str, Any]:
+    words = [word for word in options.split(",") if word]
+    base = [word for word in ("noexec", "nosuid", "nodev") if word[2:] not in words]
+    return {
+        "destination": target,
+        "type": "tmpfs",
+        "source": "tmpfs",
+        "options": [*base, *(word for word in words if word not in base)],
+    }
+
+
+def _linux(container: Container, facts: Facts) -> dict[str, Any]:
+    host = container.host
+    nodes = [*facts.host_devices, *(devices.node(entry) for entry in host.devices)]
+    linux: dict[str, Any] = {
+        "namespaces": _namespaces(host),
+        "cgroupsPath": facts.cgroups_path,
+        "resources": _resources(host),
+        "maskedPaths": security.masked_paths(host),
+        "readonlyPaths": security.readonly_paths(host),
+    }
+    if host.sysctls:
+        linux["sysctl"] = dict(host.sysctls)
+    if nodes:
+        linux["devices"] = nodes
+    return linux
+
+
+def _namespaces(host: HostConfig) -> list[dict[str, str]]:
+    shared = {
+        "network": host.network_mode == "host",
+        "pid": host.pid_mode == "host",
+        "ipc": host.ipc_mode == "host",
+        "uts": host.uts_mode == "host",
+        "cgroup": host.cgroupns_mode == "host",
+    }
+    return [{"type": "mount"}, *({"type": kind} for kind, is_host in shared.items() if not is_host)]
+
+
+def _resources(host: HostConfig) -> dict[str, Any]:
+    resources: dict[str, Any] = {"devices": security.device_rules(host)}
+    if memory := _memory(host):
+        resources["memory"] = memory
+    if cpu := _cpu(host):
+        resources["cpu"] = cpu
+    if host.pids_limit and host.pids_limit > 0:
+        resources["pids"] = {"limit": host.pids_limit}
+    if host.blkio_weight:
+        resources["blockIO"] = {"weight": host.blkio_weight}
+    return resources
+
+
+def _memory(host: HostConfig) -> dict[str, Any]:
+    memory: dict[str, Any] = {}
+    if host.memory:
+        memory["limit"] = host.memory
+    if host.memory_swap:
+        memory["swap"] = host.memory_swap
+    if host.memory_reservation:
+        memory["reservation"] = host.memory_reservation
+    if host.memory_swappiness is not None and host.memory_swappiness >= 0:
+        memory["swappiness"] = host.memory_swappiness
+    if host.oom_kill_disable:
+        memory["disableOOMKiller"] = True
+    return memory
+
+
+def _cpu(host: HostConfig) -> dict[str, Any]:
+    cpu: dict[str, Any] = {}
+    if host.cpu_shares:
+        cpu["shares"] = host.cpu_shares
+    if host.nano_cpus:
+        cpu["period"] = CPU_PERIOD
+        cpu["quota"] = host.nano_cpus * CPU_PERIOD // 10**9
+    if host.cpu_period:
+        cpu["period"] = host.cpu_period
+    if host.cpu_quota:
+        cpu["quota"] = host.cpu_quota
+    if host.cpuset_cpus:
+        cpu["cpus"] = host.cpuset_cpus
+    if host.cpuset_mems:
+        cpu["mems"] = host.cpuset_mems
+    return cpu
+
+
+def resources_of(host: HostConfig) -> dict[str, Any]:
+    """The limits alone, for an update of a running container; devices stay as they are."""
+    resources = _resources(host)
+    del resources["devices"]
+    return resources

@@ -1,0 +1,126 @@
+"""What shims leave on the disk, read by an engine that was away, and the burial of dead ones.
+
+A shim's directory is the licence of its launch: the engine makes it, the shim refuses to begin
+without it. So a directory without a socket and without records is a launch that came to nothing,
+and removing it stops a shim that was only about to begin.
+
+    state.json  who runs      exit.json  how it ended      shim.sock  where a living shim listens
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sampan.kernel import cgroups
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LOST_CODE = 137
+LOST = "the monitor of the container died"
+
+_FILES = ("exit.json", "state.json", "shim.sock")
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRecord:
+    """How a container ended. `lost`: nobody saw it, its monitor had died."""
+
+    code: int
+    signal: int
+    oom: bool
+    time: int
+    pid: int
+    lost: bool = False
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> ExitRecord:
+        """From the record on disk, or from the event, which has the same fields."""
+        return cls(
+            code=int(content["code"]),
+            signal=int(content["signal"]),
+            oom=bool(content["oom"]),
+            time=int(content["time"]),
+            pid=int(content["pid"]),
+            lost=bool(content.get("lost")),
+        )
+
+
+def make(directory: str) -> None:
+    """Make the directory for a launch, clean."""
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        clear(directory)
+        os.mkdir(directory, 0o700)
+
+
+def clear(directory: str) -> None:
+    """Remove a shim's directory. Fine when it is gone already."""
+    for name in _FILES:
+        try:
+            os.unlink(f"{directory}/{name}")
+        except FileNotFoundError:
+            continue
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return
+    except OSError:
+        _clear_rest(directory)
+
+
+def read_exit(directory: str) -> ExitRecord | None:
+    """How the container ended, None when no whole record is there."""
+    content = _read(f"{directory}/exit.json")
+    if content is None:
+        return None
+    try:
+        return ExitRecord.of(content)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def has_state(directory: str) -> bool:
+    """Whether a process of the container was made."""
+    return os.path.exists(f"{directory}/state.json")
+
+
+def bury(cgroup_path: str) -> None:
+    """Kill what is left of a container whose shim has died, and remove its cgroup. Blocks.
+
+    Init has a death signal from its shim, but what it forked, and an init that changed its
+    credentials, have not; the cgroup holds them all.
+
+    Raises:
+        OSError: something could not be killed or removed.
+    """
+    cgroup = cgroups.manager(cgroup_path)
+    if cgroup.exists():
+        cgroup.kill()
+        cgroup.remove()
+
+
+def found(shims: str) -> list[str]:
+    """The ids of all shims that have a directory."""
+    return sorted(entry.name for entry in os.scandir(shims) if entry.is_dir(follow_symlinks=False))
+
+
+def _clear_rest(directory: str) -> None:
+    """A record that was being written when its shim was killed."""
+    for name in os.listdir(directory):
+        os.unlink(f"{directory}/{name}")
+    os.rmdir(directory)
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    try:
+        with open(path, "rb") as file:
+            return _decode(file.read(1 << 20))
+    except (OSError, msgspec.MsgspecError):
+        return None
