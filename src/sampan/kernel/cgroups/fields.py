@@ -72,7 +72,9 @@ class Fields:
 
     def objects(self, key: str) -> list[Fields]:
         """A member that is a list of objects; an absent one reads as empty."""
-        value = self._values.get(key) or []
+        value = self._values.get(key)
+        if value is None:
+            return []
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             raise ValueError(f"{self.name(key)}: not a list of objects")
         return [Fields(item, f"{self.place}.{key}[{index}]") for index, item in enumerate(value)]

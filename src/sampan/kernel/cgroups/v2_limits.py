@@ -78,7 +78,7 @@ def swap_limit(memory: int, swap: int) -> int | None:
 def cpu_weight(shares: int) -> int:
     """Version 1 shares (2 to 262144, default 1024) as weight (1 to 10000, default 100).
 
-    The quadratic curve through minimum, default and maximum that runc uses since 1.3.2; the
+    The quadratic curve through minimum, default and maximum that newer runc uses; the
     linear one before it made the default 39.
     """
     if shares <= 2:
