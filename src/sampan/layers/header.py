@@ -8,6 +8,7 @@ the header is refused instead of guessed.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from typing import Final
@@ -42,6 +43,7 @@ MAX_ID: Final = 0xFFFFFFFE  # 2^32 - 1 means "leave it" to chown(2)
 MAX_DEVICE: Final = 0xFFFFF
 _FIELDS: Final = struct.Struct("100s8s8s8s12s12s8sB100s8s64x8s8s167s")
 _OCTAL: Final = b"01234567 \0"
+_PLAIN: Final = re.compile(rb".{100}(?:[0-7]{7}[ \0]){3}(?:[0-7]{11}[ \0]){2}", re.DOTALL).match
 _SECOND: Final = 1_000_000_000
 
 
@@ -145,11 +147,18 @@ def decode(block: bytes) -> Entry:
     entry = Entry()
     entry.name = name.partition(b"\0")[0]
     entry.link = link.partition(b"\0")[0]
-    entry.mode = number(mode, "mode") & 0o7777
-    entry.uid = _ranged(uid, "uid", MAX_ID)
-    entry.gid = _ranged(gid, "gid", MAX_ID)
-    entry.size = entry.stored = _ranged(size, "size", (1 << 63) - 1)
-    entry.mtime = entry.atime = clamp_time(number(mtime, "mtime") * _SECOND)
+    if _PLAIN(block):  # nearly every header: seven octal digits or eleven, nothing to check
+        entry.mode = int(mode[:7], 8) & 0o7777
+        entry.uid = int(uid[:7], 8)
+        entry.gid = int(gid[:7], 8)
+        entry.size = entry.stored = int(size[:11], 8)
+        entry.mtime = entry.atime = int(mtime[:11], 8) * _SECOND
+    else:
+        entry.mode = number(mode, "mode") & 0o7777
+        entry.uid = _ranged(uid, "uid", MAX_ID)
+        entry.gid = _ranged(gid, "gid", MAX_ID)
+        entry.size = entry.stored = _ranged(size, "size", (1 << 63) - 1)
+        entry.mtime = entry.atime = clamp_time(number(mtime, "mtime") * _SECOND)
     entry.xattrs = entry.extents = entry.old_sparse = None
     entry.kind = kind
     entry.major = entry.minor = 0
@@ -162,9 +171,9 @@ def decode(block: bytes) -> Entry:
 
 def _apply_format(entry: Entry, magic: bytes, rest: bytes) -> None:
     if magic.startswith(b"ustar\0"):
-        star = rest[163:167] == b"tar\0"
-        prefix = rest[: 131 if star else 155].partition(b"\0")[0]
-        if prefix:
+        if rest[0]:
+            star = rest[163:167] == b"tar\0"
+            prefix = rest[: 131 if star else 155].partition(b"\0")[0]
             entry.name = prefix + b"/" + entry.name
     elif magic == b"ustar  \0":
         if entry.kind == GNU_SPARSE:

@@ -65,16 +65,22 @@ class TarStream:
         """The next entry, or None when the archive has ended. Data not taken is skipped."""
         self._skip(self._left + self._padding)
         self._left = self._padding = 0
-        extended = _Extended()
+        extended: _Extended | None = None
         while True:
-            block = self._header_block(bool(extended))
+            block = self._header_block(extended is not None and bool(extended))
             if block is None:
                 return None
             entry = header.decode(block)
             if entry.kind not in header.META:
                 break
+            extended = extended or _Extended()
             self._read_extended(entry, extended)
-        self._fold(entry, extended)
+        if extended is not None:
+            self._fold(entry, extended)
+        if entry.old_sparse is not None:
+            sparse.read_old(entry, entry.old_sparse, self._read_block)
+            entry.kind = header.REGULAR
+        _settle_kind(entry)
         self._left = entry.stored
         self._padding = -entry.stored % BLOCK
         return entry
@@ -171,7 +177,7 @@ class TarStream:
             extended.long_link = _gnu_text(data)
 
     def _fold(self, entry: Entry, extended: _Extended) -> None:
-        """Apply the extended headers, then check what only holds for the whole."""
+        """Apply the extended headers."""
         if extended.long_name is not None:
             entry.name = extended.long_name
         if extended.long_link is not None:
@@ -179,10 +185,6 @@ class TarStream:
         if extended.records is not None:
             _fold_pax(entry, extended)
             self._fold_sparse(entry, extended)
-        if entry.old_sparse is not None:
-            sparse.read_old(entry, entry.old_sparse, self._read_block)
-            entry.kind = header.REGULAR
-        _settle_kind(entry)
 
     def _fold_sparse(self, entry: Entry, extended: _Extended) -> None:
         records = extended.records or {}
