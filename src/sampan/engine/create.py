@@ -118,7 +118,9 @@ class Creator:
         status = os.stat(directory)
         os.chown(mount["source"], status.st_uid, status.st_gid)
         os.chmod(mount["source"], stat.S_IMODE(status.st_mode))
-        return overlay_above(directory, mount)
+        above = overlay_above(directory, mount)
+        os.mkdir(above["work"], 0o700)
+        return above
 
 
 def _check_source(config: ContainerConfig) -> None:

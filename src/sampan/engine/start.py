@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sampan.engine.exits import Exits
     from sampan.engine.model import Attachment, Container
     from sampan.engine.services import Services
-    from sampan.snapshots.base import Mount
+    from sampan.snapshots.base import Mount, OverlayMount
 
 log = logging.getLogger(__name__)
 
@@ -286,7 +286,7 @@ def split_rootfs(rootfs: str) -> tuple[str, bool]:
     return rootfs, False
 
 
-def overlay_above(directory: str, writable: Mount) -> Mount:
+def overlay_above(directory: str, writable: Mount) -> OverlayMount:
     """An overlay on `directory` whose changes go to a snapshot that has no parent."""
     assert writable["type"] == "bind"
     upper = writable["source"]
