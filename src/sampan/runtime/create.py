@@ -8,15 +8,17 @@ order when a step fails, so a failed create leaves nothing.
 from __future__ import annotations
 
 import _socket
+import marshal
 import os
 import time
 
-from sampan.kernel import cgroups, fds, namespaces, process, seccomp
+from sampan.kernel import cgroups, fds, namespaces, process
 from sampan.kernel.paths import Root
 from sampan.runtime import init, rootfs, users, validate
-from sampan.runtime.failure import InvalidConfig, RuntimeFailure, reason
-from sampan.runtime.plan import Facts, Plan, build
-from sampan.runtime.stage import Stage
+from sampan.runtime.failure import RuntimeFailure, reason
+from sampan.runtime.plan import Facts, clone_flags
+from sampan.runtime.plan import namespaces as plan_namespaces
+from sampan.runtime.stage import CGROUP_READY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,12 +37,37 @@ class Created:
 
     __slots__ = ("_gate", "_sync", "cgroup", "master", "pid", "pidfd", "state")
 
-    def __init__(self, pid: int, pidfd: int, cgroup: Cgroup | None, sync: _socket.socket) -> None:
-        self.pid, self.pidfd, self.cgroup = pid, pidfd, cgroup
+    def __init__(self, blank: Blank) -> None:
+        self.pid, self.pidfd = blank.pid, blank.pidfd
+        self.cgroup: Cgroup | None = None
         self.master = -1
         self.state: dict[str, Any] = {}
-        self._sync = sync
+        self._sync = blank.sync
         self._gate = -1
+
+    def make_gate(self, given: int | None) -> int:
+        """The descriptor that the child waits on: the caller's FIFO, or a pipe of our own."""
+        if given is not None:
+            return os.dup(given)
+        read_end, self._gate = os.pipe2(os.O_CLOEXEC)
+        return read_end
+
+    def send(self, message: bytes, passed: list[int]) -> None:
+        """A message to the child. Raises its report instead if it has failed already."""
+        try:
+            fds.send(self._sync, message, passed)
+        except BrokenPipeError:
+            self.await_ready()
+
+    def await_ready(self) -> None:
+        """Wait for the child to stand at its gate. Raises RuntimeFailure if it failed before."""
+        message, received = fds.receive(self._sync, init.MAX_MESSAGE)
+        if message == init.READY:
+            self.master = received[0] if received else -1
+            return
+        if message:
+            raise init.read_report(message)
+        raise RuntimeFailure(0, "the process ended before it was ready", "create the container")
 
     def start(self) -> None:
         """Open the gate and wait until execve has succeeded.
@@ -97,20 +124,22 @@ def create(
     use_gate: bool = True,
     die_with_parent: bool = False,
     bundle: str = "/",
+    blank: Blank | None = None,
 ) -> Created:
     """Make the container of `spec` up to its start gate.
 
     Args:
-        container_id: also the default name of its cgroup. spec: config.json as parsed;
-        `process.user.username` may be Docker's user string. stdio: descriptors that become 0, 1 and
-        2 where the process has no terminal. root: a detached mount of the root file system; else
-        `root.path` (from `bundle`) is bound. attach_at: an existing directory of the host, where
-        the root is attached in the container's own
-            mount namespace.
+        container_id: also the default name of its cgroup.
+        spec: config.json as parsed; `process.user.username` may be Docker's user string.
+        stdio: descriptors that become 0, 1 and 2 where the process has no terminal.
+        root: a detached mount of the root file system; else `root.path` (from `bundle`) is bound.
+        attach_at: an existing directory of the host, where the root is attached in the container's
+            own mount namespace.
         filter_program: the compiled seccomp filter and its flags; else `linux.seccomp` is compiled.
         gate: the descriptor of a FIFO to wait on in place of a pipe of our own.
         use_gate: False executes the program at once; then a return means that execve succeeded.
         die_with_parent: the first process gets SIGKILL when the caller's process dies.
+        blank: a child kept ready by `make_blank`; used if its namespaces fit, ended if not.
 
     Raises:
         InvalidConfig: `spec` is refused, and nothing was made.
@@ -118,24 +147,67 @@ def create(
     """
     validate.check(spec)
     builder = _Builder(container_id, spec, bundle)
+    created = None
     try:
-        builder.prepare(root, attach_at, filter_program, die_with_parent=die_with_parent)
-        created = builder.clone(stdio, gate, use_gate=use_gate)
+        builder.open(root)
+        assert builder.cgroup is not None
+        facts = facts_of(builder.cgroup, attach_at)
+        facts.die_with_parent = die_with_parent
+        created, blank = Created(builder.blank(blank)), None
+        gate_end = created.make_gate(gate) if use_gate else None
         try:
-            _await_ready(created)
-            if not use_gate:
-                created.finish()
-        except BaseException:
-            created.abort()
-            raise
-        created.state = _describe(container_id, spec, created, builder, bundle)
+            builder.order(created, facts, stdio, gate_end, filter_program)
+        finally:
+            if gate_end is not None:
+                os.close(gate_end)
+        builder.make_cgroup(created)
+        created.await_ready()
+        if not use_gate:
+            created.finish()
+        created.state = _describe(container_id, created, builder, bundle)
         return created
-    except OSError as error:
-        if isinstance(error, RuntimeFailure):
-            raise
-        raise RuntimeFailure(error.errno or 0, reason(error), "create the container") from error
+    except BaseException as error:
+        if created is not None:
+            created.abort()
+        elif blank is not None:
+            blank.discard()
+        if isinstance(error, OSError) and not isinstance(error, RuntimeFailure):
+            raise RuntimeFailure(error.errno or 0, reason(error), "create the container") from error
+        raise
     finally:
         builder.close()
+
+
+class Blank:
+    """A child in fresh namespaces of `kinds` that waits for its order (see `init`)."""
+
+    __slots__ = ("kinds", "pid", "pidfd", "sync")
+
+    def __init__(self, kinds: list[str], pid: int, pidfd: int, sync: _socket.socket) -> None:
+        self.kinds, self.pid, self.pidfd, self.sync = frozenset(kinds), pid, pidfd, sync
+
+    def discard(self) -> None:
+        """End it; it was not needed."""
+        self.sync.close()
+        reap(self.pidfd)
+
+
+def make_blank(kinds: list[str], pid_namespace: int | None = None) -> Blank:
+    """A blank whose namespaces of `kinds` are new.
+
+    `pid_namespace` is a descriptor of the pid namespace to be born in, where that is not new.
+    """
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    flags = clone_flags(kinds)
+    if pid_namespace is None:
+        pid, pidfd = process.clone3(flags)
+    else:
+        pid, pidfd = namespaces.clone_in_pid_namespace(pid_namespace, flags)
+    if pid == 0:
+        ours.close()
+        init.live_as_blank(theirs)
+    theirs.close()
+    return Blank(kinds, pid, pidfd, ours)
 
 
 class _Builder:
@@ -146,91 +218,83 @@ class _Builder:
         self.linux: dict[str, Any] = spec.get("linux") or {}
         self.cgroup_path = self.linux.get("cgroupsPath") or f"/sampan/{container_id}"
         self.cgroup: Cgroup | None = None
-        self.plan = Plan()
-        self.root = -1
-        self.filter: tuple[bytes, int] | None = None
+        self.new, self.join = plan_namespaces(spec)
         self._owned: list[int] = []
-        self._cgroup_fds: list[int] = []
-        self._namespace_fds: dict[str, int] = {}
+        self._root = -1
+        self._join_fds: list[int] = []
 
-    def prepare(
-        self,
-        root: int | None,
-        attach_at: str,
-        filter_program: tuple[bytes, int] | None,
-        *,
-        die_with_parent: bool,
-    ) -> None:
-        """Everything that needs no child: descriptors, identity, filter, plan, cgroup."""
+    def open(self, root: int | None) -> None:
+        """The descriptors that the child will need, and the identity in the container's files."""
         if root is None:
             path = self.spec["root"]["path"]
-            self.root = rootfs.bind(path if path.startswith("/") else f"{self.bundle}/{path}")
-            self._owned.append(self.root)
-        else:
-            self.root = root
-        resolve_user(Root(self.root), self.spec["process"])
-        self._compile(filter_program)
-        self.cgroup = cgroups.manager(self.cgroup_path)
-        facts = facts_of(self.cgroup, attach_at)
-        facts.die_with_parent = die_with_parent
-        self.plan = build(self.spec, facts)
-        self._open_namespaces()
-        self.cgroup.create(self.linux.get("resources") or {})
-        self._cgroup_fds = [fd for _, fd in self.cgroup.procs_fds()]
-        self._owned += self._cgroup_fds
-
-    def _compile(self, given: tuple[bytes, int] | None) -> None:
-        if given is None and self.linux.get("seccomp"):
-            compiled = seccomp.compile(self.linux["seccomp"])
-            given = (compiled.program, compiled.flags)
-        self.filter = given
-        if given is not None:
-            self.spec.setdefault("linux", self.linux).setdefault("seccomp", True)
-
-    def _open_namespaces(self) -> None:
-        for kind, path in self.plan.join:
+            root = rootfs.bind(path if path.startswith("/") else f"{self.bundle}/{path}")
+            self._owned.append(root)
+        self._root = root
+        resolve_user(Root(root), self.spec["process"])
+        for _, path in self.join:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self._owned.append(fd)
-            self._namespace_fds[kind] = fd
+            self._join_fds.append(fd)
+        self.cgroup = cgroups.manager(self.cgroup_path)
 
-    def clone(self, stdio: tuple[int, int, int], gate: int | None, *, use_gate: bool) -> Created:
-        """clone3; the child never returns from here."""
-        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        read_end = write_end = -1
-        if use_gate and gate is None:
-            read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        stage = Stage(rootfs=self.root, stdio=stdio)
-        stage.cgroup_fds = self._cgroup_fds
-        stage.namespace_fds = self._namespace_fds
-        stage.seccomp = self.filter
-        child_gate = (read_end if gate is None else gate) if use_gate else init.NO_GATE
-        pid, pidfd = self._clone_into_pid_namespace()
-        if pid == 0:
-            ours.close()
-            if write_end >= 0:
-                os.close(write_end)
-            plan = self.plan
-            init.become_container(plan.before_gate, plan.after_gate, stage, theirs, child_gate)
-        theirs.close()
-        if read_end >= 0:
-            os.close(read_end)
-        created = Created(pid, pidfd, self.cgroup, ours)
-        created._gate = write_end  # noqa: SLF001 - the builder is the other half of Created
-        self.cgroup = None
-        return created
+    def blank(self, offered: Blank | None) -> Blank:
+        """The blank that was kept ready, if its namespaces are those we need; else a new one."""
+        kinds = frozenset(self.new) - {"cgroup"}
+        if offered is not None and offered.kinds == kinds:
+            return offered
+        if offered is not None:
+            offered.discard()
+        kept = dict(zip((kind for kind, _ in self.join), self._join_fds, strict=True))
+        return make_blank(sorted(kinds), kept.get("pid"))
 
-    def _clone_into_pid_namespace(self) -> tuple[int, int]:
-        """clone3, as a child of the pid namespace that the configuration names, if it names one."""
-        fd = self._namespace_fds.get("pid")
-        if fd is None:
-            return process.clone3(self.plan.flags)
-        return namespaces.clone_in_pid_namespace(fd, self.plan.flags)
+    def order(
+        self,
+        created: Created,
+        facts: Facts,
+        stdio: tuple[int, int, int],
+        gate: int | None,
+        given: tuple[bytes, int] | None,
+    ) -> None:
+        """Tell the child what it becomes."""
+        order = {
+            "spec": self.spec,
+            "facts": facts.pack(),
+            "gate": gate is not None,
+            "filter": self._filter(given),
+            "join": [kind for kind, _ in self.join],
+        }
+        text = fds.sealed_memfd("sampan-order", marshal.dumps(order))
+        passed = [text, self._root, *(fd if fd >= 0 else text for fd in stdio)]
+        passed += [*([] if gate is None else [gate]), *self._join_fds]
+        try:
+            created.send(init.ORDER, passed)
+        finally:
+            os.close(text)
+
+    def _filter(self, given: tuple[bytes, int] | None) -> tuple[bytes, int] | None:
+        if given is None and self.linux.get("seccomp"):
+            from sampan.kernel import seccomp
+
+            compiled = seccomp.compile(self.linux["seccomp"])
+            given = (compiled.program, compiled.flags)
+        if given is not None:
+            self.spec.setdefault("linux", self.linux).setdefault("seccomp", True)
+        return given
+
+    def make_cgroup(self, created: Created) -> None:
+        """Make the cgroup while the child mounts, and hand it over."""
+        assert self.cgroup is not None
+        self.cgroup.create(self.linux.get("resources") or {})
+        created.cgroup = self.cgroup
+        joining = [fd for _, fd in self.cgroup.procs_fds()]
+        try:
+            created.send(CGROUP_READY, joining)
+        finally:
+            fds.close_all(joining)
 
     def close(self) -> None:
-        """Close the descriptors; remove the cgroup unless a child has taken it over."""
+        """Close the descriptors of the parent."""
         fds.close_all(self._owned)
-        if self.cgroup is not None:
-            self.cgroup.remove_empty()
 
 
 def facts_of(cgroup: Cgroup, attach_at: str) -> Facts:
@@ -271,16 +335,6 @@ def resolve_user(root: Root, process_spec: dict[str, Any]) -> None:
     user["home"] = identity.home
 
 
-def _await_ready(created: Created) -> None:
-    message, received = fds.receive(created._sync, init.MAX_MESSAGE)  # noqa: SLF001
-    if message == init.READY:
-        created.master = received[0] if received else -1
-        return
-    if message:
-        raise init.read_report(message)
-    raise RuntimeFailure(0, "the process ended before it was ready", "create the container")
-
-
 def reap(pidfd: int) -> None:
     """Kill the child behind `pidfd`, wait for its end, close the descriptor."""
     try:
@@ -295,11 +349,7 @@ def reap(pidfd: int) -> None:
 
 
 def _describe(
-    container_id: str,
-    spec: dict[str, Any],
-    created: Created,
-    builder: _Builder,
-    bundle: str,
+    container_id: str, created: Created, builder: _Builder, bundle: str
 ) -> dict[str, Any]:
     """What exec, state and delete need later."""
     kinds = [space["type"] for space in builder.linux.get("namespaces") or []]
@@ -322,6 +372,3 @@ def _describe(
 def check_config(spec: dict[str, Any]) -> None:
     """Raises InvalidConfig where `create` would, and makes nothing."""
     validate.check(spec)
-
-
-__all__ = ["Created", "InvalidConfig", "RuntimeFailure", "check_config", "create", "resolve_user"]

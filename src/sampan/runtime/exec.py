@@ -109,8 +109,8 @@ def _spawn(
     cgroup_fds = [fd for _, fd in cgroups.manager(state["cgroup"]).procs_fds()]
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
-        stage = Stage(rootfs=-1, stdio=stdio)
-        stage.cgroup_fds = cgroup_fds
+        stage = Stage(rootfs=-1, stdio=stdio, sync=theirs)
+        stage.take_cgroup_fds(cgroup_fds)
         stage.seccomp = filter_program
         if "pid" in state["namespaces"]:
             pid, child = namespaces.clone_in_pid_namespace(pidfd, 0)
@@ -118,7 +118,7 @@ def _spawn(
             pid, child = process.clone3(0)
         if pid == 0:
             ours.close()
-            init.become_container(before, after, stage, theirs, init.NO_GATE)
+            init.enter(before, after, stage, theirs)
     finally:
         theirs.close()
         fds.close_all(cgroup_fds)

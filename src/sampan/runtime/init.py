@@ -1,8 +1,13 @@
 """The child: from clone3 to execve. It executes operations and tells its parent how that went.
 
-Messages on the `sync` socket, child to parent: `R` (ready, at the gate; the master of the terminal
-may come with it) and `E` + errno + NUL + operation + NUL + sentence (failed). The end of the stream
-after `R` means that execve succeeded, because the socket is close-on-exec.
+A *blank* is a child that already lives in its new namespaces and waits to be told which container
+it becomes. Its parent sends the order: a memory file with the configuration, and descriptors. A
+blank may wait for a long time (the spawner keeps some ready), or not at all.
+
+Messages on the `sync` socket, parent to child: the order, then `C` with the descriptors of the
+cgroup. Child to parent: `R` (ready, at the gate; the master of a terminal may come with it), or `E`
++ errno + NUL + operation + NUL + sentence (failed). The end of the stream after `R` means that
+execve succeeded, because the socket is close-on-exec.
 
 Nothing is imported here and no exception leaves: the process ends in execve or _exit. Its standard
 error belongs to the container and stays clean.
@@ -12,6 +17,7 @@ from __future__ import annotations
 
 import _signal
 import _socket
+import marshal
 import os
 import select
 
@@ -19,27 +25,73 @@ from sampan.kernel import fds
 from sampan.runtime.failure import RuntimeFailure, reason
 from sampan.runtime.freeze import close_imports
 from sampan.runtime.operations import Operation
+from sampan.runtime.plan import Facts, build
 from sampan.runtime.stage import Stage, run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 READY = b"R"
 FAILED = b"E"
+ORDER = b"O"
 MAX_MESSAGE = 8192
+MAX_ORDER = 64 << 20
 NO_GATE = -1
 
 
-def become_container(
+def live_as_blank(sync: _socket.socket) -> NoReturn:
+    """Wait for the order and become its container. Does not return."""
+    try:
+        _signal.set_wakeup_fd(-1)
+        close_imports()
+        os.umask(0)
+        message, received = fds.receive(sync, MAX_MESSAGE)
+        if message == ORDER:
+            _obey(sync, received)
+    except BaseException as error:  # the edge of this process
+        _report(sync, RuntimeFailure(0, f"{type(error).__name__}: {error}", "runtime defect"))
+    finally:
+        os._exit(1)
+
+
+def _obey(sync: _socket.socket, received: list[int]) -> None:
+    """The order's descriptors: its text, root, 0, 1, 2, the gate if there is one, namespaces."""
+    # marshal is safe here: the sender is the process that this one is a copy of.
+    order: dict[str, Any] = marshal.loads(fds.read_all(received[0], MAX_ORDER))  # noqa: S302
+    root, stdin, stdout, stderr = received[1:5]
+    rest = received[5:]
+    gate = rest.pop(0) if order["gate"] else NO_GATE
+    stage = Stage(rootfs=root, stdio=(stdin, stdout, stderr), sync=sync)
+    stage.namespace_fds = dict(zip(order["join"], rest, strict=True))
+    stage.seccomp = order["filter"]
+    plan = build(order["spec"], Facts.unpack(order["facts"]))
+    become(plan.before_gate, plan.after_gate, stage, sync, gate)
+
+
+def enter(
+    before: list[Operation], after: list[Operation], stage: Stage, sync: _socket.socket
+) -> NoReturn:
+    """The child of an exec: what it does was planned before it was made. Does not return."""
+    try:
+        _signal.set_wakeup_fd(-1)
+        close_imports()
+        os.umask(0)
+        become(before, after, stage, sync, NO_GATE)
+    finally:
+        os._exit(1)
+
+
+def become(
     before: list[Operation],
     after: list[Operation],
     stage: Stage,
     sync: _socket.socket,
     gate: int,
-) -> None:
+) -> NoReturn:
     """Execute `before`, wait at the gate, execute `after`. Does not return."""
     status = 1
     try:
-        _signal.set_wakeup_fd(-1)
-        close_imports()
-        os.umask(0)
         run(before, stage)
         fds.send(sock=sync, data=READY, fds=[stage.master] if stage.master >= 0 else [])
         if gate != NO_GATE and not _opened(gate):
@@ -50,7 +102,7 @@ def become_container(
         status = 127 if failure.errno == 2 else 126
     except OSError as error:
         _report(sync, RuntimeFailure(error.errno or 0, reason(error), "prepare the container"))
-    except BaseException as error:
+    except BaseException as error:  # the edge of this process
         _report(sync, RuntimeFailure(0, f"{type(error).__name__}: {error}", "runtime defect"))
     finally:
         os._exit(status)

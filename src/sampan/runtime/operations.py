@@ -66,7 +66,7 @@ class JoinCgroup(Operation):
         self.path, self.unshare = path, unshare
 
     def execute(self, stage: Stage) -> None:
-        for fd in stage.cgroup_fds:
+        for fd in stage.cgroup_fds():
             os.write(fd, b"0")
             os.close(fd)
         if self.unshare:
@@ -254,6 +254,7 @@ class CgroupMount(Operation):
         self.hierarchies, self.links = hierarchies, links
 
     def execute(self, stage: Stage) -> None:
+        stage.cgroup_fds()  # its directories are there from now on
         options = MountOptions(self.options)
         attributes = options.on & ~n.MOUNT_ATTR_RDONLY
         top = mounts.new_mount("tmpfs", [("mode", "755")], source="cgroup", attributes=attributes)
@@ -269,7 +270,8 @@ class CgroupMount(Operation):
 
     def _bind(self, top: int, name: str, source: str, options: MountOptions) -> None:
         os.mkdir(name, 0o755, dir_fd=top)
-        target = openat2(top, name, os.O_PATH | os.O_DIRECTORY, 0, n.RESOLVE_NO_SYMLINKS)
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        target = os.open(name, flags, dir_fd=top)
         fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
         try:
             mount = mounts.clone_tree(fd, recursive=False)
@@ -383,13 +385,18 @@ def _plain_directory(stage: Stage, destination: str) -> int:
 
 def _shape(mount: int, options: MountOptions) -> None:
     """Give a detached bind mount its attributes and propagation; private unless asked otherwise."""
-    if options.changes_attributes:
-        mounts.set_attributes(mount, on=options.on, off=options.off)
     if options.recursive_on | options.recursive_off:
         mounts.set_attributes(
             mount, on=options.recursive_on, off=options.recursive_off, recursive=True
         )
-    for kind, recursive in options.propagation or [(n.MS_PRIVATE, True)]:
+    first, *rest = options.propagation or [(n.MS_PRIVATE, options.bind == "rbind")]
+    if first[1] and options.changes_attributes:
+        mounts.set_attributes(mount, on=options.on, off=options.off)
+        mounts.set_attributes(mount, propagation=first[0], recursive=True)
+    else:
+        on, off = options.on, options.off
+        mounts.set_attributes(mount, on=on, off=off, propagation=first[0], recursive=first[1])
+    for kind, recursive in rest:
         mounts.set_attributes(mount, propagation=kind, recursive=recursive)
 
 

@@ -31,7 +31,14 @@ class Facts:
     `die_with_parent`: whether the container must not outlive the process that starts it.
     """
 
-    __slots__ = ("attach_at", "cgroup", "cgroup_links", "die_with_parent", "hierarchies", "unified")
+    __slots__ = FACTS = (
+        "attach_at",
+        "cgroup",
+        "cgroup_links",
+        "die_with_parent",
+        "hierarchies",
+        "unified",
+    )
 
     def __init__(self, attach_at: str, cgroup: str = "") -> None:
         self.attach_at = attach_at
@@ -41,34 +48,56 @@ class Facts:
         self.unified = ""
         self.die_with_parent = False
 
+    def pack(self) -> dict[str, Any]:
+        """As plain data, for the child."""
+        return {name: getattr(self, name) for name in self.FACTS}
+
+    @classmethod
+    def unpack(cls, packed: dict[str, Any]) -> Facts:
+        """The inverse of `pack`."""
+        facts = cls("")
+        for name in cls.FACTS:
+            setattr(facts, name, packed[name])
+        return facts
+
 
 class Plan:
-    """`flags` of clone3, namespaces to join, and the operations before and after the start gate."""
+    """The operations before and after the start gate."""
 
-    __slots__ = ("after_gate", "before_gate", "flags", "join")
+    __slots__ = ("after_gate", "before_gate")
 
     def __init__(self) -> None:
-        self.flags = 0
-        self.join: list[tuple[str, str]] = []
         self.before_gate: list[o.Operation] = []
         self.after_gate: list[o.Operation] = []
+
+
+def namespaces(spec: dict[str, Any]) -> tuple[list[str], list[tuple[str, str]]]:
+    """(kinds that are made new, (kind, path) of those that are joined)."""
+    new, join = [], []
+    for namespace in (spec.get("linux") or {}).get("namespaces") or []:
+        if namespace.get("path"):
+            join.append((namespace["type"], namespace["path"]))
+        else:
+            new.append(namespace["type"])
+    return new, join
+
+
+def clone_flags(kinds: list[str]) -> int:
+    """The flags of clone3 for new namespaces; a new cgroup namespace comes after joining."""
+    flags = 0
+    for kind in kinds:
+        if kind != "cgroup":
+            flags |= KINDS[kind][0]
+    return flags
 
 
 def build(spec: dict[str, Any], facts: Facts) -> Plan:
     """The plan of `spec`, which `validate.check` has accepted."""
     plan = Plan()
     linux = spec.get("linux") or {}
-    new = set()
-    for namespace in linux.get("namespaces") or []:
-        kind, path = namespace["type"], namespace.get("path") or ""
-        if path:
-            plan.join.append((kind, path))
-        else:
-            new.add(kind)
-            if kind != "cgroup":
-                plan.flags |= KINDS[kind][0]
+    new, join = namespaces(spec)
     before = plan.before_gate
-    before += [o.JoinNamespace(kind, path) for kind, path in _join_order(plan.join)]
+    before += [o.JoinNamespace(kind, path) for kind, path in _join_order(join)]
     before += _settings(spec, linux, new)
     before += _file_system(spec, linux, facts)
     terminal = bool(spec["process"].get("terminal"))
@@ -90,7 +119,7 @@ def _join_order(join: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return sorted(ranked, key=lambda entry: order.index(entry[0]))
 
 
-def _settings(spec: dict[str, Any], linux: dict[str, Any], new: set[str]) -> list[o.Operation]:
+def _settings(spec: dict[str, Any], linux: dict[str, Any], new: list[str]) -> list[o.Operation]:
     """Settings of the new namespaces, made while /proc is the host's."""
     operations: list[o.Operation] = []
     if "network" in new:

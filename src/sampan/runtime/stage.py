@@ -6,24 +6,30 @@ nothing in it outlives execve, because every descriptor is close-on-exec.
 
 from __future__ import annotations
 
+import errno
 import os
 
-from sampan.kernel import mounts
+from sampan.kernel import fds, mounts
 from sampan.kernel import numbers as n
 from sampan.kernel.paths import Root
 from sampan.runtime.failure import RuntimeFailure, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
+
     from sampan.runtime.operations import Operation
+
+CGROUP_READY = b"C"
 
 
 class Stage:
     """The state of an execution: the root once it is attached, and what the parent handed over."""
 
     __slots__ = (
+        "_cgroup_fds",
         "_empty_directory",
-        "cgroup_fds",
+        "_sync",
         "master",
         "namespace_fds",
         "proc_device",
@@ -34,17 +40,34 @@ class Stage:
         "stdio",
     )
 
-    def __init__(self, *, rootfs: int, stdio: tuple[int, int, int]) -> None:
+    def __init__(self, *, rootfs: int, stdio: tuple[int, int, int], sync: _socket.socket) -> None:
         self.rootfs = rootfs
         self.root = Root(rootfs)
         self.stdio = stdio
-        self.cgroup_fds: list[int] = []
+        self._sync = sync
+        self._cgroup_fds: list[int] | None = None
         self.namespace_fds: dict[str, int] = {}
         self.seccomp: tuple[bytes, int] | None = None
         self.master = -1
         self.proc_device = -1
         self.program = b""
         self._empty_directory = -1
+
+    def cgroup_fds(self) -> list[int]:
+        """The descriptors to join the cgroup by; waits until the parent has made it.
+
+        Raises OSError (ECANCELED) when the parent gave up instead.
+        """
+        if self._cgroup_fds is None:
+            message, received = fds.receive(self._sync, len(CGROUP_READY))
+            if message != CGROUP_READY:
+                raise OSError(errno.ECANCELED, "the parent gave up")
+            self._cgroup_fds = received
+        return self._cgroup_fds
+
+    def take_cgroup_fds(self, fds: list[int]) -> None:
+        """The parent had them ready before the child was made."""
+        self._cgroup_fds = fds
 
     def empty_directory(self) -> int:
         """A detached mount of one empty read-only tmpfs, shared by every masked directory."""
