@@ -109,10 +109,10 @@ class _Parser:
         name, equals, value = word[2:].partition("=")
         if not name or name.startswith("-"):
             raise FlagError(f"bad flag syntax: {word}")
+        if name == "help":
+            raise HelpWanted
         flag = self.flags.get(name) if len(name) > 1 else None
         if flag is None:
-            if name == "help":
-                raise HelpWanted
             raise FlagError(f"unknown flag: --{name}")
         if equals:
             self.store(flag, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sampan.cli.catalog import COMMANDS, GLOBAL_OPTIONS, GROUPS, load
 from sampan.cli.session import Failed, write
 
 _COMMON = "run exec ps pull push images login logout version info".split()
@@ -25,8 +26,6 @@ def text_of(path: str) -> str:
     Raises:
         Failed: there is no such command.
     """
-    from sampan.cli.__main__ import COMMANDS, GROUPS
-
     words = path.split()[1:]
     if not words:
         return _overview()
@@ -42,8 +41,6 @@ def text_of(path: str) -> str:
 
 
 def _command(path: str, where: str) -> str:
-    from sampan.cli.__main__ import load
-
     command = load(where)
     parts = [f"Usage:  {path} {command.usage}".rstrip(), command.summary]
     names = [name.strip() for name in command.names.split(",") if name.strip()]
@@ -55,8 +52,6 @@ def _command(path: str, where: str) -> str:
 
 
 def _summaries(entries: dict[str, str]) -> str:
-    from sampan.cli.__main__ import load
-
     lines = [
         f"  {name:<11} {load(where).summary}"
         for name, where in sorted(entries.items())
@@ -66,8 +61,6 @@ def _summaries(entries: dict[str, str]) -> str:
 
 
 def _group(name: str) -> str:
-    from sampan.cli.__main__ import GROUPS
-
     entries = {key: where for key, where in GROUPS[name].items() if key != "ps"}
     return "\n\n".join(
         (
@@ -80,8 +73,6 @@ def _group(name: str) -> str:
 
 
 def _overview() -> str:
-    from sampan.cli.__main__ import COMMANDS, GLOBAL_OPTIONS, load
-
     common = [f"  {name:<11} {load(name).summary}" for name in _COMMON]
     groups = [f"  {name:<11} {summary}" for name, summary in sorted(_MANAGEMENT.items())]
     others = {name: name for name in COMMANDS if name not in _COMMON and name != "df"}

@@ -252,7 +252,7 @@ class Client:
 
 
 def document_of(reader: Reader, body: bytes) -> Any:
-    """The value of a whole body: JSON, or text where the answer is no JSON, None where it is empty."""
+    """The value of a whole body: JSON, text where it is no JSON, None where it is empty."""
     if not body or "json" not in reader.headers.get("content-type", "json"):
         return body.decode("utf-8", "replace") or None
     return decode(body)

@@ -1,0 +1,82 @@
+"""The table of commands: name, and where the command is; and the flags that all of them have.
+
+A command is imported when it is called and not before. Management commands (`container`, `image`,
+`system`) are other names for the same table.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from sampan.cli.session import Command
+
+# command -> module below `commands`; the Command is the module's attribute of that name, upper case
+COMMANDS = {
+    "attach": "run",
+    "create": "run",
+    "daemon": "system",
+    "df": "usage",
+    "events": "events",
+    "exec": "exec",
+    "history": "images",
+    "images": "images",
+    "import": "transfer",
+    "info": "system",
+    "inspect": "inspect",
+    "kill": "lifecycle",
+    "login": "login",
+    "logout": "login",
+    "logs": "logs",
+    "pause": "lifecycle",
+    "ps": "ps",
+    "pull": "transfer",
+    "push": "transfer",
+    "rename": "lifecycle",
+    "restart": "lifecycle",
+    "rm": "lifecycle",
+    "rmi": "images",
+    "run": "run",
+    "start": "run",
+    "stats": "stats",
+    "stop": "lifecycle",
+    "tag": "images",
+    "top": "top",
+    "unpause": "lifecycle",
+    "version": "system",
+    "wait": "lifecycle",
+}
+_SAME = (
+    "attach create exec inspect kill logs pause rename restart rm run start stats stop top "
+    "unpause wait"
+)
+GROUPS = {
+    "container": {name: name for name in _SAME.split()}
+    | {"ls": "ps", "list": "ps", "ps": "ps", "prune": "usage:PRUNE_CONTAINERS"}
+    | {"inspect": "inspect:INSPECT_CONTAINER"},
+    "image": {name: name for name in "history import pull push tag".split()}
+    | {"ls": "images", "list": "images", "rm": "rmi", "remove": "rmi"}
+    | {"inspect": "inspect:INSPECT_IMAGE", "prune": "usage:PRUNE_IMAGES"},
+    "system": {"df": "df", "events": "events", "info": "info", "prune": "usage:PRUNE_SYSTEM"},
+}
+GLOBAL_OPTIONS = """\
+      --config string   Configuration file of a daemon started on demand
+                        (default "/etc/sampan/config.toml")
+  -H, --host list       Daemon socket to connect to (unix:///path)
+      --root string     Directory of images and containers (default
+                        "/var/lib/sampan")
+      --state string    Directory of sockets and records (default
+                        "/run/sampan")
+  -v, --version         Print version information and quit
+"""
+
+
+def load(where: str) -> Command:
+    """The command behind an entry of the tables: `module:NAME`, or a name of COMMANDS."""
+    module, _, attribute = where.partition(":")
+    if not attribute:
+        module, attribute = COMMANDS[where], where.upper()
+    name = "sampan.cli.commands." + module
+    __import__(name)
+    command = getattr(sys.modules[name], attribute)
+    assert isinstance(command, Command)
+    return command

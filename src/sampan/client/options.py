@@ -1,0 +1,221 @@
+"""The library's words for a container, and the create body that they make. Pure.
+
+The words are those of the command line, as Python has them: sizes as `64m` or in bytes, processors
+as a number, volumes as `source:target[:ro]`, environment as a mapping or as `NAME=value`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from sampan.client.sizes import parse_bytes
+from sampan.errors import InvalidArgument
+
+
+class ContainerOptions(TypedDict, total=False):
+    """What can be said of a container beside its image and its command."""
+
+    cap_add: Sequence[str]
+    cap_drop: Sequence[str]
+    cpu_shares: int
+    cpus: float
+    cpuset_cpus: str
+    entrypoint: Sequence[str] | str
+    env: Mapping[str, str] | Sequence[str]
+    hostname: str
+    init: bool
+    labels: Mapping[str, str]
+    log_driver: str
+    log_options: Mapping[str, str]
+    memory: int | str
+    memory_swap: int | str
+    mounts: Sequence[Mapping[str, Any]]
+    name: str
+    network: str
+    pids_limit: int
+    platform: str
+    privileged: bool
+    pull: str
+    read_only: bool
+    remove: bool
+    restart: str
+    security_opt: Sequence[str]
+    shm_size: int | str
+    stop_signal: str
+    stop_timeout: int
+    tmpfs: Mapping[str, str] | Sequence[str]
+    tty: bool
+    ulimits: Mapping[str, int | tuple[int, int]]
+    user: str
+    volumes: Sequence[str]
+    workdir: str
+
+
+_TEXT = {
+    "hostname": "Hostname",
+    "stop_signal": "StopSignal",
+    "stop_timeout": "StopTimeout",
+    "user": "User",
+    "workdir": "WorkingDir",
+}
+_HOST = {
+    "cpu_shares": "CpuShares",
+    "cpuset_cpus": "CpusetCpus",
+    "init": "Init",
+    "pids_limit": "PidsLimit",
+    "privileged": "Privileged",
+    "read_only": "ReadonlyRootfs",
+}
+_HOST_LISTS = {
+    "cap_add": "CapAdd",
+    "cap_drop": "CapDrop",
+    "mounts": "Mounts",
+    "security_opt": "SecurityOpt",
+    "volumes": "Binds",
+}
+_SIZES = {"memory": "Memory", "memory_swap": "MemorySwap", "shm_size": "ShmSize"}
+
+
+def container_body(
+    image: str | None,
+    rootfs: str | os.PathLike[str] | None,
+    command: Sequence[str] | str,
+    options: ContainerOptions,
+) -> dict[str, Any]:
+    """The body of POST /containers/create. A command given as text is one word.
+
+    Raises:
+        InvalidArgument: neither or both of image and rootfs are given, or a value is wrong.
+    """
+    if (image is None) == (rootfs is None):
+        raise InvalidArgument("create container: give either an image or a rootfs")
+    unknown = sorted(set(options) - set(ContainerOptions.__annotations__))
+    if unknown:
+        raise InvalidArgument(f"create container: unknown option {unknown[0]!r}")
+    body: dict[str, Any] = {"Image": image} if image else {"Rootfs": _absolute(rootfs)}
+    if command:
+        body["Cmd"] = _words(command)
+    _take(body, options, _TEXT)
+    if options.get("entrypoint") is not None:
+        body["Entrypoint"] = _words(options["entrypoint"])
+    if options.get("env"):
+        body["Env"] = environment(options["env"])
+    if options.get("labels"):
+        body["Labels"] = dict(options["labels"])
+    if options.get("tty"):
+        body["Tty"] = True
+    body["HostConfig"] = _host(options)
+    return body
+
+
+def _absolute(rootfs: str | os.PathLike[str] | None) -> str:
+    path = os.fspath(rootfs or "")
+    directory, overlay = (path[:-2], ":O") if path.endswith(":O") else (path, "")
+    return os.path.abspath(directory) + overlay
+
+
+def _words(command: Sequence[str] | str) -> list[str]:
+    return [command] if isinstance(command, str) else [str(word) for word in command]
+
+
+def _take(body: dict[str, Any], options: ContainerOptions, names: dict[str, str]) -> None:
+    given: Mapping[str, Any] = options
+    for name, field in names.items():
+        if given.get(name) is not None:
+            body[field] = given[name]
+
+
+def _host(options: ContainerOptions) -> dict[str, Any]:
+    given: Mapping[str, Any] = options
+    host: dict[str, Any] = {"NetworkMode": options.get("network") or "none"}
+    _take(host, options, _HOST)
+    for name, field in _HOST_LISTS.items():
+        if given.get(name):
+            host[field] = list(given[name])
+    for name, field in _SIZES.items():
+        if given.get(name) is not None:
+            host[field] = size(given[name])
+    if options.get("cpus") is not None:
+        host["NanoCpus"] = round(options["cpus"] * 10**9)
+    if options.get("remove"):
+        host["AutoRemove"] = True
+    if options.get("restart"):
+        host["RestartPolicy"] = restart_policy(options["restart"])
+    if options.get("tmpfs"):
+        tmpfs = options["tmpfs"]
+        host["Tmpfs"] = dict(tmpfs) if isinstance(tmpfs, Mapping) else dict.fromkeys(tmpfs, "")
+    ulimits = options.get("ulimits") or {}
+    if ulimits:
+        host["Ulimits"] = [_ulimit(name, limit) for name, limit in ulimits.items()]
+    _log(options, host)
+    return host
+
+
+def _log(options: ContainerOptions, host: dict[str, Any]) -> None:
+    if options.get("log_driver") or options.get("log_options"):
+        config = dict(options.get("log_options") or {})
+        host["LogConfig"] = {"Type": options.get("log_driver") or "", "Config": config}
+
+
+def _ulimit(name: str, limit: int | tuple[int, int]) -> dict[str, Any]:
+    soft, hard = limit if isinstance(limit, tuple) else (limit, limit)
+    return {"Name": name, "Soft": soft, "Hard": hard}
+
+
+def size(value: int | str) -> int:
+    """Bytes of `64m` or of a number.
+
+    Raises:
+        InvalidArgument: it is not a size.
+    """
+    if isinstance(value, int):
+        return value
+    try:
+        return parse_bytes(value)
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from error
+
+
+def restart_policy(text: str) -> dict[str, Any]:
+    """`on-failure:3` as the API has it.
+
+    Raises:
+        InvalidArgument: the count is not a number.
+    """
+    name, _, count = text.partition(":")
+    if count and not count.isdecimal():
+        raise InvalidArgument(f"restart policy {text!r}: the count is not a number")
+    return {"Name": name, "MaximumRetryCount": int(count or 0)}
+
+
+def environment(values: Mapping[str, str] | Sequence[str]) -> list[str]:
+    """Environment as the API has it."""
+    if isinstance(values, Mapping):
+        return [f"{name}={value}" for name, value in values.items()]
+    return list(values)
+
+
+def exec_body(
+    command: Sequence[str] | str,
+    *,
+    stdin: bool,
+    env: Mapping[str, str] | Sequence[str] = (),
+    user: str = "",
+    workdir: str = "",
+    privileged: bool = False,
+    tty: bool = False,
+) -> dict[str, Any]:
+    """The body of POST /containers/{ref}/exec."""
+    return {
+        "AttachStderr": True,
+        "AttachStdin": stdin,
+        "AttachStdout": True,
+        "Cmd": _words(command),
+        "Env": environment(env),
+        "Privileged": privileged,
+        "Tty": tty,
+        "User": user,
+        "WorkingDir": workdir,
+    }
