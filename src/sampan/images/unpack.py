@@ -11,13 +11,21 @@ Undo: an active snapshot of a failed or cancelled unpack is removed before the e
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from sampan.errors import AlreadyExists, NotFound
+from sampan.errors import (
+    AlreadyExists,
+    DataLoss,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    SampanError,
+)
 from sampan.ids import new_id
-from sampan.store import leases, snapshots
+from sampan.store import leases, snapshots, trees
 from sampan.store.locks import KeyedLocks
 
 if TYPE_CHECKING:
@@ -30,6 +38,8 @@ if TYPE_CHECKING:
     from sampan.spec.image import Descriptor
     from sampan.store.content import ContentStore
     from sampan.store.database import Connection, Database
+
+_log = logging.getLogger(__name__)
 
 
 class Unpacker:
@@ -116,6 +126,9 @@ class Unpacker:
             )
             try:
                 return await self._workers.apply(blob, layer.media_type, directory, diff_id)
+            except (InvalidArgument, DataLoss, ResourceExhausted) as error:
+                # The worker knows the entry, and not which layer it is in.
+                raise type(error)(f"unpack layer {layer.digest.short}: {error}") from error
             finally:
                 os.close(directory)
         finally:
@@ -127,7 +140,10 @@ class Unpacker:
         mount = await self._snapshotter.prepare(key, None, lease=lease)
         try:
             yield key, mount
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, ResourceExhausted):
+                # On a full disk even the removal of a row wants space: give some back first.
+                await asyncio.shield(asyncio.to_thread(_empty, _directory(mount)))
             await asyncio.shield(self._remove(key))
             raise
 
@@ -136,6 +152,19 @@ class Unpacker:
             await self._snapshotter.remove(key)
         except NotFound:
             return  # it became the committed one
+        except SampanError as error:
+            # What went wrong first is what the caller has to hear; the collector tries again.
+            _log.warning("remove snapshot %s: %s", key, error)
+
+
+def _empty(directory: str) -> None:
+    """Remove everything below a directory that is ours alone."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        for name in os.listdir(fd):
+            trees.remove(fd, name)
+    finally:
+        os.close(fd)
 
 
 def _directory(mount: Mount) -> str:
