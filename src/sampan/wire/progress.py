@@ -55,12 +55,12 @@ def message(status: str, id: str | None = None) -> bytes:  # noqa: A002 - the me
 def step(item: str, status: str, current: int | None = None, total: int | None = None) -> bytes:
     """A line about how far `item` is."""
     if not current and not total:
-        return _encode(Line(status=status, detail=Detail(), id=item)) + b"\r\n"
+        return _encode(Line(status=status, detail=Detail(), id=item or UNSET)) + b"\r\n"
     line = Line(
         status=status,
         detail=Detail(current=current or 0, total=total or UNSET),
         progress=bar(current or 0, total or 0),
-        id=item,
+        id=item or UNSET,
     )
     return _encode(line) + b"\r\n"
 

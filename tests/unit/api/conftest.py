@@ -172,22 +172,16 @@ class FakeEngine:
         finally:
             self.closed_streams.append("pull")
 
-    async def _images(self):
+    async def _images(self, filters=None):
         return []
 
     async def _image(self, ref):
         raise ImageNotFound(f"No such image: {ref}")
 
-    async def _import(self, fd, reference=None, *, config=None, message="", progress=None):
-        content = await asyncio.to_thread(_read_all, fd)
-        self.imported = (content, reference, config, message)
-
-
-def _read_all(fd):
-    parts = []
-    while part := os.read(fd, 65536):
-        parts.append(part)
-    return b"".join(parts)
+    async def _import(self, content, reference=None, *, message="", changes=(), progress=None):
+        body = b"".join([part async for part in content])
+        self.imported = (body, reference, list(changes), message)
+        return SimpleNamespace(id="sha256:8b")
 
 
 @dataclass

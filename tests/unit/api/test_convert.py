@@ -8,9 +8,9 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from sampan.api.docker import changes, convert, image_filters, pictures
+from sampan.api.docker import convert, pictures
 from sampan.engine import model
-from sampan.errors import ImageNotFound, InvalidArgument, NotImplementedHere
+from sampan.errors import InvalidArgument, NotImplementedHere
 from sampan.images.model import Image
 from sampan.spec.digest import Digest
 from sampan.spec.image import Descriptor, History, ImageConfig, RunConfig
@@ -362,82 +362,3 @@ def test_image_inspect_leaves_out_what_is_not_said():
     assert answer["Comment"] == "Imported from -"
     assert answer["Created"] == "2026-11-23T03:23:11.253333142Z"
     assert pictures.summary(image()).created == 1795404191
-
-
-@pytest.mark.parametrize(
-    ("filters", "numbers"),
-    [
-        ({}, [1, 2, 3]),
-        ({"reference": ["app1"]}, [1]),
-        ({"reference": ["app1:l*", "app2"]}, [1, 2]),
-        ({"dangling": ["true"]}, [3]),
-        ({"dangling": ["false"]}, [1, 2]),
-        ({"label": ["k"]}, [1, 2, 3]),
-        ({"label": ["k=w"]}, []),
-        ({"before": ["app2"]}, [1]),
-        ({"since": ["app1:latest"]}, [2, 3]),
-        ({"since": ["222222"]}, [3]),
-        ({"until": ["2026-11-23T03:23:12Z"]}, [1]),
-        ({"until": ["1h"], "reference": ["app2"]}, []),
-    ],
-)
-def test_image_filters(filters, numbers):
-    images = [image(1), image(2), image(3, names=())]
-    now = 1795404195 * 10**9
-    kept = image_filters.select(images, filters, now)
-    assert [int(i.id[-1]) for i in kept] == numbers
-
-
-@pytest.mark.parametrize(
-    ("filters", "error"),
-    [
-        ({"nosuch": ["x"]}, InvalidArgument),
-        ({"dangling": ["maybe"]}, InvalidArgument),
-        ({"before": ["nosuch"]}, ImageNotFound),
-    ],
-)
-def test_wrong_image_filters(filters, error):
-    with pytest.raises(error):
-        image_filters.select([image()], filters, 0)
-
-
-def test_truth_of_filters():
-    assert image_filters.truth([], "x") is None
-    assert image_filters.truth(["true", "1"], "x") is True
-    assert image_filters.truth(["0"], "x") is False
-    with pytest.raises(InvalidArgument):
-        image_filters.truth(["true", "false"], "x")
-
-
-def test_changes_of_an_import():
-    config = changes.run_config(
-        [
-            'CMD ["sh", "-c"]',
-            "env A=b 'C=d e'",
-            "ENV F g h",
-            "EXPOSE 80 53/udp",
-            "label x=y",
-            "WORKDIR /w",
-            "USER 5:5",
-            "ENTRYPOINT exec me",
-            "STOPSIGNAL SIGINT",
-            'VOLUME ["/v"]',
-        ]
-    )
-    assert config == RunConfig(
-        user="5:5",
-        env=("A=b", "C=d e", "F=g h"),
-        entrypoint=("/bin/sh", "-c", "exec me"),
-        cmd=("sh", "-c"),
-        working_dir="/w",
-        exposed_ports=("80/tcp", "53/udp"),
-        volumes=("/v",),
-        labels={"x": "y"},
-        stop_signal="SIGINT",
-    )
-
-
-@pytest.mark.parametrize("change", ["RUN true", "CMD", "CMD [1]", "ENV A", "LABEL a=b c", "ENV 'A"])
-def test_wrong_changes(change):
-    with pytest.raises(InvalidArgument):
-        changes.run_config([change])

@@ -301,9 +301,8 @@ def test_an_import_reads_the_body(scenario):
             content,
         )
         assert answer.status == 200
-        body, reference, config, message = client.engine.imported
-        assert (body, reference, message) == (content, "imp:1", "hello")
-        assert config.cmd == ("sh",)
+        assert answer.body == b'{"status":"sha256:8b"}\r\n'
+        assert client.engine.imported == (content, "imp:1", ['CMD ["sh"]'], "hello")
 
     scenario(play)
 

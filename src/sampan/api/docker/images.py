@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp.web_protocol import RequestPayloadError
 
-from sampan.api.docker import answers, changes, image_filters, pictures, streaming
+from sampan.api.docker import answers, pictures, streaming
 from sampan.errors import Aborted, InvalidArgument, NotImplementedHere
 from sampan.registry.credentials import Credentials
 from sampan.wire import images as bodies
+from sampan.wire import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import AsyncIterator
 
     from aiohttp.web_response import StreamResponse
 
@@ -24,9 +22,8 @@ if TYPE_CHECKING:
 
 async def listing(call: Call) -> StreamResponse:
     """GET /images/json?all&filters"""
-    found = await call.engine.images.list()
-    kept = image_filters.select(found, call.filters(), time.time_ns())
-    return answers.json([pictures.summary(image) for image in kept])
+    found = await call.engine.images.list(call.filters())
+    return answers.json([pictures.summary(image) for image in found])
 
 
 async def create(call: Call) -> StreamResponse:
@@ -60,46 +57,29 @@ async def import_(call: Call) -> StreamResponse:
         raise NotImplementedHere("import an image from a URL: send the file itself (fromSrc=-)")
     repository = call.text("repo")
     reference = named(repository, call.text("tag")) if repository else None
-    config = changes.run_config(call.values("changes"))
 
     async def work(lines: streaming.Lines) -> None:
-        await from_body(
-            call,
-            lambda fd: call.engine.images.import_tar(
-                fd, reference, config=config, message=call.text("message"), progress=lines.report
-            ),
+        image = await call.engine.images.import_tar(
+            parts(call),
+            reference,
+            message=call.text("message"),
+            changes=call.values("changes"),
+            progress=lines.report,
         )
+        lines.add(progress.message(str(image.id)))
 
     return await streaming.run(call, work)
 
 
-async def from_body(call: Call, reader: Callable[[int], Coroutine[Any, Any, Any]]) -> None:
-    """Let `reader` read the body from a descriptor. A body that breaks off breaks the reader."""
-    ours, theirs = socket.socketpair()
-    with theirs, ours:
-        ours.setblocking(False)
-        reading = asyncio.ensure_future(reader(theirs.fileno()))
-        feeding = asyncio.ensure_future(_feed(call, ours))
-        try:
-            await asyncio.wait((reading, feeding), return_when=asyncio.FIRST_COMPLETED)
-            if feeding.done() and (error := feeding.exception()) is not None:
-                raise error
-            await reading
-        finally:
-            feeding.cancel()
-            reading.cancel()
-            ours.close()  # a reader in a thread meets the end here
-            await asyncio.gather(feeding, reading, return_exceptions=True)
+async def parts(call: Call) -> AsyncIterator[bytes]:
+    """The body as it arrives.
 
-
-async def _feed(call: Call, target: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
+    Raises:
+        Aborted: it broke off; what was made of it so far is worth nothing.
+    """
     try:
         async for part in call.request.content.iter_any():
-            await loop.sock_sendall(target, part)
-        target.shutdown(socket.SHUT_WR)
-    except BrokenPipeError:
-        return  # the reader had enough, and says why
+            yield part
     except RequestPayloadError as error:
         raise Aborted("read the body: it broke off") from error
 
@@ -141,11 +121,7 @@ async def remove(call: Call) -> StreamResponse:
 
 async def prune(call: Call) -> StreamResponse:
     """POST /images/prune?filters"""
-    filters = call.filters()
-    dangling = image_filters.truth(filters.pop("dangling", []), "dangling")
-    if filters:
-        raise NotImplementedHere(f"prune images: the filter '{min(filters)}' is not supported yet")
-    done = await call.engine.images.prune(every=dangling is False)
+    done = await call.engine.images.prune(call.filters())
     return answers.json(
         bodies.ImagesPruned(
             images_deleted=pictures.removed(done.removed) or None, space_reclaimed=done.reclaimed
