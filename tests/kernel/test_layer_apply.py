@@ -17,6 +17,8 @@ import zstandard
 
 from layer_tars import END, directory, file, hard_link, head, pax, symlink
 from sampan.errors import Aborted, DataLoss, DigestMismatch, ResourceExhausted, Unavailable
+from sampan.layers import apply as apply_module
+from sampan.layers import workers as workers_module
 from sampan.layers.apply import AppliedLayer, LayerError, apply
 from sampan.layers.workers import LayerWorkers
 from sampan.spec.digest import Digest
@@ -411,6 +413,57 @@ def test_cancel_ends_the_child(tmp_path: Path) -> None:
             await workers.apply(0, "x", 0, None)
 
     asyncio.run(run())
+
+
+def test_idle_workers_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "IDLE_SECONDS", 0.01)
+
+    async def run() -> None:
+        workers = LayerWorkers(2)
+        before = set(children(os.getpid()))
+        workers.warm()
+        pidfd = os.pidfd_open(await new_child(os.getpid(), before))
+        await ended(pidfd)
+        await workers.aclose()
+
+    asyncio.run(run())
+
+
+def test_two_at_a_time(tmp_path: Path) -> None:
+    async def run() -> list[AppliedLayer]:
+        workers = LayerWorkers(2)
+        blobs = [memory(file(b"f%d" % i, b"x" * i) + END) for i in range(6)]
+        folders = [os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY) for _ in range(6)]
+        before = set(children(os.getpid()))
+        jobs = [
+            workers.apply(blob, "x", folder, None)
+            for blob, folder in zip(blobs, folders, strict=True)
+        ]
+        done = await asyncio.gather(*jobs)
+        assert len(set(children(os.getpid())) - before) == 2
+        await workers.aclose()
+        for fd in blobs + folders:
+            os.close(fd)
+        return done
+
+    assert [layer.size for layer in asyncio.run(run())] == list(range(6))
+
+
+def test_attributes_that_must_wait_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apply_module, "MAX_XATTRS_HELD", 1000)
+    data = b"".join(
+        pax((b"SCHILY.xattr.user.a", b"v" * 100)) + directory(b"d%d" % i) for i in range(12)
+    )
+    with pytest.raises(LayerError, match="too many extended attributes"):
+        unpack(tmp_path / "l", data)
+
+
+def test_entries_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply_module, "MAX_ENTRIES", 10)
+    with pytest.raises(LayerError, match="more than 10 entries"):
+        unpack(tmp_path / "l", file(b"a/b/c/d/e/f/g/h/i/j/k"))
 
 
 def test_child_is_locked_up(tmp_path: Path) -> None:

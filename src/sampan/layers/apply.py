@@ -31,6 +31,7 @@ from sampan.layers.limits import (
     MAX_ENTRIES,
     MAX_LAYER_SIZE,
     MAX_LINK,
+    MAX_XATTRS_HELD,
     LayerError,
     show,
 )
@@ -69,6 +70,7 @@ class _Extractor:
     def __init__(self, root: int, lowers: Sequence[int]) -> None:
         self.size = 0
         self.entries = 0
+        self._held = 0
         self._root = root
         self._tree = tree.Tree(root, lowers, self._implied)
         self._pending: dict[bytes, _Metadata] = {}
@@ -215,13 +217,22 @@ class _Extractor:
                 self._tree.hide_lowers(path, self._tree.descriptor(path))
         if path.count(b"/") >= MAX_DEPTH:
             raise LayerError(f"apply layer: more than {MAX_DEPTH} directories deep")
-        self._pending[path] = _metadata(entry)
+        self._hold(path, entry)
+
+    def _hold(self, path: bytes, entry: Entry) -> None:
+        """Keep a directory's metadata for the end."""
+        if entry.xattrs:
+            self._held += sum(len(name) + len(value) for name, value in entry.xattrs.items())
+            if self._held > MAX_XATTRS_HELD:
+                raise LayerError("apply layer: too many extended attributes of directories")
+        metadata = (entry.mode, entry.uid, entry.gid, entry.atime, entry.mtime, entry.xattrs)
+        self._pending[path] = metadata
 
     def _root_entry(self, entry: Entry) -> None:
         """The entry of the root itself: its metadata, and never anything but a directory."""
         if entry.kind != header.DIRECTORY:
             raise LayerError(f"apply layer: {show(entry.name)} would replace the root")
-        self._pending[b""] = _metadata(entry)
+        self._hold(b"", entry)
 
     def _implied(self, path: bytes, made: int, below: int) -> None:
         """A parent that no entry names: root's and 0755, or as the layers below have it."""
@@ -296,10 +307,6 @@ class _Extractor:
                 ) from error
             finally:
                 os.close(fd)
-
-
-def _metadata(entry: Entry) -> _Metadata:
-    return entry.mode, entry.uid, entry.gid, entry.atime, entry.mtime, entry.xattrs
 
 
 def _dress(fd: int, metadata: _Metadata) -> None:

@@ -23,6 +23,7 @@ MAX_PAX: Final = 1 << 20  # bytes of one extended header
 MAX_LONG_NAME: Final = 1 << 16  # bytes of a GNU long name or long link header
 MAX_XATTR_NAME: Final = 255
 MAX_XATTR_VALUE: Final = 1 << 16
+MAX_XATTRS_HELD: Final = 1 << 26  # bytes of directories' attributes, kept until the end
 MAX_SPARSE_EXTENTS: Final = 1 << 16
 MAX_FILE_SIZE: Final = 1 << 43  # apparent size of a sparse file: 8 TiB, below ext4's 16
 MAX_LAYER_SIZE: Final = 1 << 38  # bytes of the tar stream: 256 GiB

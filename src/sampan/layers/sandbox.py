@@ -27,12 +27,15 @@ _KEPT: Final = (
 ).split()
 
 
-def enter(destination: int) -> int:
+def enter(destination: int, parent: int) -> int:
     """Give up what unpacking into `destination` does not need; the descriptor to unpack into.
 
-    Everything that will be used must be imported before. Raises OSError naming the call.
+    Everything that will be used must be imported before. `parent` is the process to die with.
+    Raises OSError naming the call.
     """
     process.set_parent_death_signal(_KILL)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
     process.set_not_dumpable()
     root = _become_root(destination)
     _close_imports()

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from sampan.errors import DataLoss, SampanError
 from sampan.kernel import fds as descriptors
+from sampan.kernel import process
 from sampan.layers import sandbox
 from sampan.layers.apply import apply
 from sampan.layers.compression import Compression, open_stream
@@ -37,6 +38,7 @@ def main(fd: int) -> None:
     """Serve jobs from the socket `fd` until it closes."""
     sock = _socket.socket(fileno=fd)
     sock.setblocking(True)
+    process.set_name("sampan-layers")
     _warm()
     while True:
         try:
@@ -70,12 +72,13 @@ def _warm() -> None:
 def _serve(sock: _socket.socket, job: dict[str, Any], fds: list[int]) -> bytes | None:
     """Run one job in a child: its answer, or None when whoever asked has gone."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
+    worker = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
             os.close(reader)
             sock.detach()
-            _child(job, fds, writer)
+            _child(job, fds, writer, worker)
         finally:
             os._exit(1)
     os.close(writer)
@@ -112,11 +115,11 @@ def _wait(sock: _socket.socket, reader: int) -> bytes | None:
         answer += part
 
 
-def _child(job: dict[str, Any], fds: list[int], writer: int) -> None:
+def _child(job: dict[str, Any], fds: list[int], writer: int, parent: int) -> None:
     """Unpack, answer, and never return into the worker's loop."""
     try:
         blob, destination, *lowers = fds
-        destination = sandbox.enter(destination)
+        destination = sandbox.enter(destination, parent)
         expected = Digest.parse(job["expected"]) if job["expected"] else None
         done = apply(blob, destination, expected=expected, lowers=lowers, limit=job["limit"])
         answer = json.dumps({"diff_id": done.diff_id, "size": done.size, "entries": done.entries})

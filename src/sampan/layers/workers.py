@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MAX_LOWERS: Final = 48  # descriptors of one message, less blob and destination; the top ones count
 IDLE_SECONDS: Final = 30.0
 END_SECONDS: Final = 5.0
+JOB_SECONDS: Final = 3600.0  # for one layer; a slow disk is no reason to wait for ever
 _MAX_MESSAGE: Final = 1 << 16
 _CODE: Final = (
     "import sys; sys.path[:0] = sys.argv[2].split(chr(10)); "
@@ -85,6 +86,8 @@ class LayerWorkers:
             DataLoss: the blob is not readable, or (DigestMismatch) not what the image promised.
             ResourceExhausted: the disk is full.
             Aborted: the worker died.
+            DeadlineExceeded: it took longer than JOB_SECONDS.
+            Unavailable: the pool is closed.
         """
         if media_type.endswith("+encrypted"):
             raise LayerError(f"unpack layer: encrypted layers are not supported: {media_type}")
@@ -93,9 +96,14 @@ class LayerWorkers:
             worker = self._take()
             try:
                 fds = [blob_fd, dest_fd, *lowers[:MAX_LOWERS]]
-                answer = await worker.ask(json.dumps(job).encode(), fds)
+                async with asyncio.timeout(JOB_SECONDS):
+                    answer = await worker.ask(json.dumps(job).encode(), fds)
                 if not answer:
                     raise errors.Aborted("unpack layer: the worker process died")
+            except TimeoutError as error:
+                await worker.aclose()
+                text = f"unpack layer: not done after {JOB_SECONDS:.0f} seconds"
+                raise errors.DeadlineExceeded(text) from error
             except BaseException:
                 await asyncio.shield(worker.aclose())
                 raise
@@ -153,7 +161,6 @@ class _Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             ours.setblocking(False)
-            os.set_inheritable(theirs.fileno(), True)
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-B", "-c", _CODE, str(theirs.fileno()), _path()],
                 stdin=subprocess.DEVNULL,
