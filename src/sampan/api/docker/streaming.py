@@ -9,6 +9,7 @@ does not read loses counts, never words: what waits for it stays under `MAX_WAIT
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any
 
 from sampan.api import errors
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from sampan.api.docker.call import Call
     from sampan.images.progress import Progress
+
+_log = logging.getLogger("sampan.api")
 
 MAX_WAITING = 256 << 10
 
@@ -83,7 +86,9 @@ async def _write(call: Call, task: asyncio.Future[Any], lines: Lines) -> StreamR
             await answer.write(waiting)
     error = task.exception()
     if error is not None and answer is None:
-        raise error
+        raise error  # an ordinary answer, where the caller also logs it
+    if error is not None and errors.is_defect(error):
+        _log.error("%s failed in its stream", call.request.path, exc_info=error)
     answer = answer or await answers.stream(call.request)
     last = lines.take()
     if error is not None:
