@@ -32,7 +32,14 @@ class _Body(msgspec.Struct):
     attributes: dict[str, str]
 
 
-_encode = msgspec.json.encode
+def _plain(value: object) -> str:
+    """A digest is a `str` of a class of its own, which the encoder does not take for one."""
+    if isinstance(value, str):
+        return str(value)
+    raise NotImplementedError
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
 _decode_record = msgspec.json.Decoder(_Record).decode
 _decode_version = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_body = msgspec.json.Decoder(_Body).decode
