@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import _socket
-import struct
 import errno
 import fcntl
 import os
+import struct
 
 MAX_PASSED = 64  # the kernel's SCM_MAX_FD is 253; our messages never need more than this
 

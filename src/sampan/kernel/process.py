@@ -46,10 +46,15 @@ class _CloneArgs(ctypes.Structure):
 
 
 def clone3(flags: int) -> tuple[int, int]:
-    """Fork into the new namespaces of `flags`: (pid, pidfd) in the parent, (0, -1) in the child."""
+    """Fork into the new namespaces of `flags`: (pid, pidfd) in the parent, (0, -1) in the child.
+
+    With CLONE_PARENT the child is a sibling, whom only the common parent can reap.
+    """
     pidfd = c_int(-1)
+    # A sibling ends with the signal that this process ends with; naming one is an error.
+    exit_signal = 0 if flags & n.CLONE_PARENT else SIGCHLD
     args = _CloneArgs(
-        flags=flags | n.CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=SIGCHLD
+        flags=flags | n.CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=exit_signal
     )
     pid = check(_clone3(ctypes.addressof(args), ctypes.sizeof(args)), "clone3")
     return (pid, pidfd.value) if pid else (0, -1)

@@ -3,8 +3,8 @@
 A *hierarchy* is one mounted cgroup tree: on version 1 one for each controller or for a group of
 them mounted together (`cpu,cpuacct`), on version 2 a single one. `mounted` finds them once in a
 process and keeps an O_PATH descriptor of each root, so a cgroup costs no walk from `/` and no
-parse of mountinfo. A forked child that closed those descriptors is noticed: identity of each is
-looked at whenever a cgroup is opened, and the hierarchies are found again.
+parse of mountinfo. A forked child that closed those descriptors is noticed: the identity of each
+is looked at whenever `mounted` is called, as for each new cgroup, and it is opened anew.
 
 A cgroup path has the grammar of `parts`; no other path ever reaches a system call here.
 """
@@ -37,7 +37,11 @@ class Hierarchy:
         self.controllers = controllers
         self.mountpoint = mountpoint
         self.root = root
-        self.fd = os.open(mountpoint, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.open()
+
+    def open(self) -> None:
+        """Open the root anew; a descriptor that was open before is not closed here."""
+        self.fd = os.open(self.mountpoint, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         status = os.fstat(self.fd)
         self._identity = (status.st_dev, status.st_ino)
 
@@ -59,11 +63,14 @@ _found: list[Hierarchy] = []
 
 def mounted() -> list[Hierarchy]:
     """The hierarchies of this process, version 1 first, as mounted when first asked."""
-    if _found and all(hierarchy.is_open() for hierarchy in _found):
-        return _found
-    forget()
-    with open("/proc/self/mountinfo", "rb") as stream:
-        _found.extend(Hierarchy(*mount) for mount in parse_mountinfo(os.fsdecode(stream.read())))
+    for hierarchy in _found:
+        # The number may belong to somebody else by now, so it is not closed.
+        if not hierarchy.is_open():
+            hierarchy.open()
+    if not _found:
+        with open("/proc/self/mountinfo", "rb") as stream:
+            mounts = parse_mountinfo(os.fsdecode(stream.read()))
+        _found.extend(Hierarchy(*mount) for mount in mounts)
     return _found
 
 
