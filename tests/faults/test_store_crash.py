@@ -247,11 +247,13 @@ class Steps:
         store.db._writer.set_trace_callback(lambda sql: self.step("sql " + sql.split()[0].upper()))
 
 
-def die_while_living(root, die_at, pipe):
+def die_while_living(root, die_at, pipe, ready):
     async def main():
         store = Store(root)
         steps = Steps(die_at, pipe, root)
         steps.install(store)
+        if ready:  # as an engine does: with directories made ahead, in the background
+            store.snapshots.reconcile()
         await store.live(steps.answer)
         await store.aclose()
         steps.answer("end")
@@ -277,11 +279,11 @@ def read_all(fd):
         return [line.split(" ", 1) for line in file.read().splitlines()]
 
 
-def one_round(root, die_at, kill_after=None):
+def one_round(root, die_at, *, ready=False, kill_after=None):
     """One life with a death, one recovery; returns the step it died at, None when it lived."""
     os.mkdir(root)
     reader, writer = os.pipe()
-    pid = in_child(die_while_living, root, die_at, writer)
+    pid = in_child(die_while_living, root, die_at, writer, ready)
     os.close(writer)
     if kill_after is not None:
         time.sleep(kill_after)
@@ -298,24 +300,24 @@ def one_round(root, die_at, kill_after=None):
     return died_at[0] if died_at else ("end" if "end" in stages else "random")
 
 
-def sweep(top):
-    """Die at each step in turn, until a life ends before its step comes."""
+def sweep(top, stride, ready):
+    """Die at each (or every few) steps in turn, until a life ends before its step comes."""
     seen, n = set(), 1
-    while (name := one_round(f"{top}/{n}", n)) != "end":
+    while (name := one_round(f"{top}/{n}", n, ready=ready)) != "end":
         seen.add(name)
-        n += 1
+        n += stride
     sys.stdout.write("\n".join(sorted(seen)))
 
 
 def at_random(top, rounds):
     rng = random.Random(time.monotonic_ns())
     for n in range(rounds):
-        one_round(f"{top}/{n}", 0, rng.uniform(0.0, 0.08))
+        one_round(f"{top}/{n}", 0, ready=n % 2 == 0, kill_after=rng.uniform(0.0, 0.08))
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "sweep":
-        sweep(sys.argv[2])
+        sweep(sys.argv[2], int(sys.argv[3]), ready=sys.argv[4] == "ready")
     else:
         at_random(sys.argv[2], int(sys.argv[3]))
 
@@ -329,8 +331,13 @@ def run_script(*args):
 
 
 def test_death_at_each_step_loses_nothing_and_leaves_nothing(tmp_path):
-    seen = run_script("sweep", tmp_path).splitlines()
+    seen = run_script("sweep", tmp_path, 1, "bare").splitlines()
     assert set(seen) >= STEPS
+
+
+def test_death_while_directories_are_made_ahead(tmp_path):
+    seen = run_script("sweep", tmp_path, 4, "ready").splitlines()
+    assert "os.mkdir trash" in seen  # sets are built there
 
 
 def test_death_at_random_loses_nothing_and_leaves_nothing(tmp_path):

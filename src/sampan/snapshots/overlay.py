@@ -1,12 +1,12 @@
 """Snapshots as directories for overlayfs.
 
-Each snapshot is `snapshots/<number>/fs`, an active one above a parent has `work` beside it. Numbers
-are short because old kernels allow one page of mount options. A committed snapshot holds the
+Each snapshot is `snapshots/<number>/fs` with overlayfs' own `work` beside it. Numbers are short
+because old kernels allow one page of mount options. A committed snapshot holds the
 difference to its parent in overlayfs' own form (whiteouts as character devices 0:0, opaque
 directories by xattr). A view's `fs` is an empty topmost layer, which gives overlayfs the two lowers
 it asks for.
 
-What survives a crash: directories are made inside the transaction that makes the row, so a row
+What survives a crash: directories are put there inside the transaction that makes the row, so a row
 without a directory never commits; a directory without a row is a leftover, and `reconcile` removes
 it. Removal is the row first, then a rename into the trash.
 
@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sampan.errors import Conflict, FailedPrecondition, NotFound, ResourceExhausted, SampanError
 from sampan.snapshots.base import Kind, Mount, SnapshotRow, Usage
+from sampan.snapshots.spares import Spares, make_set
 from sampan.store import leases, snapshots, trees
 from sampan.store.ingest import FULL
 from sampan.store.trash import Trash
@@ -74,6 +75,7 @@ class OverlaySnapshotter:
         self._own = None if pool else ThreadPoolExecutor(DISK_THREADS, "sampan-snapshots")
         self._pool: Executor = pool or self._own  # type: ignore[assignment]  # one of both is
         self.trash = Trash(layout, self._pool)
+        self._spares = Spares(layout, self._pool)
         self._boot = _boot_id()
         self._timer: threading.Timer | None = None
         self._closed = False
@@ -194,6 +196,7 @@ class OverlaySnapshotter:
         removed = tuple(sorted(found - known))
         self.trash.empty()  # first, or it would meet what is being deleted already
         self.discard(removed)
+        self._spares.begin()
         damaged = [row.key for row in rows if row.number not in found]
         return Leftovers(removed, lost, tuple(dict.fromkeys((*damaged, *suspect))))
 
@@ -218,7 +221,7 @@ class OverlaySnapshotter:
         number = snapshots.insert(conn, key, kind, below[0] if below else None)
         _hold(conn, lease, key)
         try:
-            self._make_directories(number, kind, below)
+            self._make_directories(number, below)
         except OSError as error:
             # The row is rolled back, and its number with it.
             self.trash.discard(self._layout.snapshot(number))
@@ -227,22 +230,18 @@ class OverlaySnapshotter:
             raise
         return self._mount(number, kind, below)
 
-    def _make_directories(self, number: int, kind: Kind, below: tuple[int, ...]) -> None:
+    def _make_directories(self, number: int, below: tuple[int, ...]) -> None:
         path = self._layout.snapshot(number)
-        try:
-            os.mkdir(path, 0o700)
-        except FileExistsError:
-            # Left by a transaction that did not commit.
+        if os.path.lexists(path):
+            # Left by a transaction that did not commit: its number came back with the roll-back.
             self.trash.discard(path)
-            os.mkdir(path, 0o700)
+        if not self._spares.take(path):
+            make_set(path)
         root = f"{path}/fs"
-        os.mkdir(root, 0o700)
         if below:
             _copy_owner_and_mode(self._root(below[0]), root)
         else:
             os.chmod(root, _UNSET_ROOT)
-        if kind is Kind.ACTIVE and below:
-            os.mkdir(f"{path}/work", 0o700)
 
     def _mount(self, number: int, kind: Kind, below: tuple[int, ...]) -> Mount:
         lowers = [self._root(lower) for lower in below]

@@ -6,7 +6,7 @@ tenant's string could become a path, and where it is stopped: ids and digests pa
 first, snapshots are numbers.
 
     root   lock  metadata.db  blobs/<alg>/<hex>  ingest/<hash>  snapshots/<n>/{fs,work}
-           containers/<id>/container.log  volumes/  trash/
+           containers/<id>/container.log  volumes/  spare/  trash/
     state  docker.sock  cri.sock  containerd.sock  sampan.pid  daemon.log
            shims/<id>/{shim.sock,state.json,exit.json}
 
@@ -45,7 +45,7 @@ class Layout:
             FailedPrecondition: root or state exist and others may write there, or own it.
         """
         _own_directory(self.root, 0o700)
-        for name in ("blobs", "ingest", "snapshots", "containers", "volumes", "trash"):
+        for name in ("blobs", "ingest", "snapshots", "containers", "volumes", "spare", "trash"):
             make_directory(os.path.join(self.root, name))
         _own_directory(self.state, 0o711)
         make_directory(os.path.join(self.state, "shims"))
@@ -91,6 +91,11 @@ class Layout:
     def snapshot(self, number: int) -> str:
         """The directory of snapshot `number`, which holds `fs` and `work`."""
         return os.path.join(self.root, "snapshots", str(int(number)))
+
+    @property
+    def spares(self) -> str:
+        """Snapshot directories made ahead of time."""
+        return os.path.join(self.root, "spare")
 
     @property
     def containers(self) -> str:
