@@ -1,0 +1,21 @@
+# Two commands do everything, set-up included: `make demo` and `make test`. Both need root.
+DEMO_PACKAGES = busybox-static docker-registry
+TEST_PACKAGES = $(DEMO_PACKAGES) iproute2 runc libseccomp2 strace util-linux
+
+.PHONY: demo test bench clean
+
+demo:
+	@scripts/setup $(DEMO_PACKAGES)
+	@.venv/bin/python scripts/demo.py
+
+test:
+	@scripts/setup $(TEST_PACKAGES)
+	@scripts/test
+
+bench:
+	@scripts/setup $(DEMO_PACKAGES) runc crun containerd docker.io podman skopeo iproute2 iptables
+	@.venv/bin/python benchmarks/run.py
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

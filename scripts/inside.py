@@ -1,0 +1,38 @@
+"""The first process of the test namespaces: sets loopback up, runs a command, reaps, cleans up.
+
+Everything that the command leaves behind dies with the pid namespace; the cgroups below
+/sampan-test, which belong to no namespace, are removed here. Exits with the command's status.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from sampan.kernel import cgroups, loopback
+
+TEST_CGROUP = "/sampan-test"
+
+
+def main(command: list[str]) -> int:
+    """Run `command`; its exit status."""
+    loopback.bring_up()
+    child = os.spawnv(os.P_NOWAIT, command[0], command)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: os.kill(child, received))
+    status = 1
+    while True:
+        pid, ended = os.wait()
+        if pid == child:
+            status = os.waitstatus_to_exitcode(ended)
+            break
+    group = cgroups.manager(TEST_CGROUP)
+    if group.exists():
+        group.kill()
+        group.remove()
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,104 @@
+"""What is refused before anything is made, with the name of the field in the message."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from sampan.runtime import validate
+from sampan.runtime.failure import InvalidConfig
+from sampan.runtime.specification import example
+
+
+def set_at(spec: dict, path: str, value: object) -> dict:
+    target = spec
+    *parents, last = path.split(".")
+    for key in parents:
+        target = target.setdefault(key, {})
+    target[last] = value
+    return spec
+
+
+def test_the_example_is_accepted():
+    validate.check(example())
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        ("ociVersion", "2.0", "ociVersion"),
+        ("ociVersion", None, "ociVersion"),
+        ("root", {}, "root.path"),
+        ("process", None, "process"),
+        ("process.args", [], "process.args"),
+        ("process.args", [""], "process.args"),
+        ("process.args", ["a\0b"], "process.args"),
+        ("process.args", "sh", "process.args"),
+        ("process.cwd", "relative", "process.cwd"),
+        ("process.env", ["NOEQUALS"], "process.env"),
+        ("process.env", ["=x"], "process.env"),
+        ("process.env", ["A=b\0c"], "process.env"),
+        ("process.user", {"uid": -1}, "process.user"),
+        ("process.user", {"uid": 2**32 - 1}, "process.user"),
+        ("process.user", {"uid": "0"}, "process.user"),
+        ("process.rlimits", [{"type": "RLIMIT_X", "soft": 1, "hard": 1}], "process.rlimits"),
+        ("process.rlimits", [{"type": "RLIMIT_AS", "soft": 2, "hard": 1}], "process.rlimits"),
+        ("process.capabilities", {"bounding": ["CAP_NOPE"]}, "process.capabilities.bounding"),
+        ("process.oomScoreAdj", 1001, "process.oomScoreAdj"),
+        ("process.apparmorProfile", "x", "process.apparmorProfile"),
+        ("hooks", {"prestart": [{"path": "/x"}]}, "hooks"),
+        ("linux.namespaces", [{"type": "pid"}], "linux.namespaces"),
+        ("linux.namespaces", [{"type": "mount"}, {"type": "mount"}], "linux.namespaces"),
+        ("linux.namespaces", [{"type": "mount", "path": "x"}], "linux.namespaces"),
+        ("linux.namespaces", [{"type": "warp"}, {"type": "mount"}], "linux.namespaces"),
+        ("linux.namespaces", [{"type": "mount"}, {"type": "user"}], "linux.namespaces"),
+        ("linux.rootfsPropagation", "sideways", "linux.rootfsPropagation"),
+        ("linux.maskedPaths", ["proc/kcore"], "linux.maskedPaths"),
+        ("linux.devices", [{"path": "dev/x", "type": "c"}], "linux.devices"),
+        ("linux.devices", [{"path": "/dev/x", "type": "z"}], "linux.devices"),
+        ("mounts", [{"destination": "x"}], "mounts[0].destination"),
+        ("mounts", [{"destination": "/x", "options": [1]}], "mounts[0].options"),
+        ("mounts", [{"destination": "/x", "options": ["idmap"]}], "mounts[0].options"),
+        ("hostname", "h" * 65, "hostname"),
+    ],
+)
+def test_bad_fields_are_named(path: str, value: object, field: str):
+    spec = set_at(copy.deepcopy(example()), path, value)
+    with pytest.raises(InvalidConfig) as caught:
+        validate.check(spec)
+    assert str(caught.value).startswith(field + ":")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "kernel/core_pattern",
+        "kernel.core_pattern",
+        "kernel.hostname",
+        "vm.swappiness",
+        "net.ipv4.ip_forward/../../kernel/core_pattern",
+        "net..x",
+        "fs.file-max",
+        "user.max_user_namespaces",
+        "../../etc/passwd",
+        "",
+    ],
+)
+def test_sysctls_of_the_host_are_refused(name: str):
+    spec = set_at(example(), "linux.sysctl", {name: "1"})
+    with pytest.raises(InvalidConfig, match=r"linux\.sysctl"):
+        validate.check(spec)
+
+
+def test_sysctls_of_own_namespaces_are_accepted():
+    names = {"net.ipv4.ip_forward": "1", "kernel/shmmax": "1024", "fs.mqueue.msg_max": "20"}
+    validate.check(set_at(example(), "linux.sysctl", names))
+
+
+def test_a_network_sysctl_needs_a_network_namespace_of_its_own():
+    spec = set_at(example(), "linux.sysctl", {"net.ipv4.ip_forward": "1"})
+    spec["linux"]["namespaces"] = [{"type": "mount"}, {"type": "network", "path": "/run/netns/x"}]
+    spec["hostname"] = ""
+    with pytest.raises(InvalidConfig, match="network namespace"):
+        validate.check(spec)
