@@ -119,7 +119,7 @@ class Creator:
         os.chown(mount["source"], status.st_uid, status.st_gid)
         os.chmod(mount["source"], stat.S_IMODE(status.st_mode))
         above = overlay_above(directory, mount)
-        os.mkdir(above["work"], 0o700)
+        os.makedirs(above["work"], 0o700, exist_ok=True)
         return above
 
 
