@@ -402,25 +402,29 @@ def _match(
 
 
 def _compare(program: bpf.Program, condition: _Condition, upper: int, match: int, fail: int) -> int:
-    """Compare all 64 bits of an argument, in its two words.
+    """Compare an argument, in its two words.
 
-    An ABI of 32 bits leaves the upper word zero (`upper` is 0). There a value that is a small
-    negative number in 64 bits means the same number in 32.
+    A 32 bit call has lower words only (`upper` is 0): what the filter sees above them is left over
+    in the registers of a 64 bit program that uses the 32 bit entry, and would be a way around. A
+    value that is a small negative number in 64 bits means the same number in 32.
     """
-    operator, value, other = condition.operator, condition.value, condition.value_two
+    operator, value, mask = condition.operator, condition.value, (1 << 64) - 1
     if operator == "SCMP_CMP_MASKED_EQ":
-        mask = value
-        value = other
-    else:
-        mask = (1 << 64) - 1
-        if operator in {"SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE"}:
-            match, fail = fail, match
-    if not upper and value >> 32 == 0xFFFFFFFF:
-        value &= 0xFFFFFFFF
+        mask, value = value, condition.value_two
+    elif operator in {"SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE"}:
+        match, fail = fail, match
+    if not upper:
+        mask &= 0xFFFFFFFF
+        if value >> 32 == 0xFFFFFFFF:
+            value &= 0xFFFFFFFF
     low = _ARGUMENTS + 8 * condition.index
     if operator in {"SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_GE", "SCMP_CMP_LT"}:
+        if mask >> 32 == 0 and value >> 32:
+            return fail
         code = bpf.JMP_JGT_K if operator in {"SCMP_CMP_GT", "SCMP_CMP_LE"} else bpf.JMP_JGE_K
         label = program.load(low, program.branch(code, value & 0xFFFFFFFF, match, fail))
+        if mask >> 32 == 0:
+            return label
         same = program.branch(bpf.JMP_JEQ_K, value >> 32, label, fail)
         return program.load(low + 4, program.branch(bpf.JMP_JGT_K, value >> 32, match, same))
     label = _equal(program, low, mask & 0xFFFFFFFF, value & 0xFFFFFFFF, match, fail)

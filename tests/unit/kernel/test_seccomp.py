@@ -117,6 +117,26 @@ def test_negative_values_on_32_bits():
     assert ask(document, X86_64["setuid"], 0xFFFFFFFF) == EPERM
 
 
+@pytest.mark.parametrize("op", ["EQ", "GE", "GT", "MASKED_EQ"])
+def test_what_is_left_in_upper_halves_is_no_way_around_on_32_bits(op):
+    first, second = {"EQ": (38, 0), "GE": (38, 0), "GT": (37, 0), "MASKED_EQ": (0xFF, 38)}[op]
+    denied = rule("socket", action="SCMP_ACT_ERRNO", args=[arg(0, op, first, second)])
+    document = profile(denied, default="SCMP_ACT_ALLOW", architectures=["SCMP_ARCH_X86"])
+    for upper in (0, 1, 0xFFFFFFFF):
+        assert ask(document, I386["socket"], upper << 32 | 38, arch=COMPAT) == EPERM
+        assert ask(document, I386["socket"], upper << 32 | 2, arch=COMPAT) == seccomp.ALLOW
+        assert ask(document, I386["socketcall"], upper << 32 | 1, arch=COMPAT) == EPERM
+
+
+@pytest.mark.parametrize(("op", "always"), [("GT", 0), ("GE", 0), ("LT", 1), ("LE", 1), ("EQ", 0)])
+def test_values_that_no_32_bit_argument_has(op, always):
+    allowed = rule("lseek", args=[arg(0, op, 5 << 32 | 7)])
+    document = profile(allowed, architectures=["SCMP_ARCH_X86"])
+    for value in (0, 7, 0xFFFFFFFF, 6 << 32):
+        got = ask(document, I386["lseek"], value, arch=COMPAT)
+        assert got == (seccomp.ALLOW if always else EPERM)
+
+
 def test_socketcall_follows_the_rules_of_the_calls_inside():
     listed = {"architectures": ["SCMP_ARCH_X86"]}
     denied = profile(
