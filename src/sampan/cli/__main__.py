@@ -44,7 +44,11 @@ def run(argv: list[str]) -> int:
             state=values.text("state"),
             config=values.text("config"),
         )
-        return command.run(Session(address, path), flags, arguments)
+        session = Session(address, path)
+        try:
+            return command.run(session, flags, arguments)
+        finally:
+            session.close()
     except HelpWanted as wanted:
         from sampan.cli.help import show
 

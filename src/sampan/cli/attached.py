@@ -118,7 +118,13 @@ class Copy:
         return bool(self._typed) and self._typed == self._keys
 
     def run(self, signals: Signals, on_signal: Callable[[str], None]) -> None:
-        """Copy until the connection ends."""
+        """Copy until the connection ends, and close it."""
+        try:
+            self._run(signals, on_signal)
+        finally:
+            self._socket.close()
+
+    def _run(self, signals: Signals, on_signal: Callable[[str], None]) -> None:
         while True:
             ready = self._wait(signals)
             if signals.fileno() in ready:

@@ -113,6 +113,11 @@ class Session:
             raise Failed(_NO_PERMISSION.format(self.address.url)) from None
         return client
 
+    def close(self) -> None:
+        """Hang up."""
+        if self._client is not None:
+            self._client.close()
+
     def call(self, call: Call) -> Any:
         """Perform a call."""
         return self.client.call(call)

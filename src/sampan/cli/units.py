@@ -89,11 +89,11 @@ def age(seconds: float) -> str:
     minutes, hours = whole // 60, int(seconds / 3600 + 0.5)
     if minutes < 60:
         return "About a minute" if minutes == 1 else f"{minutes} minutes"
-    for limit, divisor, name in ((48, 1, "hour"), (336, 24, "day"), (1460, 168, "week")):
+    for limit, divisor, name in ((48, 1, "hour"), (336, 24, "day"), (1440, 168, "week")):
         if hours < limit:
             return "About an hour" if hours == 1 else f"{hours // divisor} {name}s"
     if hours < 17520:
-        return f"{hours // 730} months"
+        return f"{hours // 720} months"
     return f"{int(seconds / 31536000)} years"
 
 

@@ -16,7 +16,7 @@ from sampan.client.sync import document_of, message_of
 from sampan.errors import DeadlineExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from sampan.client.calls import Call
     from sampan.client.flows import Flow, Step
@@ -233,11 +233,18 @@ class AsyncDriver:
             case flows.Talk():
                 return await _in_time(_talk(step), step.timeout)
             case flows.Each():
-                async for line in (await self.client.open(step.call)).lines():
-                    step.function(line)
-                return None
+                return await _each(await self.client.open(step.call), step.function)
             case _:
                 return await self.client.call(step)
+
+
+async def _each(answer: AsyncAnswer, function: Callable[[Any], None]) -> None:
+    try:
+        async for line in answer.lines():
+            function(line)
+    except BaseException:
+        answer.close()
+        raise
 
 
 def _close(handle: Any) -> None:

@@ -79,11 +79,18 @@ class Driver:
             case flows.Talk():
                 return _talk(step)
             case flows.Each():
-                for line in self.client.open(step.call).lines():
-                    step.function(line)
-                return None
+                return _each(self.client.open(step.call), step.function)
             case _:
                 return self.client.call(step)
+
+
+def _each(answer: Answer, function: Callable[[Any], None]) -> None:
+    try:
+        for line in answer.lines():
+            function(line)
+    except BaseException:
+        answer.close()
+        raise
 
 
 def _read(step: flows.Read) -> Any:

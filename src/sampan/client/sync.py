@@ -155,18 +155,19 @@ class Answer:
 
     def close(self) -> None:
         """Give up on the rest of the body."""
-        self._connection.close()
+        self._client.drop(self._connection)
 
 
 class Client:
     """Performs calls, blocking. Threads may share it; each call has a connection to itself."""
 
-    __slots__ = ("_idle", "_refuse", "path")
+    __slots__ = ("_busy", "_idle", "_refuse", "path")
 
     def __init__(self, path: str, refuse: Refuse) -> None:
         self.path = path
         self._refuse = refuse
         self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -208,20 +209,29 @@ class Client:
             raise ProtocolError(f"the daemon did not upgrade the connection: {reader.status}")
         framed = reader.headers.get("content-type", "").endswith("multiplexed-stream")
         raw, rest = connection.take()
+        self._busy.discard(connection)
         return raw, rest, framed
 
     def keep(self, connection: Connection) -> None:
         """Keep a connection whose answer has ended for the next call, or close it."""
+        self._busy.discard(connection)
         if connection.reader.reusable:
             connection.reused = True
             self._idle.append(connection)
         else:
             connection.close()
 
+    def drop(self, connection: Connection) -> None:
+        """Close a connection whose answer nobody wants any more."""
+        self._busy.discard(connection)
+        connection.close()
+
     def close(self) -> None:
-        """Close the idle connections."""
-        while self._idle:
-            self._idle.pop().close()
+        """Close every connection that was not taken over."""
+        for connection in (*self._idle, *self._busy):
+            connection.close()
+        self._idle.clear()
+        self._busy.clear()
 
     def _begin(self, call: Call) -> Connection:
         connection = self._send(call)
@@ -240,6 +250,7 @@ class Client:
                 connection = Connection(self.path)
             try:
                 connection.send(call)
+                self._busy.add(connection)
                 return connection
             except ProtocolError:
                 connection.close()

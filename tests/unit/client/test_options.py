@@ -1,0 +1,64 @@
+"""The library's words become docker's body."""
+
+from __future__ import annotations
+
+import pytest
+
+from sampan.client.options import container_body
+from sampan.errors import InvalidArgument
+
+
+def test_body():
+    body = container_body(
+        "busybox",
+        None,
+        ["sh", "-c", "x"],
+        {
+            "memory": "64m",
+            "cpus": 1.5,
+            "env": {"A": "b"},
+            "volumes": ["/a:/b:ro"],
+            "restart": "on-failure:3",
+            "ulimits": {"nofile": (10, 20)},
+            "remove": True,
+            "pids_limit": 7,
+            "cap_drop": ("ALL",),
+        },
+    )
+    assert body == {
+        "Image": "busybox",
+        "Cmd": ["sh", "-c", "x"],
+        "Env": ["A=b"],
+        "HostConfig": {
+            "AutoRemove": True,
+            "Binds": ["/a:/b:ro"],
+            "CapDrop": ["ALL"],
+            "Memory": 64 << 20,
+            "NanoCpus": 1_500_000_000,
+            "NetworkMode": "none",
+            "PidsLimit": 7,
+            "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
+            "Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": 20}],
+        },
+    }
+
+
+def test_rootfs_is_absolute_and_keeps_its_overlay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert container_body(None, "r:O", (), {})["Rootfs"] == f"{tmp_path}/r:O"
+    assert container_body(None, tmp_path / "r", (), {})["Rootfs"] == f"{tmp_path}/r"
+
+
+@pytest.mark.parametrize(
+    ("image", "rootfs", "options"),
+    [
+        (None, None, {}),
+        ("i", "/r", {}),
+        ("i", None, {"memory": "lots"}),
+        ("i", None, {"restart": "on-failure:x"}),
+        ("i", None, {"memroy": "1g"}),
+    ],
+)
+def test_wrong_options_are_refused(image, rootfs, options):
+    with pytest.raises(InvalidArgument):
+        container_body(image, rootfs, (), options)
