@@ -252,6 +252,14 @@ class Engine:
         """The exec as it is now. Raises NotFound."""
         return self._parts.execs.find(exec_id).exec
 
+    async def exec_settled(self, exec_id: str) -> Exec:
+        """The exec, after everything that its shim said before now has been heard.
+
+        A client that has read the end of the streams must not be told that the process runs.
+        Raises NotFound.
+        """
+        return await self._parts.execs.settled(exec_id)
+
     async def exec_resize(self, exec_id: str, height: int, width: int) -> None:
         """Set the size of an exec's terminal."""
         await self._parts.execs.resize(exec_id, height, width)

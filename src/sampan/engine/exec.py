@@ -88,6 +88,17 @@ class Execs:
         """See Engine.exec_wait."""
         return await self.find(exec_id).wait()
 
+    async def settled(self, exec_id: str) -> Exec:
+        """See Engine.exec_settled. The shim's words keep their order: its answer is the fence."""
+        session = self.find(exec_id)
+        task = session.entry.task
+        if session.exec.running and task is not None:
+            try:
+                await task.call("state")
+            except SampanError:
+                pass  # it is gone, and so is the exec; the exit is on its way
+        return session.exec
+
     async def resize(self, exec_id: str, height: int, width: int) -> None:
         """See Engine.exec_resize."""
         session = self.find(exec_id)

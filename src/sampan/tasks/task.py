@@ -108,7 +108,7 @@ class Task:
         self._loop.remove_reader(self._sock)
         if self._outbox:
             self._loop.remove_writer(self._sock)
-            self._outbox.clear()
+            self._drop_outbox()
         self._sock.close()
         self._sock = None
         for reply in self._pending.values():
@@ -118,27 +118,35 @@ class Task:
     def _send(self, message: bytes, passed: tuple[int, ...]) -> None:
         assert self._sock is not None
         if self._outbox:
-            self._outbox.append((message, passed))
+            self._queue(message, passed)
             return
         try:
             fds.send(self._sock, message, passed)
         except BlockingIOError:
-            # The caller waits for the reply, so its descriptors stay open until this is sent.
-            self._outbox.append((message, passed))
+            self._queue(message, passed)
             self._loop.add_writer(self._sock, self._flush)
         except OSError as error:
             raise _unavailable(error) from error
+
+    def _queue(self, message: bytes, passed: tuple[int, ...]) -> None:
+        # With descriptors of its own: the caller may be cancelled and close its.
+        self._outbox.append((message, tuple(os.dup(fd) for fd in passed)))
+
+    def _drop_outbox(self) -> None:
+        for _, passed in self._outbox:
+            fds.close_all(list(passed))
+        self._outbox.clear()
 
     def _flush(self) -> None:
         assert self._sock is not None
         try:
             while self._outbox:
                 fds.send(self._sock, *self._outbox[0])
-                self._outbox.popleft()
+                fds.close_all(list(self._outbox.popleft()[1]))
         except BlockingIOError:
             return
         except OSError:
-            self._outbox.clear()  # the end of file that follows fails the callers
+            self._drop_outbox()  # the end of file that follows fails the callers
         self._loop.remove_writer(self._sock)
 
     def _readable(self) -> None:
@@ -146,7 +154,9 @@ class Task:
         assert self._sock is not None
         try:
             message, strays = fds.receive(self._sock, MAX_MESSAGE)
-        except BlockingIOError:
+        except (BlockingIOError, ConnectionResetError):
+            # A reset says that the shim went without reading all of ours. It is told once, and
+            # what the shim had said before is still to be read, then the end.
             return
         except OSError:
             message, strays = b"", []

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from sampan.engine import limits
+from sampan.engine.model import HostConfig, RestartName, RestartPolicy, Ulimit
+from sampan.errors import Conflict, InvalidArgument, NotImplementedHere
+
+CPUS = os.cpu_count() or 1
+
+
+@pytest.mark.parametrize(
+    ("wish", "sentence"),
+    [
+        ({"memory": 1000}, "Minimum memory limit allowed is 512KB"),
+        ({"memory": -5}, "invalid memory: -5"),
+        (
+            {"memory": 1 << 20, "memory_swap": 1 << 19},
+            "Minimum memoryswap limit should be larger than memory limit, see usage",
+        ),
+        (
+            {"memory_swap": 1 << 20},
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        ),
+        (
+            {"memory": 1 << 20, "memory_reservation": 1 << 21},
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        ),
+        ({"memory_swappiness": 101}, "valid memory swappiness range is 0-100"),
+        ({"nano_cpus": (CPUS + 1) * 10**9}, f"as there are only {CPUS} CPUs available"),
+        ({"nano_cpus": -1}, "Range of CPUs is from 0.01"),
+        ({"nano_cpus": 10**9, "cpu_quota": 5000}, "CPU Quota cannot both be set"),
+        ({"cpu_period": 999}, "CPU cfs period can not be less than 1ms"),
+        ({"cpu_quota": 999}, "CPU cfs quota can not be less than 1ms"),
+        ({"cpu_shares": -1}, "invalid CPU shares"),
+        ({"cpuset_cpus": "0-9999"}, "Requested CPUs are not available - requested 0-9999"),
+        ({"cpuset_cpus": "x"}, "Invalid value x for cpuset cpus"),
+        ({"cpuset_cpus": "\uff11"}, "Invalid value \uff11 for cpuset cpus"),
+        ({"pids_limit": -2}, "invalid pids limit"),
+        ({"blkio_weight": 5}, "Range of blkio weight is from 10 to 1000"),
+        ({"oom_score_adj": 1001}, "range for oom score adj is [-1000, 1000]"),
+        ({"shm_size": -1}, "SHM size can not be less than 0"),
+        ({"ulimits": (Ulimit(name="none", soft=1, hard=1),)}, "invalid ulimit type: none"),
+        ({"ulimits": (Ulimit(name="nofile", soft=2, hard=1),)}, "2 > 1"),
+        ({"cap_add": ("NOPE",)}, 'invalid CapAdd: unknown capability: "NOPE"'),
+        ({"security_opt": ("nonsense",)}, "invalid --security-opt: 'nonsense'"),
+        ({"security_opt": ("seccomp=",)}, "an empty seccomp profile"),
+        ({"security_opt": ("no-new-privileges=maybe",)}, "invalid --security-opt"),
+        ({"restart": RestartPolicy(max_retries=3)}, "can only be used with 'on-failure'"),
+        (
+            {"auto_remove": True, "restart": RestartPolicy(name=RestartName.ALWAYS)},
+            "can't create 'AutoRemove' container with restart policy",
+        ),
+        ({"binds": ("/a",)}, "invalid volume specification"),
+        ({"binds": ("/a:b",)}, "mount path must be absolute"),
+        ({"binds": ("/a:/",)}, "destination can't be '/'"),
+        ({"binds": ("/a:/../x",)}, "invalid"),
+        ({"binds": ("/a:/b:nonsense",)}, "invalid mode: nonsense"),
+        ({"tmpfs": {"x": ""}}, "mount path must be absolute"),
+        ({"sysctls": {"net.x": "1\n2"}}, "invalid character"),
+    ],
+)
+def test_what_is_refused(wish, sentence):
+    with pytest.raises(InvalidArgument) as failure:
+        limits.check(HostConfig(**wish))
+    assert sentence in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"network_mode": "bridge"},
+        {"network_mode": "container:x"},
+        {"pid_mode": "container:x"},
+        {"binds": ("volume:/x",)},
+        {"init": True},
+        {"security_opt": ("apparmor=mine",)},
+    ],
+)
+def test_what_is_not_here_says_so(wish):
+    with pytest.raises(NotImplementedHere):
+        limits.check(HostConfig(**wish))
+
+
+def test_two_mounts_at_one_place():
+    with pytest.raises(Conflict, match="Duplicate mount point: /x"):
+        limits.check(HostConfig(binds=("/a:/x/",), tmpfs={"/x": ""}))
+
+
+def test_swap_follows_memory_and_no_network_is_told():
+    host, warnings = limits.check(HostConfig(memory=64 << 20))
+    assert host.memory_swap == 128 << 20
+    assert warnings == []
+    host, warnings = limits.check(HostConfig(network_mode="default"))
+    assert host.network_mode == "none"
+    assert len(warnings) == 1
+
+
+def test_smallest_memory_is_half_a_mebibyte():
+    assert limits.check(HostConfig(memory=512 << 10))[0].memory == 512 << 10
+
+
+def test_sets_of_processors():
+    assert limits.parse_set("0-2,5") == {0, 1, 2, 5}
+    assert limits.parse_set("3") == {3}
+    for bad in ("", "-", "1-", "a", "1,,2", "-1", "99999999"):
+        assert limits.parse_set(bad) is None

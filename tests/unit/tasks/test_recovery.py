@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sampan.tasks import recovery
+
+RECORD = {
+    "v": 1,
+    "code": 3,
+    "signal": 0,
+    "oom": False,
+    "time": 7,
+    "pid": 9,
+    "lost": False,
+}
+
+
+def test_a_directory_is_made_clean_and_goes_whole(tmp_path):
+    directory = tmp_path / "a"
+    recovery.make(str(directory))
+    for name in ("exit.json", "state.json", "shim.sock", ".exit.json.new"):
+        (directory / name).write_text("x")
+    recovery.make(str(directory))
+    assert list(directory.iterdir()) == []
+    recovery.clear(str(directory))
+    recovery.clear(str(directory))
+    assert not directory.exists()
+
+
+def test_exit_records(tmp_path):
+    assert recovery.read_exit(str(tmp_path)) is None
+    (tmp_path / "exit.json").write_text(json.dumps(RECORD))
+    record = recovery.read_exit(str(tmp_path))
+    assert record == recovery.ExitRecord(3, 0, False, 7, 9, False)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"code":"x"}'])
+def test_a_record_that_is_none(tmp_path, content):
+    (tmp_path / "exit.json").write_text(content)
+    assert recovery.read_exit(str(tmp_path)) is None
+
+
+def test_found_and_state(tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").write_text("")
+    assert recovery.found(str(tmp_path)) == ["a", "b"]
+    assert not recovery.has_state(str(tmp_path / "a"))
+    (tmp_path / "a/state.json").write_text("{}")
+    assert recovery.has_state(str(tmp_path / "a"))
