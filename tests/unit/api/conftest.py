@@ -129,6 +129,9 @@ class FakeEngine:
             raise NotFound(f"No such exec instance: {exec_id}")
         return self.execs[exec_id]
 
+    async def exec_settled(self, exec_id):
+        return self.exec_inspect(exec_id)
+
     async def exec_start(self, exec_id, attachment=None):
         self.calls.append(("exec_start", (exec_id,), {"detached": attachment is None}))
         if attachment is not None:

@@ -37,15 +37,12 @@ def test_wait_sends_its_head_before_anything_ends(scenario):
     scenario(play)
 
 
-def test_wait_tells_of_a_start_that_failed(scenario):
+def test_wait_leaves_the_reason_of_a_failed_start_to_start(scenario):
     async def play(client):
         await client.send("POST", "/containers/c1/wait")
         await client.head()
         client.engine.waits[0].future.set_result(model.WaitResult(exit_code=127, error="no such"))
-        assert json.loads(await client.chunk()) == {
-            "Error": {"Message": "no such"},
-            "StatusCode": 127,
-        }
+        assert json.loads(await client.chunk()) == {"StatusCode": 127}
 
     scenario(play)
 

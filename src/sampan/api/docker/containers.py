@@ -111,7 +111,8 @@ async def wait(call: Call) -> StreamResponse:
     """POST /containers/{id}/wait?condition
 
     The wait is armed and the head sent before anything is awaited for: the client starts the
-    container only when it has seen the head.
+    container only when it has seen the head. Why a start failed is told by the answer to `start`,
+    and not here a second time.
     """
     condition = call.text("condition") or "not-running"
     try:
@@ -123,8 +124,7 @@ async def wait(call: Call) -> StreamResponse:
         answer = await answers.stream(call.request)
         try:
             result = await armed
-            error = wire.WaitError(message=result.error) if result.error else msgspec.UNSET
-            content = wire.WaitResult(status_code=result.exit_code, error=error)
+            content = wire.WaitResult(status_code=result.exit_code)
         except SampanError as failure:
             content = wire.WaitResult(status_code=-1, error=wire.WaitError(message=str(failure)))
         await answer.write_eof(answers.encode(content) + b"\n")

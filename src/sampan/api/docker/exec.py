@@ -63,7 +63,7 @@ async def start(call: Call) -> StreamResponse:
 
 async def inspect(call: Call) -> StreamResponse:
     """GET /exec/{id}/json"""
-    session = call.engine.exec_inspect(call.name)
+    session = await call.engine.exec_settled(call.name)
     user = call.engine.get(session.container_id).config.user
     return answers.json(convert.exec_answer(session, user))
 
