@@ -509,6 +509,25 @@ def test_lost_snapshots_are_made_again_from_the_blobs(tmp_path):
     run(tmp_path, work)
 
 
+def test_a_damaged_image_hides_no_other_and_can_be_removed(tmp_path):
+    async def work(fake, one):
+        good = await one.pull(fake.put_image("test/good").reference)
+        bad = fake.put_image("test/bad", created="2020-01-01T00:00:00Z")
+        await one.pull(bad.reference)
+        await one.content.delete(bad.config.digest)
+        one.service._documents.forget(bad.descriptor.digest)
+        assert [image.id for image in await one.service.list()] == [good.id]
+        assert (await one.service.get(good.id)).id == good.id
+        with pytest.raises(DataLoss, match="its config is gone"):
+            await one.service.get(bad.reference)
+        assert [step.untagged for step in await one.service.remove(bad.reference)] == [
+            bad.reference
+        ]
+        assert [image.id for image in await one.service.list()] == [good.id]
+
+    run(tmp_path, work)
+
+
 def test_a_full_disk_is_told_and_healed(tmp_path):
     """A tmpfs of 3 MiB: the blob fits, what it unpacks to does not."""
     disk = tmp_path / "disk"

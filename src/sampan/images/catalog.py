@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from sampan.errors import ImageNotFound, InvalidArgument
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from sampan.spec.image import Descriptor
     from sampan.store.database import Connection
 
+# Every look-up reads every name; the same few are parsed again and again.
+_parse = lru_cache(maxsize=4096)(Reference.parse)
 _ID: Final = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})", re.ASCII)
 
 
@@ -47,7 +50,7 @@ class Name:
 
 def names(conn: Connection) -> list[Name]:
     """All names."""
-    return [Name(Reference.parse(row.name), row.target) for row in images.list(conn)]
+    return [Name(_parse(row.name), row.target) for row in images.list(conn)]
 
 
 def point(conn: Connection, reference: Reference, target: Descriptor) -> bool:

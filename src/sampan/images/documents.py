@@ -32,6 +32,10 @@ class Documents:
         self._platform = platform
         self._known: OrderedDict[Digest, Content] = OrderedDict()
 
+    def known(self, digest: Digest) -> Content | None:
+        """The image of a target that was read before, None when it was not."""
+        return self._known.get(digest)
+
     async def content(self, target: Descriptor, platform: Platform | None = None) -> Content:
         """The image that `target` leads to, for `platform` or whichever was pulled.
 

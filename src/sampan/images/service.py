@@ -8,10 +8,11 @@ follow when the collector finds that nothing needs them.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sampan.errors import Conflict, InvalidArgument
+from sampan.errors import Conflict, DataLoss, InvalidArgument, NotFound
 from sampan.images import catalog, importing, push
 from sampan.images import changes as changing
 from sampan.images import filters as filtering
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from sampan.spec.image import Descriptor
     from sampan.store.content import ContentStore
     from sampan.store.database import Connection, Database
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,7 @@ class ImageService:
         self._registry = registry
         self._collect = collect
         self._users = users
+        self._sizes: dict[Digest, int] = {}
         self._documents = Documents(content, self.platform)
         self._unpacker = Unpacker(db, content, snapshotter, workers)
         self._puller = Puller(db, content, self._unpacker, registry)
@@ -97,7 +101,9 @@ class ImageService:
     async def _all(self) -> Sequence[Image]:
         by_id: dict[Digest, tuple[Content, dict[Name, None]]] = {}
         for name in self._names():
-            content = await self._documents.content(name.target)
+            content = await self._readable(name)
+            if content is None:
+                continue
             by_id.setdefault(content.id, (content, {}))[1][name] = None
         found = [await self._image(content, names) for content, names in by_id.values()]
         return sorted(found, key=lambda image: image.created, reverse=True)
@@ -247,6 +253,9 @@ class ImageService:
             Conflict: a container uses it, or an id has several names, and `force` is not given;
             or a running container uses it.
         """
+        damaged = catalog.find(self._names(), ref)
+        if damaged is not None and await self._readable(damaged) is None:
+            return await self._untag([damaged])
         content, names, target = await self._find(ref, None)
         chosen = self._chosen(ref, names)
         if any(name.tagged for name in names if name not in chosen):
@@ -293,7 +302,16 @@ class ImageService:
         return [name for name in self._names() if name.target.digest == target.digest]
 
     async def _is(self, name: Name, image_id: Digest) -> bool:
-        return (await self._documents.content(name.target)).id == image_id
+        content = self._documents.known(name.target.digest) or await self._readable(name)
+        return content is not None and content.id == image_id
+
+    async def _readable(self, name: Name) -> Content | None:
+        """The content of a name; None when it is damaged, which must not hide the other images."""
+        try:
+            return await self._documents.content(name.target)
+        except (DataLoss, InvalidArgument, NotFound) as error:
+            _log.warning("read image %s: %s", name.reference, error)
+            return None
 
     async def _find(
         self, ref: str, platform: Platform | None
@@ -308,12 +326,12 @@ class ImageService:
                 [n for n in every if await self._is(n, content.id)] or [found],
                 found.target,
             )
-        contents = {name: await self._documents.content(name.target) for name in every}
-        image_id = catalog.find_id((c.id for c in contents.values()), ref)
-        if image_id is None:
-            raise catalog.no_such_image(ref)
-        names = [name for name, content in contents.items() if content.id == image_id]
-        return contents[names[0]], names, names[0].target
+        contents = {name: await self._readable(name) for name in every}
+        image_id = catalog.find_id((c.id for c in contents.values() if c), ref)
+        for name, image in contents.items():
+            if image is not None and image.id == image_id:
+                return image, [n for n in every if await self._is(n, image.id)], name.target
+        raise catalog.no_such_image(ref)
 
     async def _image(self, content: Content, names: Iterable[Name]) -> Image:
         names = list(names)
@@ -332,7 +350,16 @@ class ImageService:
         )
 
     async def _layer_sizes(self, diff_ids: tuple[Digest, ...]) -> Sequence[int]:
-        return [(await self._snapshotter.usage(chain_id)).size for chain_id in chain_ids(diff_ids)]
+        return [await self._layer_size(chain_id) for chain_id in chain_ids(diff_ids)]
+
+    async def _layer_size(self, chain_id: Digest) -> int:
+        """Bytes on disk, remembered: a committed snapshot does not change."""
+        if chain_id not in self._sizes:
+            try:
+                self._sizes[chain_id] = (await self._snapshotter.usage(chain_id)).size
+            except NotFound:
+                return 0  # lost in a power failure, until it is unpacked again
+        return self._sizes[chain_id]
 
     def _chosen(self, ref: str, names: Sequence[Name]) -> Sequence[Name]:
         """The names that `ref` means: itself when it is a tag, else all of them."""
