@@ -112,19 +112,19 @@ class Copy:
         self._output(first)
         connection.setblocking(False)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
     @property
     def may_be_detached(self) -> bool:
         """The detach keys were the last that was typed."""
         return bool(self._typed) and self._typed == self._keys
 
     def run(self, signals: Signals, on_signal: Callable[[str], None]) -> None:
-        """Copy until the connection ends, and close it."""
-        try:
-            self._run(signals, on_signal)
-        finally:
-            self._socket.close()
-
-    def _run(self, signals: Signals, on_signal: Callable[[str], None]) -> None:
+        """Copy until the connection ends."""
         while True:
             ready = self._wait(signals)
             if signals.fileno() in ready:

@@ -290,8 +290,8 @@ def test_wait_that_fails_is_ours(daemon, sampan):
 
 def test_exec_ends_with_the_code_of_the_process(daemon, sampan):
     daemon.replay("exec-rc")
-    code, _, err = sampan("exec", "c1", "sh", "-c", "exit 3")
-    assert (code, err) == (3, "")
+    code, _, err = sampan("exec", "c1", "sh", "-c", "exit 5")
+    assert (code, err) == (5, "")
 
 
 def test_start_attached(daemon, sampan):

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from shimlab import (
     Lab,
     is_running,
@@ -289,6 +290,7 @@ def test_without_stdin_the_container_reads_the_end_at_once(lab):
 
 def test_input_to_a_container_that_closed_stdin_is_harmless(lab):
     shim, peer = lab.launch_attached(*sh("exec 0<&-; echo closed; sleep 1000"), stdin=True)
+    shim.next_event("started")
     read_until(peer, b"closed\n")
     peer.sendall(b"x" * 1000)
     assert shim.call("state")["state"]["status"] == "running"
@@ -321,6 +323,7 @@ def test_a_terminal_is_a_terminal_and_can_be_resized(lab):
 
 def test_detach_keys_close_the_peer_alone(lab):
     shim, peer = lab.launch_attached("/bin/cat", terminal=True, stdin=True)
+    shim.next_event("started")
     peer.sendall(b"hello\n")
     read_until(peer, b"hello")
     peer.sendall(b"\x10")
@@ -340,6 +343,7 @@ def test_detach_keys_can_be_chosen_and_a_begun_sequence_is_passed_on(lab, keys):
         stdin=True,
         peer_detach_keys=keys,
     )
+    shim.next_event("started")
     read_until(peer, b"ready")
     peer.sendall(b"\x01\x01\x02x\x10\x11")
     assert b"\x01\x01\x02x\x10\x11" in read_until(peer, b"\x10\x11")
@@ -367,7 +371,12 @@ def test_resize_without_a_terminal_is_refused(lab):
 @pytest.fixture
 def sleeper(lab):
     shim = lab.launch("/bin/sleep", "1000")
-    shim.next_event("started")
+    init = str(shim.next_event("started")["pid"])
+    pid = shim.state()["shim_pid"]
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    wait_for("the helper is gone", lambda: children.read_text().split() == [init])
+    # Its descriptors go with it, before the next answer.
+    shim.call("state")
     return shim
 
 
@@ -479,13 +488,14 @@ def test_execs_leave_no_descriptor_and_no_zombie_behind(sleeper):
 
 
 def test_orphans_are_reaped_and_take_no_code_with_them(lab):
-    script = "for i in 1 2 3 4 5 6 7 8; do (/bin/true & ); done; sleep 0.2; exit 11"
-    shim = lab.launch(*sh(script))
+    script = "for i in 1 2 3 4 5 6 7 8; do (/bin/true & ); done; read go; exit 11"
+    shim, peer = lab.launch_attached(*sh(script), stdin=True)
     shim.next_event("started")
     for number in range(10):
         shim.call("exec", exec=str(number), process={"args": sh(f"(/bin/true &); exit {number}")})
     codes = [shim.next_event("exec-exit") for _ in range(10)]
     assert {int(event["exec"]): event["code"] for event in codes} == {n: n for n in range(10)}
+    peer.sendall(b"go\n")
     assert shim.next_event("exit")["code"] == 11
 
 
@@ -518,7 +528,7 @@ def test_an_exit_that_nobody_heard_is_on_the_disk(lab):
     shim.next_event("started")
     shim.sock.close()
     peer.sendall(b"\n")
-    wait_for("the record", lambda: (shim.directory / "exit.json").exists())
+    wait_for("the record", (shim.directory / "exit.json").exists)
     assert shim.record()["code"] == 21
     peer.close()
 
@@ -538,10 +548,15 @@ def test_an_engine_that_does_not_read_is_dropped_not_waited_for(sleeper):
     sleeper.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     second = sleeper.reconnect()
     second.next_event("hello")
-    with pytest.raises(BrokenPipeError):
-        for number in range(2000):
+    dropped = False
+    for number in range(2000):
+        second.call("state")
+        try:
             sleeper.sock.send(json.dumps({"re": number, "op": "state"}).encode())
-            second.call("state")
+        except (BrokenPipeError, ConnectionResetError):
+            dropped = True
+            break
+    assert dropped
     assert second.call("state")["ok"]
 
 
@@ -606,9 +621,34 @@ def test_the_spawner_ends_with_its_engine_and_leaves_no_zombies(lab):
     for _ in range(5):
         lab.launch("/bin/true").next_event("exit")
     children = Path(f"/proc/{lab.spawner.pid}/task/{lab.spawner.pid}/children")
-    wait_for("ended shims are reaped", lambda: not children.read_text())
+    wait_for("only the spare shim is left", lambda: len(children.read_text().split()) == 1)
+    spare = int(children.read_text())
     lab.sock.close()
     assert lab.spawner.wait(20) == 0
+    wait_for("the spare shim ends too", lambda: not is_running(spare))
+
+
+def test_a_spare_shim_that_was_killed_costs_nothing(lab):
+    lab.launch("/bin/true").next_event("exit")
+    children = Path(f"/proc/{lab.spawner.pid}/task/{lab.spawner.pid}/children")
+    wait_for("only the spare shim is left", lambda: len(children.read_text().split()) == 1)
+    spare = int(children.read_text())
+    os.kill(spare, signal.SIGKILL)
+    wait_for("it is gone", lambda: str(spare) not in children.read_text())
+    assert lab.launch(*sh("exit 5")).next_event("exit")["code"] == 5
+
+
+def test_a_helper_that_was_killed_is_seen_as_the_end(lab):
+    shim = lab.launch(*sh("exit 0"), start=False)
+    init = shim.next_event("created")["pid"]
+    pid = shim.state()["shim_pid"]
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    (helper,) = (int(child) for child in children if int(child) != init)
+    os.kill(helper, signal.SIGKILL)
+    wait_for("the helper is gone", lambda: not Path(f"/proc/{helper}").exists())
+    assert shim.call("start")["error"]
+    shim.call("signal", sig=signal.SIGKILL)
+    assert shim.next_event("exit")["code"] == 137
 
 
 def test_the_spawner_is_no_target_for_a_debugger(lab, sleeper):

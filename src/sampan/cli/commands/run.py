@@ -200,7 +200,7 @@ class _Watch:
         copy = Copy(
             raw, first, framed=framed and not self._tty, stdin=self._stdin, keys=parse_keys(keys)
         )
-        with proxied(tty=self._tty) as signals:
+        with copy, proxied(tty=self._tty) as signals:
             if start:
                 self._start(waiting)
             self._follow(copy, signals)
