@@ -9,8 +9,10 @@ import os
 import pty
 import signal
 
+from sampan.kernel import numbers as n
 from sampan.kernel import process
 from sampan.runtime.failure import RuntimeFailure
+from sampan.shim.launch import Runtime
 
 
 class FakeCgroup:
@@ -56,7 +58,8 @@ class FakeProcess:
             stdio = (peer, peer, peer)
         gate_read, self._gate = os.pipe2(os.O_CLOEXEC)
         self._report, report_write = os.pipe2(os.O_CLOEXEC)
-        self.pid = os.fork()
+        # With CLONE_PARENT as the real runtime has it: the helper's sibling is the shim's child.
+        self.pid, self.pidfd = process.clone3(n.CLONE_PARENT if session else 0)
         if self.pid == 0:
             try:
                 os.close(self._gate)
@@ -69,8 +72,6 @@ class FakeProcess:
         os.close(report_write)
         if terminal:
             os.close(peer)
-        self.pidfd = os.pidfd_open(self.pid)
-        self.cgroup = FakeCgroup(self.pid)
         self.state = {"pid": self.pid, "start_time": process.start_time(self.pid)}
         self._args = args
 
@@ -83,8 +84,11 @@ class FakeProcess:
             raise RuntimeFailure(int(code), f'exec: "{self._args[0]}": it failed')
 
     def abort(self):
-        process.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        process.wait_pidfd(self.pidfd)
+        try:
+            process.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            process.wait_pidfd(self.pidfd)
+        except (ChildProcessError, ProcessLookupError):
+            pass
         os.close(self.pidfd)
 
 
@@ -131,3 +135,10 @@ def spawn(state, process_spec, *, pidfd, stdio, filter_program=None):
 
 def mount(word):
     return os.open(word["source"], os.O_PATH | os.O_CLOEXEC)
+
+
+def runtime():
+    def cgroup(state):
+        return FakeCgroup(state["pid"])
+
+    return Runtime(create, spawn, mount, cgroup, lambda: None)

@@ -29,8 +29,7 @@ sys.path[:0] = [sys.argv[1], sys.argv[2]]
 import fakeruntime
 from sampan.shim import monitor, peers, spawner, stdio
 peers.PATIENCE, stdio.QUIET, stdio.LIMIT, monitor.LINGER = 0.4, 0.2, 1.0, 2.0
-from sampan.shim.monitor import Runtime
-spawner.serve(3, Runtime(fakeruntime.create, fakeruntime.spawn, fakeruntime.mount))
+spawner.serve(3, fakeruntime.runtime())
 """
 _REAL = """
 import sys

@@ -139,8 +139,10 @@ def is_alive(pid: int, started: int) -> bool:
 def reset_signals() -> None:
     """Default dispositions and an empty mask, as a new program expects them.
 
-    CPython ignores SIGPIPE and SIGXFSZ, and ignored signals stay ignored across execve.
+    CPython ignores SIGPIPE and SIGXFSZ, a caller may have ignored others, and what is ignored stays
+    ignored across execve.
     """
-    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGCHLD, _signal.SIGINT):
-        _signal.signal(number, _signal.SIG_DFL)
+    for number in range(1, _signal.NSIG):
+        if _signal.getsignal(number) not in (_signal.SIG_DFL, None):
+            _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())

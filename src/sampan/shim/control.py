@@ -167,41 +167,54 @@ class Connection:
                 self.send({"re": number, "ok": True, **answer})
 
 
+def listen(directory: int) -> int:
+    """A listening socket named `shim.sock` in the directory, for its owner alone.
+
+    Raises:
+        OSError: the socket could not be made.
+    """
+    kind = _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
+    sock = _socket.socket(_socket.AF_UNIX, kind, 0)
+    _unlink(directory)
+    mask = os.umask(0o177)
+    # The whole path may be longer than the 107 bytes of an address; the directory is / otherwise,
+    # and nothing else runs in this process.
+    os.fchdir(directory)
+    try:
+        sock.bind(SOCKET)
+    finally:
+        os.umask(mask)
+        os.chdir("/")
+    sock.listen(8)
+    return sock.detach()
+
+
+def _unlink(directory: int) -> None:
+    try:
+        os.unlink(SOCKET, dir_fd=directory)
+    except FileNotFoundError:
+        pass
+
+
 class Listener:
     """`shim.sock` in the shim's directory, for an engine that was restarted."""
 
     __slots__ = ("_accepted", "_directory", "_loop", "_sock")
 
     def __init__(
-        self, loop: Loop, directory: int, accepted: Callable[[_socket.socket], None]
+        self, loop: Loop, fd: int, directory: int, accepted: Callable[[_socket.socket], None]
     ) -> None:
-        """Listen; `accepted` owns the sockets of those who may talk to us.
-
-        Raises:
-            OSError: the socket could not be made.
-        """
+        """Own `fd`, made by `listen`; `accepted` owns the sockets of those who may talk to us."""
         self._loop = loop
         self._directory = directory
         self._accepted = accepted
-        kind = _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
-        self._sock = _socket.socket(_socket.AF_UNIX, kind, 0)
-        self._unlink()
-        mask = os.umask(0o177)
-        # The whole path may be longer than the 107 bytes of an address; the directory is /
-        # otherwise, and nothing else runs in this process.
-        os.fchdir(directory)
-        try:
-            self._sock.bind(SOCKET)
-        finally:
-            os.umask(mask)
-            os.chdir("/")
-        self._sock.listen(8)
-        loop.add(self._sock.fileno(), self._ready)
+        self._sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
+        loop.add(fd, self._ready)
 
     def close(self) -> None:
         """Stop listening and remove the name."""
         self._loop.remove(self._sock.fileno())
-        self._unlink()
+        _unlink(self._directory)
         self._sock.close()
 
     def _ready(self, _events: int) -> None:
@@ -214,12 +227,6 @@ class Listener:
             self._accepted(sock)
         else:
             sock.close()
-
-    def _unlink(self) -> None:
-        try:
-            os.unlink(SOCKET, dir_fd=self._directory)
-        except FileNotFoundError:
-            pass
 
 
 def peer_uid(sock: _socket.socket) -> int:

@@ -12,23 +12,17 @@ import os
 from time import time_ns
 
 from sampan.kernel import process
-from sampan.shim.stdio import Session, close_ends
+from sampan.shim.stdio import Session, close_ends, make_pipes
 
 REMEMBERED = 32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Protocol
+    from typing import Any
 
+    from sampan.shim.launch import Spawned
     from sampan.shim.loop import Loop
-
-    class Spawned(Protocol):
-        """What `runtime.exec.spawn` returns."""
-
-        pid: int
-        pidfd: int
-        master: int
 
     Message = dict[str, Any]
 
@@ -44,7 +38,8 @@ class Exec:
         self.pidfd = -1
         self.status: tuple[int, int] | None = None
         self.time = 0
-        self.session = Session(loop, lambda: done(self), terminal=terminal, stdin_once=True)
+        self.session = Session(loop, lambda: done(self))
+        self.session.configure(None, terminal=terminal, once=True)
 
 
 class Execs:
@@ -118,11 +113,12 @@ class Execs:
         stdin = any(wish.get("stdin") for wish in wishes)
         ends = (-1, -1, -1)
         if not session.terminal:
-            ends = session.open_pipes(
+            ends, ours = make_pipes(
                 stdin=stdin,
                 stdout=any(wish.get("stdout") for wish in wishes),
                 stderr=any(wish.get("stderr") for wish in wishes),
             )
+            session.open_pipes(*ours)
         try:
             spawned = self._spawn(process_spec=message["process"], stdio=ends, **how)
         finally:

@@ -58,7 +58,10 @@ class Loop:
     def remove(self, fd: int) -> None:
         """Forget a descriptor; one that is not there is fine. Call it before the close."""
         if self._handlers.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
+            try:
+                self._epoll.unregister(fd)
+            except OSError:
+                pass  # closed already, which has removed it
 
     def after(self, key: object, seconds: float, call: Callable[[], None]) -> None:
         """Call once, `seconds` from now, unless the key is set again or cancelled before."""

@@ -1,83 +1,49 @@
-"""The monitor of one container: it starts init, watches it, and leaves its exit on the disk.
+"""The monitor of one container: it watches init and leaves its exit on the disk.
 
-    launch -> created -> running -> ended (init reaped, stdio drained) -> recorded -> gone
+    waiting -> created -> running -> ended (init reaped, stdio drained) -> recorded -> gone
 
 The order at the end is fixed: init is reaped, its output drained, what is left in the cgroup
 killed, the cgroup removed, `exit.json` flushed to the disk, and only then are engines told. Nothing
 that an engine or a client does (or fails to do) can delay the record by more than the drain.
 
-The monitor is the parent of init and of every exec, and the subreaper of what they orphan. Codes
-are taken by pidfd; strays are looked at without being taken first, so that none is ever stolen.
+The helper of launch.py makes the container; its verdict (started or failed) decides, even when init
+has ended before it arrives. The monitor is the parent of init and of every exec, and the subreaper
+of what they orphan. Codes are taken by pidfd; strays are looked at without being taken first, so
+that none is ever stolen.
 """
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
+from marshal import loads
 from time import time_ns
 
-from sampan.kernel import fds as descriptors
 from sampan.kernel import process
 from sampan.kernel.signals import signal_fd
-from sampan.shim.control import Connection, Listener, failure
+from sampan.shim.control import Connection, Listener
 from sampan.shim.execs import Execs
-from sampan.shim.exits import EXIT, STATE, encode, write_record
+from sampan.shim.exits import EXIT, write_record
+from sampan.shim.launch import read_filter, start_helper
 from sampan.shim.logs import JsonFile
 from sampan.shim.loop import Loop, complain
 from sampan.shim.peers import adopt
-from sampan.shim.stdio import Session, close_ends
+from sampan.shim.stdio import Session
 
 LINGER = 10.0
-MAX_PROGRAM = 1024 * 1024
+MAX_REPORT = 256 * 1024
 MAX_CONNECTIONS = 16
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
     from collections.abc import Callable
-    from typing import Any, Protocol
+    from typing import Any
 
-    from sampan.shim.execs import Spawned
+    from sampan.shim.launch import Cgroup, Runtime
 
     Message = dict[str, Any]
     Filter = tuple[bytes, int]
-
-    class Cgroup(Protocol):
-        """What the monitor needs of kernel.cgroups."""
-
-        def pids(self) -> list[int]: ...
-        def kill(self) -> None: ...
-        def oom_kills(self) -> int: ...
-        def remove(self) -> None: ...
-
-    class Created(Protocol):
-        """What `runtime.create.create` returns."""
-
-        pid: int
-        pidfd: int
-        master: int
-        state: Message
-
-        @property
-        def cgroup(self) -> Cgroup | None: ...
-        def start(self) -> None: ...
-        def abort(self) -> None: ...
-
-
-class Runtime:
-    """The runtime's functions, handed in so that tests can bring their own."""
-
-    __slots__ = ("create", "mount", "spawn")
-
-    def __init__(
-        self,
-        create: Callable[..., Created],
-        spawn: Callable[..., Spawned],
-        mount: Callable[[Message], int],
-    ) -> None:
-        self.create = create
-        self.spawn = spawn
-        self.mount = mount
 
 
 class Monitor:
@@ -85,204 +51,173 @@ class Monitor:
 
     __slots__ = (
         "_connections",
-        "_created",
+        "_container",
         "_directory",
         "_execs",
         "_exit",
+        "_helper",
         "_id",
         "_listener",
         "_log",
         "_loop",
-        "_operations",
+        "_pid",
+        "_pidfd",
+        "_report",
+        "_report_end",
         "_runtime",
         "_seccomp",
-        "_seccomp_flags",
         "_session",
         "_signals",
         "_started",
         "_status",
+        "_undecided",
+        "_waiting",
     )
 
-    def __init__(self, request: Message, control: _socket.socket, runtime: Runtime) -> None:
-        """`request` is a launch message, `control` the socket of the engine that sent it."""
-        self._id = str(request["id"])
+    def __init__(self, requests: int, runtime: Runtime) -> None:
+        """`requests` is the socket on which the launch message will come, to our helper."""
         self._runtime = runtime
         self._loop = Loop()
-        self._log = _open_log(request.get("log") or {})
-        self._session = Session(
-            self._loop,
-            self._drained,
-            log=self._log,
-            terminal=bool((request["spec"].get("process") or {}).get("terminal")),
-            stdin_once=bool(request.get("stdin_once")),
-        )
-        self._execs = Execs(self._loop, runtime.spawn, self._tell)
         self._connections: list[Connection] = []
-        self._created: Created | None = None
-        self._directory = -1
+        self._container: Message = {}
+        self._directory = self._pid = self._pidfd = self._signals = -1
+        self._execs = Execs(self._loop, runtime.spawn, self._tell)
         self._exit: Message | None = None
+        self._id = ""
         self._listener: Listener | None = None
-        self._seccomp = -1
-        self._seccomp_flags = 0
-        self._signals = -1
+        self._log: JsonFile | None = None
+        self._seccomp = (-1, 0)
         self._started = 0
+        self._session = Session(self._loop, self._drained)
         self._status: tuple[int, int, int] | None = None
-        self._operations = {
-            "attach": self._op_attach,
-            "close-stdin": self._op_close_stdin,
-            "exec": self._op_exec,
-            "exec-signal": self._op_exec_signal,
-            "pids": self._op_pids,
-            "reopen-log": self._op_reopen_log,
-            "resize": self._op_resize,
-            "signal": self._op_signal,
-            "start": self._op_start,
-            "state": self._op_state,
-        }
-        self._connect(control)
+        self._undecided = True
+        self._waiting: list[tuple[Connection, object]] = []
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self._report, self._report_end = ours, theirs
+        self._helper = start_helper(requests, runtime, theirs)
+        ours.setblocking(False)
+        self._loop.add(ours.fileno(), self._report_ready)
+        self._loop.add(self._helper, self._helper_gone)
 
-    def run(self, request: Message, fds: list[int]) -> None:
-        """Launch, and watch until nothing is left. `fds` are the launch's, without the control."""
-        try:
-            self._launch(request, fds)
-        except Exception as error:
-            # One of the edges: whatever it is, the engine must hear of it.
-            self._fail(error)
-        request.clear()
+    def run(self) -> None:
+        """Launch, and watch until nothing is left."""
         while not self._is_over():
             self._loop.once()
-        self._leave()
+        if self._listener is not None:
+            _attempt("close the listener", self._listener.close)
 
-    # Starting
+    # What the helper reports
 
-    def _launch(self, request: Message, fds: list[int]) -> None:
-        self._open_directory(request["dir"])
-        if request.get("seccomp"):
-            self._seccomp = fds.pop(0)
-            self._seccomp_flags = int(request.get("seccomp_flags") or 0)
-        self._create(request)
-        for wish in request.get("attach") or ():
-            self._session.attach(fds.pop(0), wish)
-        if request.get("start", True):
-            self._start()
+    def _report_ready(self, _events: int) -> None:
+        try:
+            data = self._report.recv(MAX_REPORT)
+        except BlockingIOError:
+            return
+        # marshal is safe here: the sender is a copy of this very process.
+        word, content = loads(data)  # noqa: S302
+        if word == "created":
+            self._adopt(content)
+        elif word == "started":
+            self._begin(content)
         else:
-            self._tell({"event": "created", "pid": self._init.pid})
+            control, event = content
+            if not self._connections:
+                self._connect(adopt(control))
+            self._fail(event)
+
+    def _helper_gone(self, _events: int) -> None:
+        for _ in range(2):  # its last words may be in the same batch of events
+            self._report_ready(0)
+        for fd in (self._report.fileno(), self._helper):
+            self._loop.remove(fd)
+        self._report.close()
+        self._report_end.close()
+        os.close(self._helper)
+        self._helper = -1
+        self._reap_strays()
+        if self._undecided:
+            # It ended without a verdict: of a launch that never came, or because it was killed.
+            complain("launch: the helper died") if self._connections else None
+            self._loop.stop()
+
+    def _adopt(self, facts: Message) -> None:
+        """The container is created: from now on it is ours."""
+        self._id = facts["id"]
+        self._directory = facts["directory"]
+        self._pid, self._pidfd = facts["pid"], facts["pidfd"]
+        self._container = facts["state"]
+        self._seccomp = facts["seccomp"], facts["seccomp_flags"]
+        self._listener = Listener(self._loop, facts["listener"], self._directory, self._accept)
+        if facts["log"] is not None:
+            self._log = JsonFile(*facts["log"])
+        session = self._session
+        session.configure(self._log, terminal=facts["master"] >= 0, once=facts["stdin_once"])
+        if session.terminal:
+            session.open_terminal(facts["master"], stdin=facts["wants_input"])
+        else:
+            session.open_pipes(*facts["stdio"])
+        for fd, wish in facts["attach"]:
+            session.attach(fd, wish)
+        self._loop.add(self._pidfd, self._init_ready)
         self._signals = signal_fd(process.SIGCHLD)
         self._loop.add(self._signals, self._children_ready)
-        self._reap_strays()
+        self._connect(adopt(facts["control"]))
+        if not facts["start"]:
+            self._undecided = False
+            self._tell({"event": "created", "pid": self._pid})
 
-    @property
-    def _init(self) -> Created:
-        if self._created is None:
-            raise OSError(errno.ESRCH, "the container is not running")
-        return self._created
+    def _begin(self, when: int) -> None:
+        """The container executes its program, or has done so already."""
+        self._undecided = False
+        self._started = when
+        self._tell({"event": "started", "pid": self._pid, "time": when})
+        self._answer_waiting({"ok": True, "pid": self._pid})
+        if self._status is not None:
+            self._session.end()
 
-    def _open_directory(self, path: str) -> None:
-        try:
-            os.mkdir(path, 0o700)
-        except FileExistsError:
-            pass
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._directory = os.open(path, flags)
-        self._listener = Listener(self._loop, self._directory, self._accept)
-
-    def _create(self, request: Message) -> None:
-        ends = (-1, -1, -1)
-        if not self._session.terminal:
-            ends = self._session.open_pipes(
-                stdin=bool(request.get("stdin")), stdout=True, stderr=True
-            )
-        word = request.get("rootfs")
-        rootfs = self._runtime.mount(word) if word else None
-        try:
-            created = self._runtime.create(
-                self._id,
-                request["spec"],
-                stdio=ends,
-                root=rootfs,
-                attach_at=request["dir"],
-                filter_program=self._filter(),
-                die_with_parent=True,
-            )
-        finally:
-            close_ends(ends)
-            if rootfs is not None:
-                os.close(rootfs)
-        self._created = created
-        if created.master >= 0:
-            master, created.master = created.master, -1
-            self._session.open_terminal(master, stdin=bool(request.get("stdin")))
-            if request.get("console_size"):
-                self._session.resize(*request["console_size"])
-        self._write_state()
-        self._loop.add(created.pidfd, self._init_ready)
-
-    def _filter(self) -> Filter | None:
-        if self._seccomp < 0:
-            return None
-        return descriptors.read_all(self._seccomp, MAX_PROGRAM), self._seccomp_flags
-
-    def _write_state(self) -> None:
-        shim, init = os.getpid(), self._init
-        state = {
-            "v": 1,
-            "id": self._id,
-            "pid": init.pid,
-            "start_time": init.state["start_time"],
-            "shim_pid": shim,
-            "shim_start_time": process.start_time(shim),
-            "runtime": init.state,
-        }
-        write_record(self._directory, STATE, state, sync=False)
-
-    def _start(self) -> None:
-        self._init.start()
-        self._started = time_ns()
-        self._tell({"event": "started", "pid": self._init.pid, "time": self._started})
-
-    def _fail(self, error: Exception) -> None:
-        """The container never came to be: undo, tell, end."""
-        created, self._created = self._created, None
-        if created is not None:
-            self._loop.remove(created.pidfd)
-            _attempt("abort", created.abort)
+    def _fail(self, event: Message) -> None:
+        """The container never came to be; the helper has undone it."""
+        self._undecided = False
+        if self._pidfd >= 0:
+            self._loop.remove(self._pidfd)
+        self._pid = -1
         self._session.abandon()
-        _attempt("remove the state", self._forget_state)
-        self._exit = {"event": "start-failed", **failure(error)}
-        self._tell(self._exit)
+        self._exit = event
+        self._tell(event)
+        self._answer_waiting({key: event[key] for key in ("error", "errno", "operation")})
         self._loop.after("linger", LINGER, self._loop.stop)
 
-    def _forget_state(self) -> None:
-        try:
-            if self._directory >= 0:
-                os.unlink(STATE, dir_fd=self._directory)
-        except FileNotFoundError:
-            pass
+    def _answer_waiting(self, answer: Message) -> None:
+        waiting, self._waiting = self._waiting, []
+        for connection, number in waiting:
+            connection.send({"re": number, **answer})
 
     # Ending
 
     def _init_ready(self, _events: int) -> None:
-        init = self._init
-        status = process.wait_pidfd(init.pidfd, block=False)
+        status = process.wait_pidfd(self._pidfd, block=False)
         if status is None:
             return
-        self._loop.remove(init.pidfd)
+        self._loop.remove(self._pidfd)
         self._status = (*status, time_ns())
+        if self._undecided:
+            return  # whether it ran at all is the helper's to say
+        if self._helper >= 0 and not self._started:
+            process.pidfd_send_signal(self._helper, process.SIGKILL)
         self._session.end()
 
     def _drained(self) -> None:
         """Init has ended and its output is delivered: clean up, record, tell."""
         assert self._status is not None
         code, number, ended = self._status
-        init = self._init
-        oom = self._clear_cgroup(init.cgroup)
+        oom = self._clear_cgroup(self._runtime.cgroup(self._container))
         record = {
             "v": 1,
             "code": code,
             "signal": number,
             "oom": oom,
             "time": ended,
-            "pid": init.pid,
+            "pid": self._pid,
             "lost": False,
         }
         try:
@@ -292,11 +227,10 @@ class Monitor:
             complain(f"write {EXIT} of {self._id}: {error}")
         self._exit = {"event": "exit", **record}
         self._tell(self._exit)
+        self._answer_waiting({"error": "the container has ended", "errno": 3, "operation": ""})
         self._loop.after("linger", LINGER, self._loop.stop)
 
-    def _clear_cgroup(self, cgroup: Cgroup | None) -> bool:
-        if cgroup is None:
-            return False
+    def _clear_cgroup(self, cgroup: Cgroup) -> bool:
         oom = False
         try:
             oom = cgroup.oom_kills() > 0
@@ -313,10 +247,6 @@ class Monitor:
         if self._exit is None or self._execs.running or self._session.peers:
             return False
         return all(connection.is_flushed for connection in self._connections)
-
-    def _leave(self) -> None:
-        if self._listener is not None:
-            _attempt("close the listener", self._listener.close)
 
     # Children
 
@@ -341,8 +271,7 @@ class Monitor:
                 os.waitid(os.P_PID, found.si_pid, options)
 
     def _reap_tracked(self, pid: int) -> bool:
-        created = self._created
-        if created is not None and pid == created.pid and self._status is None:
+        if pid == self._pid and self._status is None:
             self._init_ready(0)
             return True
         return self._execs.reap(pid)
@@ -358,7 +287,7 @@ class Monitor:
         if len(self._connections) >= MAX_CONNECTIONS:
             self._connections[0].close()
         connection = self._connect(sock)
-        connection.send({"event": "hello", "v": 1, "id": self._id, "state": self._state()})
+        connection.send({"event": "hello", "v": 1, "id": self._id, "state": self._describe()})
         if self._exit is not None:
             connection.send(self._exit)
 
@@ -366,18 +295,21 @@ class Monitor:
         for connection in tuple(self._connections):
             connection.send(event)
 
-    def _serve(self, _connection: Connection, message: Message, fds: list[int]) -> Message | None:
-        operation = self._operations.get(str(message.get("op")))
+    def _serve(self, connection: Connection, message: Message, fds: list[int]) -> Message | None:
+        word = message.get("op")
+        if word == "start":
+            self._start(connection, message.get("re"))
+            return None
+        operation = _OPERATIONS.get(word) if isinstance(word, str) else None
         if operation is None:
-            raise ValueError(f"unknown operation {message.get('op')!r}")
-        return operation(message, fds) or {}
+            raise ValueError(f"unknown operation {word!r}")
+        return operation(self, message, fds) or {}
 
-    def _state(self) -> Message:
-        created = self._created
+    def _describe(self) -> Message:
         status = "running" if self._started else "created"
         return {
             "status": "exited" if self._exit or self._status else status,
-            "pid": created.pid if created is not None else 0,
+            "pid": self._pid,
             "started": self._started,
             "terminal": self._session.terminal,
             "execs": [{"exec": one.name, "pid": one.pid} for one in self._execs.running.values()],
@@ -389,38 +321,36 @@ class Monitor:
 
     # Operations
 
-    def _op_start(self, _message: Message, _fds: list[int]) -> Message | None:
-        if self._started:
+    def _start(self, connection: Connection, number: object) -> None:
+        """Answered when the helper has said how it went."""
+        if self._started or self._undecided or self._exit is not None or self._status is not None:
             raise OSError(errno.EALREADY, "start: the container was started already")
-        try:
-            self._start()
-        except OSError as error:
-            self._fail(error)
-            raise
-        return {"pid": self._init.pid}
+        if self._helper < 0:
+            raise OSError(errno.ESRCH, "start: the process that would do it is gone")
+        self._report.send(b"1")
+        self._undecided = True
+        self._waiting.append((connection, number))
 
-    def _op_signal(self, message: Message, _fds: list[int]) -> Message | None:
+    def op_signal(self, message: Message, _fds: list[int]) -> Message | None:
         number = int(message["sig"])
-        if self._status is not None:
+        if self._status is not None or self._pid < 0:
             raise OSError(errno.ESRCH, "signal: the container has ended")
-        cgroup = self._init.cgroup
-        if not message.get("all") or cgroup is None:
-            process.pidfd_send_signal(self._init.pidfd, number)
+        if not message.get("all"):
+            process.pidfd_send_signal(self._pidfd, number)
         elif number == process.SIGKILL:
-            cgroup.kill()
+            self._runtime.cgroup(self._container).kill()
         else:
-            _signal_each(cgroup, number)
+            _signal_each(self._runtime.cgroup(self._container), number)
         return None
 
-    def _op_exec(self, message: Message, fds: list[int]) -> Message | None:
+    def op_exec(self, message: Message, fds: list[int]) -> Message | None:
         if self._status is not None or not self._started:
             raise OSError(errno.ESRCH, "exec: the container is not running")
-        init = self._init
         return self._execs.start(
             message,
             fds,
-            state=init.state,
-            pidfd=init.pidfd,
+            state=self._container,
+            pidfd=self._pidfd,
             filter_program=self._exec_filter(message, fds),
         )
 
@@ -428,18 +358,18 @@ class Monitor:
         """The container's filter; an explicit false is none, true is one that came along."""
         wish = message.get("seccomp")
         if not wish:
-            return None if wish is False else self._filter()
+            return None if wish is False else read_filter(*self._seccomp)
         own = fds.pop(0)
         try:
-            return descriptors.read_all(own, MAX_PROGRAM), int(message.get("seccomp_flags") or 0)
+            return read_filter(own, int(message.get("seccomp_flags") or 0))
         finally:
             os.close(own)
 
-    def _op_exec_signal(self, message: Message, _fds: list[int]) -> Message | None:
+    def op_exec_signal(self, message: Message, _fds: list[int]) -> Message | None:
         self._execs.signal(str(message["exec"]), int(message["sig"]))
         return None
 
-    def _op_attach(self, message: Message, fds: list[int]) -> Message | None:
+    def op_attach(self, message: Message, fds: list[int]) -> Message | None:
         if self._exit is not None or self._status is not None:
             raise OSError(errno.ESRCH, "attach: the container has ended")
         if not fds:
@@ -447,39 +377,43 @@ class Monitor:
         self._which(message).attach(fds.pop(0), message)
         return None
 
-    def _op_resize(self, message: Message, _fds: list[int]) -> Message | None:
+    def op_resize(self, message: Message, _fds: list[int]) -> Message | None:
         self._which(message).resize(int(message["height"]), int(message["width"]))
         return None
 
-    def _op_close_stdin(self, message: Message, _fds: list[int]) -> Message | None:
+    def op_close_stdin(self, message: Message, _fds: list[int]) -> Message | None:
         stdin = self._which(message).stdin
         if stdin is not None:
             stdin.end()
         return None
 
-    def _op_reopen_log(self, _message: Message, _fds: list[int]) -> Message | None:
+    def op_reopen_log(self, _message: Message, _fds: list[int]) -> Message | None:
         if self._log is not None:
             self._log.reopen()
         return None
 
-    def _op_pids(self, _message: Message, _fds: list[int]) -> Message | None:
-        cgroup = self._init.cgroup
-        return {"pids": cgroup.pids() if cgroup is not None else [self._init.pid]}
+    def op_pids(self, _message: Message, _fds: list[int]) -> Message | None:
+        return {"pids": self._runtime.cgroup(self._container).pids()}
 
-    def _op_state(self, _message: Message, _fds: list[int]) -> Message | None:
-        return {"state": self._state()}
+    def op_state(self, _message: Message, _fds: list[int]) -> Message | None:
+        return {"state": self._describe()}
 
     def _which(self, message: Message) -> Session:
         name = message.get("exec")
         return self._execs.get(str(name)).session if name else self._session
 
 
-def _open_log(wish: Message) -> JsonFile | None:
-    if wish.get("driver", "none") == "none":
-        return None
-    if wish["driver"] != "json-file":
-        raise ValueError(f"unknown log driver {wish['driver']!r}")
-    return JsonFile(wish["path"], int(wish.get("max_size") or 0), int(wish.get("max_file") or 1))
+_OPERATIONS: dict[str, Callable[[Monitor, Message, list[int]], Message | None]] = {
+    "attach": Monitor.op_attach,
+    "close-stdin": Monitor.op_close_stdin,
+    "exec": Monitor.op_exec,
+    "exec-signal": Monitor.op_exec_signal,
+    "pids": Monitor.op_pids,
+    "reopen-log": Monitor.op_reopen_log,
+    "resize": Monitor.op_resize,
+    "signal": Monitor.op_signal,
+    "state": Monitor.op_state,
+}
 
 
 def _attempt(what: str, call: Callable[[], object]) -> None:
@@ -511,23 +445,13 @@ def _signal_each(cgroup: Cgroup, number: int) -> None:
             os.close(pidfd)
 
 
-def become_shim(request: Message, fds: list[int], runtime: Runtime) -> None:
-    """Turn this fresh fork into the shim of `request`; returns when the container is gone.
+def become_shim(requests: int, runtime: Runtime) -> None:
+    """Turn this fresh fork into a shim; returns when its container is gone.
 
-    The first descriptor is the engine's control socket.
+    `requests` is the socket on which the launch message will come. Its end, while no launch has
+    come, is the end of the shim.
     """
-    sock = adopt(fds.pop(0))
-    try:
-        os.setsid()
-        process.set_child_subreaper()
-        process.set_name("sampan-shim")
-        monitor = Monitor(request, sock, runtime)
-    except Exception as error:
-        _refuse(sock, error)
-        raise
-    monitor.run(request, fds)
-
-
-def _refuse(sock: _socket.socket, error: Exception) -> None:
-    event = encode({"event": "start-failed", **failure(error)}).encode("ascii")
-    _attempt("tell the engine", lambda: descriptors.send(sock, event))
+    os.setsid()
+    process.set_child_subreaper()
+    process.set_name("sampan-shim")
+    Monitor(requests, runtime).run()

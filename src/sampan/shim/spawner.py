@@ -3,10 +3,11 @@
 The engine runs it with an isolated interpreter (`python -I -S -B`) and one end of a SEQPACKET
 socket pair. It imports everything a shim and the runtime need, closes the import system, freezes
 the collector so that forks share its memory, and then only waits for launch messages: JSON, and
-descriptors of which the first is the control socket of the new shim.
+descriptors of which the first is the control socket of the new shim. A message goes unread to a
+shim that was forked before it came; the next one is forked behind it.
 
-It answers nothing itself. A launch that cannot be forked or understood is told on the control
-socket that came with it, as `start-failed`. The end of its own socket means that the engine is
+It answers nothing itself. A launch for which no shim can be forked is told on the control socket
+that came with it, as `start-failed`. The end of its own socket means that the engine is
 gone: it exits, and its shims live on.
 """
 
@@ -24,18 +25,18 @@ from sampan.kernel import fds as descriptors
 from sampan.kernel import process
 from sampan.kernel.cgroups import hierarchy
 from sampan.runtime import freeze
-from sampan.shim.control import failure, parse
+from sampan.shim.control import failure
 from sampan.shim.exits import encode
+from sampan.shim.launch import LARGEST
 from sampan.shim.loop import complain
-from sampan.shim.monitor import Runtime, become_shim
-
-LARGEST = 4 * 1024 * 1024
-"""Bytes of one launch message."""
+from sampan.shim.monitor import become_shim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from typing import Any, NoReturn
+
+    from sampan.shim.launch import Runtime
 
 
 def main(control: int) -> NoReturn:
@@ -53,14 +54,13 @@ def main(control: int) -> NoReturn:
 
 def real_runtime() -> Runtime:
     """The runtime's own functions; imported here, so that a test's spawner can bring others."""
-    from sampan.runtime import create, rootfs
-    from sampan.runtime.exec import spawn
+    from sampan.shim import containers
 
-    return Runtime(create.create, spawn, rootfs.mount)
+    return containers.runtime()
 
 
 def serve(control: int, runtime: Runtime, kept: AbstractSet[int] = frozenset()) -> None:
-    """Harden this process, then fork a shim for each message until the engine is gone.
+    """Harden this process, then hand each message to a shim until the engine is gone.
 
     `kept` are descriptors that shims share: the roots of the cgroup hierarchies, found only once.
     """
@@ -68,6 +68,8 @@ def serve(control: int, runtime: Runtime, kept: AbstractSet[int] = frozenset()) 
     sock.setblocking(True)
     os.set_inheritable(control, False)
     harden()
+    spares = Spares(runtime, frozenset(kept))
+    spares.prepare()
     while True:
         try:
             data, fds = descriptors.receive(sock, LARGEST)
@@ -76,8 +78,11 @@ def serve(control: int, runtime: Runtime, kept: AbstractSet[int] = frozenset()) 
             continue
         if not data:
             return
-        launch(data, fds, runtime, kept)
-        descriptors.close_all(fds)
+        try:
+            spares.launch(data, fds)
+        finally:
+            descriptors.close_all(fds)
+        spares.prepare()
 
 
 def harden() -> None:
@@ -98,33 +103,68 @@ def harden() -> None:
     gc.freeze()
 
 
-def launch(data: bytes, fds: list[int], runtime: Runtime, kept: AbstractSet[int]) -> None:
-    """Fork the shim of one message; the parent returns, the child never does."""
-    if not fds:
-        complain("spawner: a launch without a control socket")
-        return
+class Spares:
+    """One shim that is forked already, warmed up and without a container, and how it gets one."""
+
+    __slots__ = ("_kept", "_runtime", "_spare")
+
+    def __init__(self, runtime: Runtime, kept: AbstractSet[int]) -> None:
+        self._runtime = runtime
+        self._kept = kept
+        self._spare: _socket.socket | None = None
+
+    def prepare(self) -> None:
+        """Fork the next shim, after the launch before it: the container does not wait for this."""
+        if self._spare is None:
+            try:
+                self._spare = self._fork()
+            except OSError as error:
+                complain(f"spawner: prepare a shim: {error}")
+
+    def launch(self, data: bytes, fds: list[int]) -> None:
+        """Hand a launch message to a shim; a failure is told on the control socket."""
+        if not fds:
+            complain("spawner: a launch without a control socket")
+            return
+        spare, self._spare = self._spare, None
+        try:
+            if spare is None or not _hand_over(spare, data, fds):
+                _hand_over(self._fork(), data, fds)
+        except OSError as error:
+            _refuse(fds[0], error)
+
+    def _fork(self) -> _socket.socket:
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        ours.setsockopt(_socket.SOL_SOCKET, _send_buffer_option(), LARGEST)
+        if os.fork() == 0:
+            _become(theirs.fileno(), self._runtime, self._kept)
+        theirs.close()
+        return ours
+
+
+def _hand_over(spare: _socket.socket, data: bytes, fds: list[int]) -> bool:
+    """Whether the shim behind `spare` was there to take the message."""
     try:
-        pid = os.fork()
-    except OSError as error:
-        _refuse(fds[0], error)
-        return
-    if pid == 0:
-        _become(data, fds, runtime, kept)
+        descriptors.send(spare, data, fds)
+    except BrokenPipeError:
+        return False
+    finally:
+        spare.close()
+    return True
 
 
-def _become(data: bytes, fds: list[int], runtime: Runtime, kept: AbstractSet[int]) -> NoReturn:
-    """The child: only what came with the message stays open."""
+def _send_buffer_option() -> int:
+    """SO_SNDBUFFORCE for root, who alone may pass the system's ceiling."""
+    return 32 if os.geteuid() == 0 else _socket.SO_SNDBUF
+
+
+def _become(requests: int, runtime: Runtime, kept: AbstractSet[int]) -> NoReturn:
+    """The child: only its own socket and what shims share stay open."""
     status = 1
     try:
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-        keep_only({0, 1, 2, *fds, *kept})
-        try:
-            request = parse(data)
-        except ValueError as error:
-            _refuse(fds[0], error)
-            os._exit(1)
-        del data
-        become_shim(request, fds, runtime)
+        keep_only({0, 1, 2, requests, *kept})
+        become_shim(requests, runtime)
         status = 0
     except BaseException as error:
         complain(f"shim: {type(error).__name__}: {error}")

@@ -187,43 +187,33 @@ class Session:
         "terminal",
     )
 
-    def __init__(
-        self,
-        loop: Loop,
-        done: Callable[[], None],
-        *,
-        log: JsonFile | None = None,
-        terminal: bool = False,
-        stdin_once: bool = False,
-    ) -> None:
-        """An empty session; `open_pipes` or `open_terminal` gives it its descriptors."""
+    def __init__(self, loop: Loop, done: Callable[[], None]) -> None:
+        """An empty session; `configure`, then `open_pipes` or `open_terminal`, make it one."""
         self.loop = loop
-        self.log = log
-        self.terminal = terminal
+        self.log: JsonFile | None = None
+        self.terminal = False
         self.outputs: list[Output] = []
         self.peers: list[Peer] = []
         self.stdin: Input | None = None
         self._master = -1
-        self._once = stdin_once
+        self._once = False
         self._ended = False
         self._done = done
 
-    def open_pipes(self, *, stdin: bool, stdout: bool, stderr: bool) -> tuple[int, int, int]:
-        """Make the pipes that are wanted, and return the process's ends of them.
+    def configure(self, log: JsonFile | None, *, terminal: bool, once: bool) -> None:
+        """Set the log, whether it is a terminal, and whether one peer's end of input is the end."""
+        self.log = log
+        self.terminal = terminal
+        self._once = once
 
-        What is not wanted is /dev/null. The caller closes the ends with `close_ends`.
-        """
-        ends = [-1, -1, -1]
-        if not (stdin and stdout and stderr):
-            ends = [os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)] * 3
-        if stdin:
-            ends[0], ours = os.pipe2(os.O_CLOEXEC)
-            self.stdin = Input(self, ours)
-        for number, wanted in ((1, stdout), (2, stderr)):
-            if wanted:
-                ours, ends[number] = os.pipe2(os.O_CLOEXEC)
-                self.outputs.append(Output(self, ours, number))
-        return ends[0], ends[1], ends[2]
+    def open_pipes(self, stdin: int, stdout: int, stderr: int) -> None:
+        """Own our ends of the pipes; -1 where there is none."""
+        if stdin >= 0:
+            self.stdin = Input(self, stdin)
+        if stdout >= 0:
+            self.outputs.append(Output(self, stdout, 1))
+        if stderr >= 0:
+            self.outputs.append(Output(self, stderr, 2))
 
     def open_terminal(self, master: int, *, stdin: bool) -> None:
         """Own the master of the process's terminal."""
@@ -364,6 +354,24 @@ class Session:
         # The collector is off in a shim, so the circle is opened by hand.
         done, self._done = self._done, _nothing
         done()
+
+
+def make_pipes(
+    *, stdin: bool, stdout: bool, stderr: bool
+) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """The process's ends and our ends of its stdio.
+
+    What is not wanted is /dev/null for the process and -1 for us. `close_ends` closes the first.
+    """
+    ends, ours = [-1, -1, -1], [-1, -1, -1]
+    if not (stdin and stdout and stderr):
+        ends = [os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)] * 3
+    if stdin:
+        ends[0], ours[0] = os.pipe2(os.O_CLOEXEC)
+    for number, wanted in ((1, stdout), (2, stderr)):
+        if wanted:
+            ours[number], ends[number] = os.pipe2(os.O_CLOEXEC)
+    return (ends[0], ends[1], ends[2]), (ours[0], ours[1], ours[2])
 
 
 def close_ends(ends: tuple[int, int, int]) -> None:
