@@ -13,16 +13,17 @@ TIOCSPTLCK = 0x40045431
 
 
 def open_pair(ptmx: int) -> tuple[int, int]:
-    """(master, peer) from an open ptmx; the peer by descriptor, never by a path in the container.
-
-    ONLCR is cleared on it as runc does: clients and tests of this field rely on it.
-    """
+    """(master, peer) of an open ptmx; the peer by descriptor, never by a path in the container."""
     fcntl.ioctl(ptmx, TIOCSPTLCK, struct.pack("i", 0))
     peer = fcntl.ioctl(ptmx, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    modes = termios.tcgetattr(peer)
-    modes[1] &= ~termios.ONLCR
-    termios.tcsetattr(peer, termios.TCSANOW, modes)
     return ptmx, peer
+
+
+def clear_newline_translation(fd: int) -> None:
+    """Leave a newline alone on its way out (ONLCR), for a terminal that is relayed to another."""
+    modes = termios.tcgetattr(fd)
+    modes[1] &= ~termios.ONLCR
+    termios.tcsetattr(fd, termios.TCSANOW, modes)
 
 
 def set_size(fd: int, height: int, width: int) -> None:
