@@ -311,7 +311,7 @@ async def test_binds_tmpfs_and_plain_rootfs(lab: Lab, engine: Engine) -> None:
     host = HostConfig(binds=(f"{shared}:/mnt",), tmpfs={"/scratch": "size=64k"})
     await lab.run(engine, "sh", "-c", "echo hi > /mnt/f; echo x > /scratch/y", host=host)
     assert (shared / "f").read_text() == "hi\n"
-    assert os.listdir(lab.rootfs) == ["bin", "etc"]
+    assert sorted(os.listdir(lab.rootfs)) == ["bin", "etc"]
     code, _ = await lab.run(
         engine, "sh", "-c", "echo > /mnt/g", host=HostConfig(binds=(f"{shared}:/mnt:ro",))
     )
@@ -387,7 +387,7 @@ async def test_stats_and_top(lab: Lab, engine: Engine) -> None:
 @with_engine
 async def test_list_filters_and_prune(lab: Lab, engine: Engine) -> None:
     running = await started(lab, engine, *SLEEP, name="runs", labels={"a": "1"})
-    made = await engine.create(lab.config_of("true"), name="waits", labels={"a": "2"})
+    made = await engine.create(lab.config_of("true", labels={"a": "2"}), name="waits")
     assert [c.id for c in engine.list()] == [running]
     assert [c.id for c in engine.list(all=True)] == [made.id, running]
     assert [c.id for c in engine.list(filters={"status": ["created"]})] == [made.id]
