@@ -208,6 +208,7 @@ class Client:
     writer: asyncio.StreamWriter
     engine: FakeEngine
     path: str
+    server: object = None
     extra: list = field(default_factory=list)
 
     async def ask(self, method, path, body=None, **headers):
@@ -264,7 +265,7 @@ async def serving(path):
     listener.bind(path)
     server = await asyncio.get_running_loop().create_unix_server(protocols, sock=listener)
     reader, writer = await asyncio.open_unix_connection(path)
-    client = Client(reader, writer, engine, path)
+    client = Client(reader, writer, engine, path, protocols)
     try:
         yield client
     finally:

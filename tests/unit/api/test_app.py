@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sampan.api.docker import app, containers, images
+from sampan.api.docker import app, containers, hijack, images
 from sampan.api.docker import exec as execs
 from sampan.errors import Conflict, InvalidArgument, NotFound, NotModified, StartFailed
 
@@ -247,5 +247,68 @@ def test_pipelined_requests_are_answered_in_order(scenario):
         await client.send("GET", "/nosuch")
         await client.send("GET", "/_ping")
         assert [(await client.answer()).status for _ in range(3)] == [200, 404, 200]
+
+    scenario(play)
+
+
+def test_a_head_that_does_not_end_is_given_up(scenario, monkeypatch):
+    monkeypatch.setattr(hijack, "HEAD_SECONDS", 0.01)
+
+    async def play(client):
+        client.writer.write(b"GET /_ping HTTP/1.1\r\nHost: x\r\n")
+        assert (await client.reader.read()).startswith(b"HTTP/1.1 431 ")
+
+    scenario(play)
+
+
+def test_a_held_body_that_does_not_end_is_given_up(scenario, monkeypatch):
+    monkeypatch.setattr(hijack, "HEAD_SECONDS", 0.01)
+
+    async def play(client):
+        client.writer.write(
+            b"POST /exec/x/start HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{"
+        )
+        assert (await client.reader.read()).startswith(b"HTTP/1.1 431 ")
+
+    scenario(play)
+
+
+def test_a_stop_ends_streams_and_idle_connections(scenario):
+    async def play(client):
+        following = await client.another()
+        await following.send("GET", "/events")
+        await following.head()
+        waiting = await client.another()
+        await waiting.send("POST", "/containers/c1/wait")
+        await waiting.head()
+        idle = await client.another()
+        await idle.ask("GET", "/_ping")
+        await client.server.aclose(15)  # longer than the test may take
+        for connection in (following, waiting, idle):
+            assert await connection.reader.read() == b""
+        assert client.engine.closed_streams == ["events"]
+        assert client.engine.waits[0].cancelled
+
+    scenario(play)
+
+
+def test_requests_are_logged_at_debug_only(scenario, caplog):
+    async def play(client):
+        await client.ask("GET", "/_ping")
+        caplog.set_level("DEBUG", "sampan.api")
+        await client.ask("GET", "/nosuch?secret=1")
+
+    scenario(play)
+    lines = [r.getMessage() for r in caplog.records if r.name == "sampan.api"]
+    assert len(lines) == 1
+    assert lines[0].startswith("GET /nosuch 404 ")
+
+
+def test_what_a_single_node_says(scenario):
+    async def play(client):
+        assert (await client.ask("GET", "/nodes")).status == 503
+        assert (await client.ask("GET", "/plugins")).json == []
+        assert (await client.ask("POST", "/networks/prune")).json == {"NetworksDeleted": None}
+        assert (await client.ask("POST", "/auth", {"username": "u"})).status == 501
 
     scenario(play)

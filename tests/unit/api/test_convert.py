@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from sampan.api.docker import convert, pictures
+from sampan.api.docker import convert, pictures, requests
 from sampan.engine import model
 from sampan.errors import InvalidArgument, NotImplementedHere
 from sampan.images.model import Image
@@ -34,12 +34,12 @@ def create(**members):
 
 
 def host(**members):
-    return convert.host_config(msgspec.json.decode(json.dumps(members), type=wire.HostConfig))
+    return requests.host_config(msgspec.json.decode(json.dumps(members), type=wire.HostConfig))
 
 
 def test_a_body_of_the_cli_is_all_defaults():
     body = msgspec.json.decode(CLI, type=wire.ContainerCreate)
-    assert convert.container_config(body) == model.ContainerConfig(
+    assert requests.container_config(body) == model.ContainerConfig(
         image="alpine:3.10",
         command=("sh", "-c", "x"),
         env=("A=b",),
@@ -48,7 +48,7 @@ def test_a_body_of_the_cli_is_all_defaults():
         labels={"k": "v"},
         hostname="h1",
     )
-    assert convert.host_config(body.host_config) == model.HostConfig()
+    assert requests.host_config(body.host_config) == model.HostConfig()
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_body_of_the_cli_is_all_defaults():
     ],
 )
 def test_container_configs(members, expected):
-    made = convert.container_config(create(**members))
+    made = requests.container_config(create(**members))
     assert {name: getattr(made, name) for name in expected} == expected
 
 
@@ -163,13 +163,13 @@ def test_what_cannot_be_done_is_not_ignored(members, error, sentence):
 
 def test_a_disabled_network_is_none():
     body = wire.HostConfig(network_mode="host")
-    assert convert.host_config(body, network_disabled=True).network_mode == "none"
+    assert requests.host_config(body, network_disabled=True).network_mode == "none"
 
 
 def test_health_checks_are_refused_until_they_run():
     with pytest.raises(NotImplementedHere, match="health checks"):
-        convert.container_config(create(Healthcheck={"Test": ["CMD", "true"]}))
-    convert.container_config(create(Healthcheck={"Test": ["NONE"]}))
+        requests.container_config(create(Healthcheck={"Test": ["CMD", "true"]}))
+    requests.container_config(create(Healthcheck={"Test": ["NONE"]}))
 
 
 @pytest.mark.parametrize(
@@ -184,13 +184,13 @@ def test_health_checks_are_refused_until_they_run():
     ],
 )
 def test_detach_keys(text, keys):
-    assert convert.detach_keys(text) == keys
+    assert requests.detach_keys(text) == keys
 
 
 @pytest.mark.parametrize("text", ["ctrl-", "ctrl-1", "ab", "a,", "é", "ctrl-é"])
 def test_wrong_detach_keys(text):
     with pytest.raises(InvalidArgument, match="unknown detach key"):
-        convert.detach_keys(text)
+        requests.detach_keys(text)
 
 
 def test_inspect_has_dockers_members(make_container):
@@ -284,7 +284,7 @@ def test_host_configs_come_back_as_they_went_in():
     )
     encoded = msgspec.json.encode(convert.host_answer(config))
     body = msgspec.json.decode(encoded, type=wire.HostConfig)
-    assert convert.host_config(body) == config
+    assert requests.host_config(body) == config
 
 
 def test_a_restarting_container_counts_as_running():
@@ -300,7 +300,7 @@ def test_a_line_of_ps(make_container):
 
 
 def test_exec_sessions():
-    config = convert.exec_config(
+    config = requests.exec_config(
         wire.ExecCreate(cmd=["echo", "hi"], console_size=(0, 0), detach_keys="ctrl-x")
     )
     session = model.Exec(id="e", container_id="c", config=config, exit_code=0, pid=7)
@@ -321,12 +321,12 @@ def test_exec_sessions():
 
 def test_an_exec_needs_a_command():
     with pytest.raises(InvalidArgument, match="no exec command"):
-        convert.exec_config(wire.ExecCreate(cmd=[]))
+        requests.exec_config(wire.ExecCreate(cmd=[]))
 
 
 def test_limits_of_update():
     body = wire.HostConfig(memory=5, cpuset_cpus="0", nano_cpus=0)
-    assert convert.limits(msgspec.structs.asdict(body)) == {"memory": 5, "cpuset_cpus": "0"}
+    assert requests.limits(msgspec.structs.asdict(body)) == {"memory": 5, "cpuset_cpus": "0"}
 
 
 # --- images -----------------------------------------------------------------------------------

@@ -293,3 +293,33 @@ def test_the_length_that_a_head_announces(head, length):
 def test_requests_that_may_take_over(line, may):
     data = line + b"\r\nHost: x\r\n\r\n/attach"
     assert hijack.may_take_over(data, data.index(b"\r\n\r\n")) is may
+
+
+def test_exec_inspect_has_dockers_words(scenario):
+    async def play(client):
+        session = await made(client, Cmd=["echo", "hi"])
+        client.engine.execs[session] = replace(client.engine.execs[session], exit_code=5)
+        answer = (await client.ask("GET", f"/exec/{session}/json")).json
+        assert (answer["ID"], answer["ExitCode"], answer["Running"]) == (session, 5, False)
+        assert (await client.ask("GET", "/exec/nosuch/json")).json == {
+            "message": "No such exec instance: nosuch"
+        }
+
+    scenario(play)
+
+
+@pytest.mark.parametrize("query", ["", "h=1", "h=x&w=1", "h=-1&w=1", "h=70000&w=1"])
+def test_wrong_sizes(scenario, query):
+    async def play(client):
+        assert (await client.ask("POST", f"/containers/c1/resize?{query}")).status == 400
+        assert client.engine.calls == []
+
+    scenario(play)
+
+
+def test_resize(scenario):
+    async def play(client):
+        assert (await client.ask("POST", "/containers/c1/resize?h=24&w=80")).status == 200
+        assert client.engine.calls == [("resize", ("c1", 24, 80), {})]
+
+    scenario(play)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from sampan import ids
-from sampan.api.docker import ages, answers, convert, sampling
+from sampan.api.docker import ages, answers, convert, requests, sampling
 from sampan.engine import model
 from sampan.errors import Conflict, InvalidArgument, SampanError
 from sampan.wire import docker as wire
@@ -33,8 +33,8 @@ async def create(call: Call) -> StreamResponse:
     body = await call.json(_decode_create)
     if body is None:
         raise InvalidArgument("invalid JSON: got EOF while reading request body")
-    config = convert.container_config(body)
-    host = convert.host_config(body.host_config or wire.HostConfig(), bool(body.network_disabled))
+    config = requests.container_config(body)
+    host = requests.host_config(body.host_config or wire.HostConfig(), bool(body.network_disabled))
     name = call.text("name").removeprefix("/")
     made = await call.engine.create(
         config,
@@ -101,8 +101,8 @@ async def update(call: Call) -> StreamResponse:
         raise InvalidArgument("invalid JSON: got EOF while reading request body")
     policy = None
     if body.restart_policy is not None and body.restart_policy.name not in (None, ""):
-        policy = convert.restart_policy(body.restart_policy)
-    limits = convert.limits(msgspec.structs.asdict(body))
+        policy = requests.restart_policy(body.restart_policy)
+    limits = requests.limits(msgspec.structs.asdict(body))
     warnings = await call.engine.update(reference(call), restart=policy, **limits)
     return answers.json({"Warnings": list(warnings) or None})
 
@@ -188,7 +188,7 @@ async def attach(call: Call) -> StreamResponse:
     container = call.engine.get(reference(call))
     if container.status is model.Status.PAUSED:
         raise Conflict(f"container {call.name} is paused, unpause the container before attach")
-    keys = convert.detach_keys(call.text("detachKeys"))
+    keys = requests.detach_keys(call.text("detachKeys"))
     is_raw = container.config.tty
     fd = call.take_over(is_raw)
     attachment = model.Attachment(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.api.docker import answers, convert
+from sampan.api.docker import answers, convert, requests
 from sampan.api.docker.containers import farewell, reference, size_of
 from sampan.engine import model
 from sampan.errors import Conflict, InvalidArgument, SampanError
@@ -27,7 +27,7 @@ async def create(call: Call) -> StreamResponse:
     body = await call.json(_decode_create)
     if body is None:
         raise InvalidArgument("invalid JSON: got EOF while reading request body")
-    made = await call.engine.exec_create(reference(call), convert.exec_config(body))
+    made = await call.engine.exec_create(reference(call), requests.exec_config(body))
     return answers.json(wire.Identifier(id=made), 201)
 
 

@@ -1,0 +1,287 @@
+"""Docker's requests in the engine's words: pure functions, no engine, no I/O.
+
+Go's zero values mean "not given", and null is a zero value; the model has None or "" there. What
+the engine cannot do is refused here with the option's name, never ignored in silence: a container
+that runs without a limit that was asked for is worse than an error. Options that change nothing
+for us (`VolumeDriver`, `Isolation`, Windows' own) are ignored as dockerd ignores them on Linux.
+`convert.py` is the way back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from msgspec import UNSET
+
+from sampan.engine import model
+from sampan.errors import InvalidArgument, NotImplementedHere
+from sampan.wire import docker as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+NETWORK_DEFAULT = "none"
+"""The network of a container that asks for `default`; bridges come with their own room."""
+
+_UNSUPPORTED = (
+    ("links", "Links"),
+    ("volumes_from", "VolumesFrom"),
+    ("device_cgroup_rules", "DeviceCgroupRules"),
+    ("device_requests", "DeviceRequests"),
+    ("blkio_weight_device", "BlkioWeightDevice"),
+    ("blkio_device_read_bps", "BlkioDeviceReadBps"),
+    ("blkio_device_write_bps", "BlkioDeviceWriteBps"),
+    ("blkio_device_read_iops", "BlkioDeviceReadIOps"),
+    ("blkio_device_write_iops", "BlkioDeviceWriteIOps"),
+    ("cpu_realtime_period", "CpuRealtimePeriod"),
+    ("cpu_realtime_runtime", "CpuRealtimeRuntime"),
+    ("dns_options", "DnsOptions"),
+    ("dns_search", "DnsSearch"),
+    ("userns_mode", "UsernsMode"),
+    ("cgroup_parent", "CgroupParent"),
+)
+
+
+def container_config(body: wire.ContainerCreate) -> model.ContainerConfig:
+    """What is to run."""
+    if body.healthcheck is not None and body.healthcheck.test not in (None, UNSET, ["NONE"], []):
+        raise NotImplementedHere("create container: health checks are not supported yet")
+    return model.ContainerConfig(
+        image=body.image or None,
+        rootfs=body.rootfs or None,
+        entrypoint=_words(body.entrypoint),
+        command=_words(body.cmd),
+        env=tuple(body.env or ()),
+        cwd=body.working_dir or "",
+        user=body.user or "",
+        labels=body.labels or {},
+        hostname=body.hostname or "",
+        domainname=body.domainname or "",
+        tty=bool(body.tty),
+        open_stdin=bool(body.open_stdin),
+        stdin_once=bool(body.stdin_once),
+        attach_stdin=bool(body.attach_stdin),
+        attach_stdout=bool(body.attach_stdout),
+        attach_stderr=bool(body.attach_stderr),
+        exposed_ports=tuple(body.exposed_ports or ()),
+        volumes=tuple(body.volumes or ()),
+        stop_signal=body.stop_signal or "",
+        stop_timeout=body.stop_timeout,
+    )
+
+
+def host_config(body: wire.HostConfig, network_disabled: bool = False) -> model.HostConfig:
+    """What the host grants."""
+    for attribute, name in _UNSUPPORTED:
+        if getattr(body, attribute):
+            raise NotImplementedHere(f"create container: {name} is not supported yet")
+    if body.port_bindings or body.publish_all_ports:
+        raise NotImplementedHere("create container: published ports are not supported yet")
+    mounts, mounted_tmpfs = _mounts(_given(body.mounts) or ())
+    return model.HostConfig(
+        memory=body.memory or 0,
+        memory_swap=body.memory_swap or 0,
+        memory_reservation=body.memory_reservation or 0,
+        memory_swappiness=None if body.memory_swappiness in (None, -1) else body.memory_swappiness,
+        oom_kill_disable=bool(body.oom_kill_disable),
+        oom_score_adj=body.oom_score_adj or 0,
+        nano_cpus=body.nano_cpus or 0,
+        cpu_shares=body.cpu_shares or 0,
+        cpu_quota=body.cpu_quota or 0,
+        cpu_period=body.cpu_period or 0,
+        cpuset_cpus=body.cpuset_cpus or "",
+        cpuset_mems=body.cpuset_mems or "",
+        pids_limit=body.pids_limit or None,
+        blkio_weight=body.blkio_weight or 0,
+        network_mode="none" if network_disabled else _network(body.network_mode),
+        pid_mode=body.pid_mode or "",
+        ipc_mode=body.ipc_mode or "",
+        uts_mode=body.uts_mode or "",
+        cgroupns_mode=body.cgroupns_mode or "",
+        binds=(*(body.binds or ()), *mounts),
+        tmpfs={**(_given(body.tmpfs) or {}), **mounted_tmpfs},
+        read_only=bool(body.readonly_rootfs),
+        cap_add=tuple(body.cap_add or ()),
+        cap_drop=tuple(body.cap_drop or ()),
+        privileged=bool(body.privileged),
+        security_opt=tuple(body.security_opt or ()),
+        group_add=tuple(body.group_add or ()),
+        devices=tuple(_device(device) for device in body.devices or ()),
+        sysctls=_given(body.sysctls) or {},
+        ulimits=tuple(
+            model.Ulimit(name=u.name, soft=u.soft, hard=u.hard) for u in body.ulimits or ()
+        ),
+        shm_size=body.shm_size or 0,
+        init=bool(_given(body.init)),
+        extra_hosts=tuple(body.extra_hosts or ()),
+        dns=tuple(body.dns or ()),
+        masked_paths=None if body.masked_paths is None else tuple(body.masked_paths),
+        readonly_paths=None if body.readonly_paths is None else tuple(body.readonly_paths),
+        restart=restart_policy(body.restart_policy),
+        auto_remove=bool(body.auto_remove),
+        log=_log_config(body.log_config),
+    )
+
+
+def restart_policy(body: wire.RestartPolicy | None) -> model.RestartPolicy:
+    """The restart policy; its name is checked here."""
+    if body is None or not body.name:
+        return model.RestartPolicy()
+    try:
+        name = model.RestartName(body.name)
+    except ValueError:
+        raise InvalidArgument(
+            f"invalid restart policy: unknown policy '{body.name}'; use one of 'no', 'always', "
+            "'on-failure', or 'unless-stopped'"
+        ) from None
+    retries = body.maximum_retry_count or 0
+    if retries < 0:
+        raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
+    if retries and name is not model.RestartName.ON_FAILURE:
+        raise InvalidArgument(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'"
+        )
+    return model.RestartPolicy(name=name, max_retries=retries)
+
+
+def exec_config(body: wire.ExecCreate) -> model.ExecConfig:
+    """A further process in a container."""
+    command = _words(body.cmd)
+    if not command:
+        raise InvalidArgument("no exec command specified")
+    return model.ExecConfig(
+        command=command,
+        env=tuple(body.env or ()),
+        cwd=body.working_dir or "",
+        user=body.user or "",
+        tty=bool(body.tty),
+        privileged=bool(body.privileged),
+        attach_stdin=bool(body.attach_stdin),
+        attach_stdout=bool(body.attach_stdout),
+        attach_stderr=bool(body.attach_stderr),
+        detach_keys=detach_keys(body.detach_keys or ""),
+        console_size=console_size(body.console_size),
+    )
+
+
+def console_size(size: tuple[int, int] | None) -> tuple[int, int] | None:
+    """(height, width); None where the client does not know it."""
+    return size if size is not None and size[0] > 0 and size[1] > 0 else None
+
+
+def detach_keys(text: str) -> bytes | None:
+    """`ctrl-p,ctrl-q` as the bytes that a terminal sends; None when nothing is said.
+
+    Raises:
+        InvalidArgument: a key is neither a character nor `ctrl-` with a letter or one of @[\\]^_.
+    """
+    if not text:
+        return None
+    return bytes(_key(key) for key in text.split(","))
+
+
+def _key(key: str) -> int:
+    if len(key) == 1 and key.isascii():
+        return ord(key)
+    letter = key[5:].lower() if key.lower().startswith("ctrl-") else ""
+    if len(letter) == 1 and (letter in "@[\\]^_" or ("a" <= letter <= "z")):
+        return ord(letter.upper()) - 64
+    raise InvalidArgument(f"unknown detach key {key!r}")
+
+
+def _given(value: Any) -> Any:
+    return None if value is UNSET else value
+
+
+def _words(value: wire.Arguments) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _network(mode: str | None) -> str:
+    return NETWORK_DEFAULT if mode in (None, "", "default") else str(mode)
+
+
+def _device(body: wire.DeviceMapping) -> model.Device:
+    return model.Device(
+        host_path=body.path_on_host,
+        container_path=body.path_in_container or body.path_on_host,
+        permissions=body.cgroup_permissions or "rwm",
+    )
+
+
+def _log_config(body: wire.LogConfig | None) -> model.LogConfig:
+    if body is None:
+        return model.LogConfig()
+    try:
+        driver = model.LogDriver(body.type or "json-file")
+    except ValueError:
+        raise InvalidArgument(f"logger: no log driver named '{body.type}' is registered") from None
+    options = dict(body.config or {})
+    max_size = _bytes(options.pop("max-size", ""), "max-size")
+    max_file = options.pop("max-file", "0")
+    if options:
+        raise InvalidArgument(f"unknown log opt '{next(iter(options))}' for {driver} log driver")
+    if not max_file.isdigit():
+        raise InvalidArgument(f"invalid log opt max-file={max_file!r}")
+    return model.LogConfig(driver=driver, max_size=max_size, max_file=int(max_file))
+
+
+def _bytes(text: str, name: str) -> int:
+    """`10m`, `64kb`, `1g`, `-1`: bytes by powers of 1024; 0 for nothing and for -1."""
+    number = text.lower().removesuffix("b").removesuffix("i")
+    unit = {"k": 10, "m": 20, "g": 30, "t": 40}.get(number[-1:], 0)
+    number = number[:-1] if unit else number
+    if text in ("", "-1"):
+        return 0
+    if not number.isdigit():
+        raise InvalidArgument(f"invalid log opt {name}={text!r}")
+    return int(number) << unit
+
+
+def _mounts(mounts: Iterable[wire.MountRequest]) -> tuple[list[str], dict[str, str]]:
+    """`--mount` entries as binds and tmpfs entries."""
+    binds: list[str] = []
+    tmpfs: dict[str, str] = {}
+    for mount in mounts:
+        if mount.type == "bind":
+            binds.append(_bind(mount))
+        elif mount.type == "tmpfs":
+            tmpfs[mount.target] = _tmpfs(mount)
+        else:
+            raise NotImplementedHere(
+                f"create container: mounts of type {mount.type} are not supported yet"
+            )
+    return binds, tmpfs
+
+
+def _bind(mount: wire.MountRequest) -> str:
+    if not mount.source or ":" in mount.source or ":" in mount.target:
+        raise InvalidArgument(f'invalid mount config for type "bind": source {mount.source!r}')
+    options = ["ro"] if mount.read_only else []
+    if mount.bind_options is not None and mount.bind_options.propagation:
+        options.append(mount.bind_options.propagation)
+    suffix = ":" + ",".join(options) if options else ""
+    return f"{mount.source}:{mount.target}{suffix}"
+
+
+def _tmpfs(mount: wire.MountRequest) -> str:
+    options = ["ro"] if mount.read_only else []
+    if mount.tmpfs_options is not None:
+        if mount.tmpfs_options.size_bytes:
+            options.append(f"size={mount.tmpfs_options.size_bytes}")
+        if mount.tmpfs_options.mode:
+            options.append(f"mode={mount.tmpfs_options.mode:o}")
+    return ",".join(options)
+
+
+def limits(values: Mapping[str, Any]) -> dict[str, int | str]:
+    """The limits in the body of `update`, by the model's names, without what is not given."""
+    return {name: values[name] for name in _LIMITS if values.get(name)}
+
+
+_LIMITS = (
+    "memory memory_swap memory_reservation nano_cpus cpu_shares cpu_quota cpu_period cpuset_cpus "
+    "cpuset_mems pids_limit blkio_weight"
+).split()
