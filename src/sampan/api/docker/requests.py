@@ -15,10 +15,11 @@ from msgspec import UNSET
 
 from sampan.engine import model
 from sampan.errors import InvalidArgument, NotImplementedHere
-from sampan.wire import docker as wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from sampan.wire import docker as wire
 
 NETWORK_DEFAULT = "none"
 """The network of a container that asks for `default`; bridges come with their own room."""
