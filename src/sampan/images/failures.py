@@ -7,14 +7,17 @@ ResourceExhausted here.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sampan.errors import Internal, ResourceExhausted, SampanError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator
+
+T = TypeVar("T")
 
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 
@@ -34,6 +37,29 @@ def one_error(doing: str) -> Iterator[None]:
         raise _named(error, doing) from error
     except OSError as error:
         raise _named(error, doing) from error
+
+
+async def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for `work` to its end, also when we are cancelled meanwhile; then be cancelled.
+
+    For steps that must not stop half-way, such as an undo: a plain shield would let them run on
+    behind our back.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+        except BaseException:  # noqa: S112 - the task holds it, and it is raised below
+            continue
+    if cancelled is not None:
+        task.exception()
+        raise cancelled
+    return task.result()
 
 
 def first(group: BaseExceptionGroup[BaseException]) -> BaseException:

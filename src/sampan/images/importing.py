@@ -7,7 +7,6 @@ refusals hold as for a layer from a registry.
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +14,7 @@ from sampan.errors import InvalidArgument
 from sampan.ids import new_id
 from sampan.images import catalog
 from sampan.images.documents import links_of
-from sampan.images.failures import one_error
+from sampan.images.failures import finish, one_error
 from sampan.images.progress import Meter, Report
 from sampan.spec import mediatypes
 from sampan.spec.image import Descriptor, History, ImageConfig, Manifest, RunConfig
@@ -89,9 +88,9 @@ class Importer:
                 meter(writer.offset)
             size = writer.offset
             media_type = _media_type(start)
-            digest = await writer.commit(size)
+            digest = await finish(writer.commit(size))
         except BaseException:
-            await asyncio.shield(writer.abort())
+            await finish(writer.abort())
             raise
         return Descriptor(media_type, digest, size)
 

@@ -16,11 +16,11 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from sampan.errors import ImageNotFound, InvalidArgument, Unavailable
+from sampan.errors import ImageNotFound, InvalidArgument, SampanError, Unavailable
 from sampan.images import catalog
 from sampan.images import progress as steps
 from sampan.images.documents import links_of, top_snapshot
-from sampan.images.failures import one_error
+from sampan.images.failures import finish, one_error
 from sampan.images.progress import Meter, Progress, Report
 from sampan.images.select import Selection, select
 from sampan.spec import mediatypes
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from sampan.spec.reference import Reference
     from sampan.store.content import ContentStore
     from sampan.store.database import Connection, Database
+    from sampan.store.ingest import Writer
 
 DOWNLOADS: Final = 3  # blobs at a time, for each pull
 
@@ -112,17 +113,17 @@ class Puller:
         async with self._blobs.hold(layer.digest):
             if await self._content.hold(layer.digest, lease):
                 return False
-            writer = await self._content.writer(f"blob {layer.digest}", layer, lease=lease)
+            writer = await self._writer(layer, lease)
             try:
                 meter = Meter(report, short, steps.DOWNLOADING, layer.size)
                 await repository.blob(layer, writer, meter)
                 report(Progress(short, steps.VERIFYING))
-                await writer.commit()
+                await finish(writer.commit())
             except Unavailable:
-                await writer.close()  # the next pull goes on from here
+                await finish(writer.close())  # the next pull goes on from here
                 raise
             except BaseException:
-                await asyncio.shield(writer.abort())
+                await finish(writer.abort())
                 raise
         report(Progress(short, steps.DOWNLOADED))
         return True
@@ -147,6 +148,17 @@ class Puller:
         )
         await layer.below()
         layer.committed.set()
+
+    async def _writer(self, layer: Descriptor, lease: str) -> Writer:
+        """Open the ingest of a blob; one that was opened while we are cancelled is thrown away."""
+        opening = asyncio.ensure_future(
+            self._content.writer(f"blob {layer.digest}", layer, lease=lease)
+        )
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await finish(_discard(opening))
+            raise
 
     @property
     def content(self) -> ContentStore:
@@ -296,6 +308,14 @@ def _layers_of(manifest: Manifest, config: ImageConfig) -> list[Layer]:
             )
         layers.append(Layer(descriptor, diff_id, chain_id, layers[-1] if layers else None))
     return layers
+
+
+async def _discard(opening: asyncio.Future[Writer]) -> None:
+    try:
+        writer = await opening
+    except SampanError:
+        return  # it was not opened, and who wanted it is gone
+    await writer.abort()
 
 
 def _path(reference: Reference) -> str:

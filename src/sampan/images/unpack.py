@@ -25,6 +25,7 @@ from sampan.errors import (
     SampanError,
 )
 from sampan.ids import new_id
+from sampan.images.failures import finish
 from sampan.store import leases, snapshots, trees
 from sampan.store.locks import KeyedLocks
 
@@ -137,21 +138,22 @@ class Unpacker:
     @asynccontextmanager
     async def _active(self, key: str, lease: str) -> AsyncIterator[tuple[str, Mount]]:
         """An active snapshot without parent, which is gone again when the block fails."""
-        mount = await self._snapshotter.prepare(key, None, lease=lease)
+        mount: Mount | None = None
         try:
+            mount = await self._snapshotter.prepare(key, None, lease=lease)
             yield key, mount
         except BaseException as error:
-            if isinstance(error, ResourceExhausted):
+            if isinstance(error, ResourceExhausted) and mount is not None:
                 # On a full disk even the removal of a row wants space: give some back first.
-                await asyncio.shield(asyncio.to_thread(_empty, _directory(mount)))
-            await asyncio.shield(self._remove(key))
+                await finish(asyncio.to_thread(_empty, _directory(mount)))
+            await finish(self._remove(key))
             raise
 
     async def _remove(self, key: str) -> None:
         try:
             await self._snapshotter.remove(key)
         except NotFound:
-            return  # it became the committed one
+            return  # it became the committed one, or never was
         except SampanError as error:
             # What went wrong first is what the caller has to hear; the collector tries again.
             _log.warning("remove snapshot %s: %s", key, error)

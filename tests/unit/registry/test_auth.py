@@ -18,10 +18,11 @@ from sampan.errors import (
     SampanError,
     Unauthenticated,
 )
-from sampan.registry.auth import parse_challenges
+from sampan.registry.auth import Authenticator, parse_challenges
 from sampan.registry.client import Registry
 from sampan.registry.credentials import Credentials
-from sampan.registry.hosts import Hosts, Origin, is_internal, registrable
+from sampan.registry.hosts import Endpoint, Hosts, Origin, is_internal, registrable
+from sampan.registry.http import HttpClient
 from sampan.registry.retry import Retry
 from sampan.spec.reference import Reference
 
@@ -373,3 +374,17 @@ def test_an_anonymous_pull_of_what_is_private_is_told():
             await pull(fake, None)
 
     run(work, auth="basic")
+
+
+def test_a_realm_is_never_less_safe_than_the_registry():
+    async def log_in(realm):
+        client = HttpClient(Hosts())
+        endpoint = Endpoint(URL("https://registry.example"))
+        reference = Reference.parse("registry.example/a")
+        authenticator = Authenticator(client, endpoint, reference, ALICE)
+        await authenticator.challenged(f'Bearer realm="{realm}"', None)
+        await authenticator.authorization("pull")
+
+    for realm in ("http://registry.example/token", "https://127.0.0.1/token"):
+        with pytest.raises(FailedPrecondition, match="refuse"):
+            asyncio.run(log_in(realm))
