@@ -180,6 +180,15 @@ def test_the_life_of_a_container(docker, running):
     assert "running" in refused.err
 
 
+def test_a_restart_does_not_meet_the_end_before_it(daemon):
+    body = {"Rootfs": f"{daemon.base}/rootfs:O", "Cmd": ["sleep", "1000"]}
+    made = daemon.ask("POST", "/containers/create", body)[1]["Id"]
+    assert daemon.ask("POST", f"/containers/{made}/start")[0] == 204
+    for _ in range(20):
+        assert daemon.ask("POST", f"/containers/{made}/restart?t=0") == (204, b"")
+    assert daemon.ask("DELETE", f"/containers/{made}?force=1")[0] == 204
+
+
 def test_logs(docker):
     made = docker("run", "-d", "bb:1", "sh", "-c", "for i in 1 2 3; do echo $i; done; sleep 1000")
     name = made.out.strip()

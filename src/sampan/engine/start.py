@@ -92,8 +92,10 @@ class Starter:
 
     async def _launch(self, entry: Entry) -> None:
         services = self._services
-        if entry.settled is not None and not entry.settled.done():
-            await asyncio.wait((entry.settled,))  # its records go when the row is written
+        if entry.settled is not None:
+            # The records of the last run go when its row is written, in a callback: also when the
+            # row is written, that callback may still have to run.
+            await asyncio.wait((entry.settled,))
         container = entry.container
         program = services.filters.get(container.host, container.architecture)
         mount = entry.mount or self._mount(entry)
