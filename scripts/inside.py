@@ -1,7 +1,7 @@
-"""The first process of the test namespaces: sets loopback up, runs a command, reaps, cleans up.
+"""The first process of the test namespaces: sets loopback up, runs a command, reaps.
 
-Everything that the command leaves behind dies with the pid namespace; the cgroups below
-/sampan-test, which belong to no namespace, are removed here. Exits with the command's status.
+Everything that the command leaves running dies with the pid namespace. Exits with the command's
+status.
 """
 
 from __future__ import annotations
@@ -27,10 +27,7 @@ def main(command: list[str]) -> int:
         if pid == child:
             status = os.waitstatus_to_exitcode(ended)
             break
-    group = cgroups.manager(TEST_CGROUP)
-    if group.exists():
-        group.kill()
-        group.remove()
+    cgroups.manager(TEST_CGROUP).remove_empty()
     return status if status >= 0 else 128 - status
 
 

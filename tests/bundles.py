@@ -67,6 +67,7 @@ class Bundle:
             check=check,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=60,
             cwd=self.path,
             **options,

@@ -12,12 +12,23 @@ import ctypes
 import os
 
 from sampan.kernel import numbers as n
-from sampan.kernel.libc import c_int, c_size_t, c_uint, c_ulong, c_void_p, check, prototype, syscall
+from sampan.kernel.libc import (
+    c_int,
+    c_long,
+    c_size_t,
+    c_uint,
+    c_ulong,
+    c_void_p,
+    check,
+    prototype,
+    syscall,
+)
 
 SIGCHLD = int(_signal.SIGCHLD)
 SIGKILL = int(_signal.SIGKILL)
 
 _clone3 = syscall(n.SYS_clone3, c_void_p, c_size_t)
+_clone = prototype("syscall", c_long, c_long, c_ulong, c_ulong, c_ulong, c_ulong, c_ulong)
 _close_range = syscall(n.SYS_close_range, c_uint, c_uint, c_uint)
 _pidfd_open = syscall(n.SYS_pidfd_open, c_int, c_uint)
 _prctl = prototype("prctl", c_int, c_int, c_ulong, c_ulong, c_ulong, c_ulong)
@@ -58,6 +69,14 @@ def clone3(flags: int) -> tuple[int, int]:
     )
     pid = check(_clone3(ctypes.addressof(args), ctypes.sizeof(args)), "clone3")
     return (pid, pidfd.value) if pid else (0, -1)
+
+
+def fork_sharing_files() -> int:
+    """Fork a child that has the same table of descriptors, not a copy of it; 0 in the child.
+
+    Whatever one of the two opens or closes is open or closed in both.
+    """
+    return check(_clone(n.SYS_clone, n.CLONE_FILES | SIGCHLD, 0, 0, 0, 0), "clone")
 
 
 def pidfd_open(pid: int) -> int:

@@ -26,4 +26,5 @@ class InvalidConfig(ValueError):
 
 def reason(error: OSError) -> str:
     """Why `error` happened, without Python's own decoration."""
-    return error.strerror or os.strerror(error.errno or 0)
+    text = error.strerror or os.strerror(error.errno or 0)
+    return text[:1].lower() + text[1:]
