@@ -101,12 +101,18 @@ class AsyncAnswer:
     def __init__(self, client: AsyncClient, connection: AsyncConnection) -> None:
         self._client = client
         self._connection = connection
+        self._ended = False
+
+    def _end(self) -> None:
+        """Give the connection back; from here on it is not ours."""
+        self._ended = True
+        self._client.keep(self._connection)
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body, as it comes."""
         async for piece in self._connection.pieces():
             yield piece
-        self._client.keep(self._connection)
+        self._end()
 
     async def lines(self) -> AsyncIterator[Any]:
         """The JSON values of the body, as they come."""
@@ -120,12 +126,14 @@ class AsyncAnswer:
     async def document(self) -> Any:
         """The JSON value of the whole body."""
         body = b"".join([piece async for piece in self._connection.pieces()])
-        self._client.keep(self._connection)
+        self._end()
         return document_of(self._connection.reader, body)
 
     def close(self) -> None:
-        """Give up on the rest of the body."""
-        self._connection.close()
+        """Give up on the rest of the body; nothing when it was read to its end."""
+        if not self._ended:
+            self._ended = True
+            self._connection.close()
 
 
 class AsyncClient:
@@ -139,11 +147,11 @@ class AsyncClient:
     async def call(self, call: Call) -> Any:
         """Perform `call` and give back the JSON value of its answer, None for an empty one."""
         connection = await self._begin(call)
+        answer = AsyncAnswer(self, connection)
         try:
-            return await AsyncAnswer(self, connection).document()
-        except BaseException:
-            connection.close()
-            raise
+            return await answer.document()
+        finally:
+            answer.close()
 
     async def open(self, call: Call) -> AsyncAnswer:
         """Perform `call` and return as soon as the head of its answer is there."""

@@ -112,11 +112,17 @@ class Connection:
 class Answer:
     """A response whose body is still to come. Close it, or read it to its end."""
 
-    __slots__ = ("_client", "_connection")
+    __slots__ = ("_client", "_connection", "_ended")
 
     def __init__(self, client: Client, connection: Connection) -> None:
         self._client = client
         self._connection = connection
+        self._ended = False
+
+    def _end(self) -> None:
+        """Give the connection back; from here on it is not ours."""
+        self._ended = True
+        self._client.keep(self._connection)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -138,7 +144,7 @@ class Answer:
     def pieces(self) -> Iterator[bytes]:
         """The body, as it comes."""
         yield from self._connection.pieces()
-        self._client.keep(self._connection)
+        self._end()
 
     def lines(self) -> Iterator[Any]:
         """The JSON values of the body, as they come."""
@@ -150,12 +156,14 @@ class Answer:
     def document(self) -> Any:
         """The JSON value of the whole body; blocks until it ends."""
         document = document_of(self._connection.reader, self._connection.whole())
-        self._client.keep(self._connection)
+        self._end()
         return document
 
     def close(self) -> None:
-        """Give up on the rest of the body."""
-        self._client.drop(self._connection)
+        """Give up on the rest of the body; nothing when it was read to its end."""
+        if not self._ended:
+            self._ended = True
+            self._client.drop(self._connection)
 
 
 class Client:

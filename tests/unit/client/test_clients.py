@@ -127,6 +127,16 @@ def test_connection_closed_while_idle_is_replaced(daemon):
 OUTPUT = frame(1, b"out\n") + frame(2, b"err\n")
 
 
+def test_answer_closed_after_its_end_leaves_the_connection_alone(daemon):
+    daemon.on("GET", "/info", answer({"n": 1}))
+    with Client(daemon.path, error_for) as client:
+        opened = client.open(calls.info())
+        assert opened.document() == {"n": 1}
+        opened.close()
+        assert client.call(calls.info()) == {"n": 1}
+    assert daemon.connections == 1
+
+
 def run_script(daemon, *, code=0, output=OUTPUT):
     daemon.on("POST", "/containers/create", answer({"Id": "c" * 64}, "201 Created"))
     daemon.on("POST", f"/containers/{'c' * 64}/wait", answer({"StatusCode": code}))

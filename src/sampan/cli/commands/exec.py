@@ -76,7 +76,7 @@ def _attend(
         raw, first, framed=framed and not tty, stdin=stdin,
         keys=parse_keys(flags.text("detach-keys")),
     )  # fmt: skip
-    with copy, proxied(tty=True) as signals:  # the process has a terminal or it has no signals from us
+    with copy, proxied(tty=True) as signals:  # docker passes no signals on either
         if tty:
             _with_terminal(session, exec_id, copy, signals, stdin=stdin)
         else:
