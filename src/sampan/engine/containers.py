@@ -253,9 +253,7 @@ class Containers:
             rows.update(conn, container.id, record, name=name)
             return bus.store(conn, made)
 
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._db.submit(write).add_done_callback(partial(self._written, container.id, done))
-        return done
+        return self._submit(container.id, write)
 
     async def delete(
         self, entry: Entry, made: Event, also: Callable[[Connection], int] | None
@@ -290,10 +288,19 @@ class Containers:
     def emit(self, container: Container, action: str, **attributes: str) -> None:
         """Queue an event that changes no row."""
         made = self.event(container, action, **attributes)
+        self._submit(container.id, lambda conn: bus.store(conn, [made]))
+
+    def _submit(
+        self, container_id: str, write: Callable[[Connection], list[Event]]
+    ) -> asyncio.Future[None]:
+        """Queue a write; the future is done when its events are published."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._db.submit(lambda conn: bus.store(conn, [made])).add_done_callback(
-            partial(self._written, container.id, done)
-        )
+        written = self._db.submit(write)
+        if written.done():
+            self._written(container_id, done, written)
+        else:
+            written.add_done_callback(partial(self._written, container_id, done))
+        return done
 
     def _enter(self, entry: Entry) -> None:
         self._entries[entry.id] = entry

@@ -199,8 +199,12 @@ class Exits:
         made.append(
             containers.event(container, "die", exitCode=str(record.code), execDuration=str(seconds))
         )
-        entry.settled = containers.change(entry, container, *made)
-        entry.settled.add_done_callback(partial(self._clear, self._services.layout.shim(entry.id)))
+        entry.settled = written = containers.change(entry, container, *made)
+        clear = partial(self._clear, self._services.layout.shim(entry.id))
+        if written.done():
+            clear(written)
+        else:
+            written.add_done_callback(clear)
 
     def _clear(self, directory: str, written: asyncio.Future[None]) -> None:
         """The row has it: the shim's records may go. They stay where it could not be written."""
