@@ -1,0 +1,341 @@
+"""kill -9 of engine, spawner, shim and init at each step: nothing is lost, nothing is left.
+
+A victim process runs an engine whose configuration names a step; there it kills itself. Then an
+engine of ours opens the same root and must find the truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from enginelab import PATIENCE, Lab, eventually, needs_root, shims_running
+from sampan.engine.model import (
+    ExecConfig,
+    HostConfig,
+    RestartName,
+    RestartPolicy,
+    Status,
+    WaitCondition,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
+
+    from sampan.engine.engine import Engine
+
+VICTIM = """
+import asyncio, sys
+from sampan.engine.config import EngineConfig
+from sampan.engine.engine import Engine
+from sampan.engine.model import ContainerConfig, HostConfig
+
+async def main():
+    config = EngineConfig(
+        root=lab["root"], state=lab["state"], cgroup_parent=lab["parent"], fault=sys.argv[1]
+    )
+    engine = await Engine.open(config)
+    made = await engine.create(
+        ContainerConfig(rootfs=rootfs + ":O", command=tuple(sys.argv[2:])), HostConfig(), "victim"
+    )
+    ended = engine.arm_wait(made.id, "next-exit")
+    await engine.start(made.id)
+    await ended
+    await engine.remove(made.id)
+
+asyncio.run(main())
+"""
+
+pytestmark = needs_root
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    made = Lab(tmp_path)
+    yield made
+    made.check_clean()
+    made.close()
+
+
+def die_at(lab: Lab, step: str, *command: str) -> None:
+    victim = lab.spawn(VICTIM, step, *command)
+    assert victim.wait(60) == -signal.SIGKILL, f"step {step} was not reached"
+
+
+def after(lab: Lab, check: Callable[[Engine], Awaitable[None]], **changes: object) -> None:
+    """Open an engine over what is left, check, remove everything."""
+
+    async def main() -> None:
+        async with asyncio.timeout(PATIENCE), lab.engine(**changes) as engine:
+            try:
+                await check(engine)
+            finally:
+                for container in engine.list(all=True):
+                    await engine.remove(container.id, force=True)
+        async with asyncio.timeout(20):
+            await eventually(lambda: shims_running(str(lab.path)) == [])
+
+    asyncio.run(main())
+
+
+async def can_be_used(engine: Engine, lab: Lab) -> None:
+    """The name is free, and a new container runs."""
+    for container in engine.list(all=True):
+        await engine.remove(container.id, force=True)
+    made = await engine.create(lab.config_of("sh", "-c", "exit 9"), name="victim")
+    ended = engine.arm_wait(made.id, WaitCondition.NEXT_EXIT)
+    await engine.start(made.id)
+    assert (await ended).exit_code == 9
+
+
+def test_before_the_row_there_is_nothing(lab: Lab) -> None:
+    die_at(lab, "create", "true")
+
+    async def check(engine: Engine) -> None:
+        assert engine.list(all=True) == []
+        await can_be_used(engine, lab)
+
+    after(lab, check)
+
+
+def test_behind_the_row_there_is_a_container(lab: Lab) -> None:
+    die_at(lab, "created", "true")
+
+    async def check(engine: Engine) -> None:
+        container = engine.get("victim")
+        assert container.status is Status.CREATED
+        ended = engine.arm_wait("victim", WaitCondition.NEXT_EXIT)
+        await engine.start("victim")
+        assert (await ended).exit_code == 0
+        await can_be_used(engine, lab)
+
+    after(lab, check)
+
+
+def test_before_the_launch(lab: Lab) -> None:
+    die_at(lab, "start-directory", "true")
+
+    async def check(engine: Engine) -> None:
+        assert engine.get("victim").status is Status.CREATED
+        assert lab.shims() == []
+        await can_be_used(engine, lab)
+
+    after(lab, check)
+
+
+@pytest.mark.parametrize("attempt", range(4))
+def test_behind_the_launch_the_container_is_found_or_came_to_nothing(
+    lab: Lab, attempt: int
+) -> None:
+    """The shim races with the engine that comes: both ends are whole ones."""
+    die_at(lab, "start-launched", "sleep", "1000")
+
+    async def check(engine: Engine) -> None:
+        container = engine.get("victim")
+        if container.status is Status.CREATED and not lab.shims():
+            await eventually(lambda: lab.cgroups() == [])
+            await eventually(lambda: len(shims_running(str(lab.path))) == 0)
+        else:
+            await eventually(lambda: engine.get("victim").status is Status.RUNNING)
+            assert lab.pids(engine.get("victim")) == [engine.get("victim").state.pid]
+            actions = [e.action async for e in engine.events(since=1, until=2**62) if e.id < 3]
+            assert actions
+        await can_be_used(engine, lab)
+
+    after(lab, check)
+
+
+def test_an_exit_that_was_heard_and_not_written(lab: Lab) -> None:
+    die_at(lab, "exit", "sh", "-c", "exit 42")
+
+    async def check(engine: Engine) -> None:
+        state = engine.get("victim").state
+        assert (state.status, state.exit_code) == (Status.EXITED, 42)
+        assert 0 < state.started_at <= state.finished_at
+        await can_be_used(engine, lab)
+
+    after(lab, check)
+
+
+def test_an_exit_whose_record_is_still_there_is_told_once(lab: Lab) -> None:
+    die_at(lab, "exit-written", "sh", "-c", "exit 42")
+
+    async def check(engine: Engine) -> None:
+        assert engine.get("victim").state.exit_code == 42
+        await eventually(lambda: lab.shims() == [])
+        events = engine.events(since=1, until=time.time_ns(), filters={"event": ["die"]})
+        assert [event.attributes["exitCode"] async for event in events] == ["42"]
+
+    after(lab, check)
+
+
+@pytest.mark.parametrize("step", ["remove-directory", "removed"])
+def test_a_removal_is_whole_or_can_be_repeated(lab: Lab, step: str) -> None:
+    die_at(lab, step, "true")
+
+    async def check(engine: Engine) -> None:
+        left = engine.list(all=True)
+        assert [container.name for container in left] == (["victim"] if "dir" in step else [])
+        await can_be_used(engine, lab)
+
+    after(lab, check)
+
+
+def test_containers_live_through_the_death_of_the_engine(lab: Lab) -> None:
+    script = "echo one; while [ ! -e /go ]; do sleep 0.02; done; echo two; exit 6"
+    victim = lab.spawn(VICTIM, "none", "sh", "-c", script)
+
+    async def before() -> None:
+        await eventually(lambda: _logged(lab))
+
+    asyncio.run(before())
+    victim.kill()
+    victim.wait()
+
+    async def check(engine: Engine) -> None:
+        container = engine.get("victim")
+        assert container.status is Status.RUNNING
+        assert lab.pids(container)[0] == container.state.pid
+        ended = engine.arm_wait("victim", WaitCondition.NEXT_EXIT)
+        exec_id = await engine.exec_create("victim", ExecConfig(command=("touch", "/go")))
+        await engine.exec_start(exec_id)
+        assert (await ended).exit_code == 6
+        assert await lab.output(engine, "victim") == "one\ntwo\n"
+
+    after(lab, check)
+
+
+def _logged(lab: Lab) -> bool:
+    folder = lab.path / "root/containers"
+    return folder.is_dir() and any((path / "container.log").exists() for path in folder.iterdir())
+
+
+def test_an_exit_while_no_engine_was_there(lab: Lab) -> None:
+    """The end is in exit.json; policies act on it when an engine comes."""
+
+    async def first() -> None:
+        async with lab.engine() as engine:
+            for name, host in (
+                ("plain", HostConfig()),
+                ("always", HostConfig(restart=RestartPolicy(name=RestartName.ALWAYS))),
+                ("gone", HostConfig(auto_remove=True)),
+            ):
+                await engine.create(lab.config_of("sleep", "1000"), host, name)
+                await engine.start(name)
+            pids[:] = [engine.get(name).state.pid for name in ("plain", "always", "gone")]
+
+    pids: list[int] = []
+    asyncio.run(first())
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    records = lab.path / "state/shims"
+
+    async def recorded() -> None:
+        await eventually(lambda: len(list(records.glob("*/exit.json"))) == 3)
+
+    asyncio.run(recorded())
+
+    async def check(engine: Engine) -> None:
+        state = engine.get("plain").state
+        assert (state.status, state.exit_code, state.error) == (Status.EXITED, 137, "")
+        await eventually(lambda: engine.get("always").status is Status.RUNNING)
+        assert engine.get("always").state.pid not in pids
+        await eventually(lambda: len(engine.list(all=True)) == 2)
+
+    after(lab, check)
+
+
+def test_the_death_of_a_shim(lab: Lab) -> None:
+    """Nobody saw the end: lost, nothing stays, and the policy brings it back."""
+
+    async def check(engine: Engine) -> None:
+        always = HostConfig(restart=RestartPolicy(name=RestartName.ALWAYS))
+        await engine.create(lab.config_of("sh", "-c", "sleep 1000 & sleep 1000"), name="plain")
+        await engine.create(lab.config_of("sleep", "1000"), always, "always")
+        for name in ("plain", "always"):
+            await engine.start(name)
+        first = engine.get("always").state.pid
+        container = engine.get("plain")
+        await eventually(lambda: len(lab.pids(container)) == 2)
+        ended = engine.arm_wait("plain", WaitCondition.NEXT_EXIT)
+        for name in ("plain", "always"):
+            os.kill(_parent(engine.get(name).state.pid), signal.SIGKILL)
+        result = await ended
+        assert (result.exit_code, result.error) == (137, "the monitor of the container died")
+        assert lab.pids(container) == []
+        await eventually(lambda: engine.get("always").state.pid not in (0, first))
+
+    after(lab, check)
+
+
+def test_the_death_of_a_shim_while_no_engine_was_there(lab: Lab) -> None:
+    async def first() -> None:
+        async with lab.engine() as engine:
+            await engine.create(lab.config_of("sleep", "1000"), name="victim")
+            await engine.start("victim")
+            pids.append(engine.get("victim").state.pid)
+
+    pids: list[int] = []
+    asyncio.run(first())
+    os.kill(_parent(pids[0]), signal.SIGKILL)
+
+    async def check(engine: Engine) -> None:
+        state = engine.get("victim").state
+        assert (state.status, state.exit_code) == (Status.EXITED, 137)
+        assert state.error == "the monitor of the container died"
+        assert lab.cgroups() == []
+        await can_be_used(engine, lab)
+
+    after(lab, check)
+
+
+def test_the_death_of_the_spawner(lab: Lab) -> None:
+    """Running containers do not notice; the next start has another spawner."""
+
+    async def check(engine: Engine) -> None:
+        await engine.create(lab.config_of("sleep", "1000"), name="before")
+        await engine.start("before")
+        spawner = _spawner()
+        os.kill(spawner, signal.SIGKILL)
+        await engine.create(lab.config_of("sleep", "1000"), name="victim")
+        await engine.start("victim")
+        assert _spawner() != spawner
+        assert engine.get("before").status is Status.RUNNING
+
+    after(lab, check)
+
+
+def test_the_death_of_init(lab: Lab) -> None:
+    async def check(engine: Engine) -> None:
+        await engine.create(lab.config_of("sleep", "1000"), name="victim")
+        await engine.start("victim")
+        ended = engine.arm_wait("victim", WaitCondition.NEXT_EXIT)
+        os.kill(engine.get("victim").state.pid, signal.SIGKILL)
+        assert (await ended).exit_code == 137
+
+    after(lab, check)
+
+
+def _parent(pid: int) -> int:
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
+
+
+def _spawner() -> int:
+    """The child of this process that waits for launches."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,comm=", "--ppid", str(os.getpid())],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    pids = [int(line.split()[0]) for line in listed.splitlines() if "sampan-spawn" in line]
+    assert len(pids) == 1
+    return pids[0]
