@@ -207,11 +207,11 @@ class Terminal:
 
 
 def test_terminal(daemon):
-    script = "tty; stty size; read word; echo got $word; exit 5"
+    script = "tty; read word; stty size; echo got $word; exit 5"
     terminal = Terminal(argv(daemon, *run_words("-it", "bb:1", "sh", "-c", script)))
-    terminal.until(b"/dev/pts/0\r\n24 80\r\n")
+    terminal.until(b"/dev/pts/0\r\n")
     os.write(terminal.fd, b"it\r")
-    terminal.until(b"got it\r\n")
+    terminal.until(b"it\r\n24 80\r\ngot it\r\n")
     assert terminal.close() == 5
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import tempfile
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -162,3 +166,43 @@ def test_awaited_run_that_is_cancelled_is_undone(daemon, engine):
             return await opened.containers(all=True)
 
     assert asyncio.run(program()) == []
+
+
+@pytest.fixture
+def place():
+    """A root of its own, with its cgroups where tests may have them."""
+    base = Path(tempfile.mkdtemp(prefix="sampan-", dir="/tmp"))
+    cgroup = f"/sampan-test/library-{os.getpid()}"
+    (base / "config.toml").write_text(f'cgroup_parent = "{cgroup}"\n')
+    (base / "config.toml").chmod(0o600)
+    dockerlab.make_root(f"{base}/rootfs")
+    yield base
+    for path in Path("/sys/fs/cgroup").glob(f"*{cgroup}/"):
+        path.rmdir()
+    shutil.rmtree(base)
+
+
+def words(base):
+    return {"root": base / "root", "state": base / "state", "config": base / "config.toml"}
+
+
+def test_embedded_engine(place):
+    with sampan.Engine.open(**words(place)) as embedded:
+        result = embedded.run(rootfs=f"{place}/rootfs:O", command=["echo", "inside"])
+        assert result.text == "inside\n"
+        with pytest.raises(errors.Unavailable, match="held by process"):
+            sampan.Engine.open(**words(place))
+        box = embedded.run(rootfs=f"{place}/rootfs:O", command=["sleep", "1000"], detach=True)
+    with sampan.Engine.open(**words(place)) as later:  # the container lived on without an engine
+        assert later.container(box.id).inspect().running
+        later.container(box.id).remove(force=True)
+    assert not any(thread.name == "sampan-engine" for thread in threading.enumerate())
+
+
+def test_embedded_engine_awaited(place):
+    async def program():
+        async with await sampan.AsyncEngine.open(**words(place)) as embedded:
+            result = await embedded.run(rootfs=f"{place}/rootfs:O", command=["echo", "inside"])
+            return result.text
+
+    assert asyncio.run(program()) == "inside\n"

@@ -29,8 +29,9 @@ def _opened(
     host: str | None,
     embedded: bool | None,  # noqa: FBT001, RUF100
     state: str | os.PathLike[str] | None,
+    config: str | os.PathLike[str] | None,
 ) -> Opened:
-    return choose(root, host, embedded, state) or embed(root, state)
+    return choose(root, host, embedded, state) or embed(root, state, config)
 
 
 class AsyncContainer:
@@ -150,18 +151,19 @@ class AsyncEngine:
         embedded: bool | None = None,
         *,
         state: str | os.PathLike[str] | None = None,
+        config: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Connect to a daemon, or embed one.
 
         `host` names a daemon's socket. Without it the daemon at the default place serves when it
         runs and no `root` is given; else the engine is embedded. `embedded` True or False asks for
-        the one or the other; False starts a daemon on demand.
+        the one or the other; False starts a daemon on demand. `config` is the configuration file
+        of an embedded engine, in place of `/etc/sampan/config.toml`.
 
         Raises:
-            Unavailable: nobody listens, or the engine could not be started.
-            Conflict: another engine has the root.
+            Unavailable: nobody listens, or another engine has the root.
         """
-        return cls(await asyncio.to_thread(_opened, root, host, embedded, state))
+        return cls(await asyncio.to_thread(_opened, root, host, embedded, state, config))
 
     async def __aenter__(self) -> Self:
         return self

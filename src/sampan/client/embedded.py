@@ -1,8 +1,9 @@
 """An engine inside of this process: its event loop in a thread, its API on a private socket.
 
-The engine is the daemon's, built from the same parts; only the signals and the pid file are left
-out. Its root is locked like a daemon's, so a second engine for it is refused. A root of its own has
-a state directory of its own, named after it, so that a later engine finds what still runs.
+The engine is the daemon's, built from the same parts and the same configuration file; only the
+signals and the pid file are left out. Its root is locked like a daemon's, so a second engine for it
+is refused. A root of its own has a state directory of its own, named after it, so that a later
+engine finds what still runs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import threading
 from sampan.api.docker.app import DockerAPI
 from sampan.client.address import default_state
 from sampan.daemon import sockets
-from sampan.engine.config import DEFAULT_ROOT, EngineConfig
+from sampan.daemon.config import load
+from sampan.engine.config import DEFAULT_ROOT
 from sampan.engine.engine import Engine
 
 GRACE = 2.0
@@ -35,9 +37,10 @@ def places(root: str, state: str) -> tuple[str, str]:
 class Embedded:
     """Runs an engine until it is closed. `path` is its socket."""
 
-    def __init__(self, root: str = "", state: str = "") -> None:
+    def __init__(self, root: str = "", state: str = "", config: str = "") -> None:
         root, state = places(root, state)
-        self._config = EngineConfig(root=root, state=state)
+        flags = {"root": root, "state": state} | ({"config": config} if config else {})
+        self._config = load(flags, os.environ, os.geteuid()).engine
         self._directory = tempfile.mkdtemp(prefix="sampan-")
         self.path = os.path.join(self._directory, "docker.sock")
         self._started = threading.Event()

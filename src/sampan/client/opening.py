@@ -57,9 +57,9 @@ def choose(root: Path, host: str | None, embedded: bool | None, state: Path) -> 
     return Opened(address.path)
 
 
-def embed(root: Path, state: Path) -> Opened:
+def embed(root: Path, state: Path, config: Path = None) -> Opened:
     """Start an engine in this process."""
     from sampan.client.embedded import Embedded
 
-    engine = Embedded(os.fspath(root or ""), os.fspath(state or ""))
+    engine = Embedded(os.fspath(root or ""), os.fspath(state or ""), os.fspath(config or ""))
     return Opened(engine.path, engine)
