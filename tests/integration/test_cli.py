@@ -275,6 +275,22 @@ def test_daemon_is_started_on_demand(tmp_path):
         shutil.rmtree(base)
 
 
+def test_daemon_in_the_foreground():
+    base = Path(f"/tmp/sampan-fg-{os.getpid()}")
+    base.mkdir()
+    try:
+        places = ("--root", f"{base}/root", "--state", f"{base}/state")
+        words = [*PROGRAM, "daemon", *places, "--log-format", "json"]
+        with subprocess.Popen(words, env=ENVIRON, stderr=subprocess.PIPE) as process:
+            line = json.loads(process.stderr.readline())
+            assert f"{base}/state/docker.sock" in json.dumps(line)
+            process.send_signal(signal.SIGTERM)
+            process.stderr.read()
+            assert process.wait(PATIENCE) == 0
+    finally:
+        shutil.rmtree(base)
+
+
 @pytest.mark.parametrize("linked", [False, True])
 def test_launcher_finds_an_editable_install(tmp_path, linked):
     site = "lib/python{}.{}/site-packages".format(*sys.version_info[:2])

@@ -116,7 +116,7 @@ def info(session: Session, flags: Values, _: list[str]) -> int:
     return 0
 
 
-def daemon(session: Session, flags: Values, words: list[str]) -> int:
+def daemon(session: Session, flags: Values, _: list[str]) -> int:
     """Become the daemon: this process is replaced, so that its memory has nothing of ours."""
     start = "import runpy; runpy.run_module('sampan.daemon', run_name='__main__', alter_sys=True)"
     argv = [sys.executable, "-c", start]
@@ -125,16 +125,18 @@ def daemon(session: Session, flags: Values, words: list[str]) -> int:
         argv[1:2] = ["-I", "-S", "-c"]
         argv[-1] = f"import sys; sys.path[:] = {path!r}.split({os.pathsep!r}); {argv[-1]}"
     address = session.address
-    for name, value in (
-        ("--root", address.root),
-        ("--state", address.state),
-        ("--config", address.config),
-    ):
-        if value and name not in words:
-            argv += [name, value]
-    if not address.may_start:
-        argv += ["--host", address.url]
-    os.execve(sys.executable, [*argv, *words], os.environ)
+    given = {
+        "root": flags.text("root") or address.root,
+        "state": flags.text("state") or address.state,
+        "config": flags.text("config") or address.config,
+        "host": flags.text("host") or ("" if address.may_start else address.url),
+    }
+    for name in ("group", "log-level", "log-format", "idle-exit"):
+        given[name] = flags.text(name)
+    for name, value in given.items():
+        if value:
+            argv += [f"--{name}", value]
+    os.execve(sys.executable, argv, os.environ)
 
 
 _FORMAT = """\
@@ -157,5 +159,20 @@ DAEMON = Command(
     daemon,
     "[OPTIONS]",
     "Run the daemon in the foreground",
-    interspersed=False,
+    """\
+      --config string       Configuration file (default
+                            "/etc/sampan/config.toml")
+      --group string        Group that may use the socket besides its owner
+  -H, --host string         Where to listen (unix:///path)
+      --idle-exit int       Leave when for so many seconds no container ran
+                            and no request came
+      --log-format string   "text" or "json" (default "text")
+      --log-level string    "debug", "info", "warning", "error" (default
+                            "info")
+      --root string         Directory of images and containers (default
+                            "/var/lib/sampan")
+      --state string        Directory of sockets and records (default
+                            "/run/sampan")
+""",
+    most=0,
 )
