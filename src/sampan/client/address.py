@@ -66,5 +66,6 @@ def resolve(host: str = "", *, root: str = "", state: str = "", config: str = ""
         return Address(parse_host(host))
     state = os.path.abspath(state) if state else default_state()
     root = root or os.environ.get("SAMPAN_ROOT", "")
+    config = config or os.environ.get("SAMPAN_CONFIG", "")
     path = os.path.join(state, SOCKET)
     return Address(path, may_start=True, root=root, state=state, config=config)

@@ -1,9 +1,10 @@
 """The daemon's settings: flags, then environment, then `/etc/sampan/config.toml`, then defaults.
 
-The file is one TOML table. `host`, `group`, `log_level`, `log_format` and `idle_exit` are the
-daemon's, everything else is the engine's (`EngineConfig`). A key that nobody knows, or a value of
-the wrong type, stops the start with a message that names the file and the key: a misspelt limit
-must not silently be none. A file that others may write is refused.
+The file is one TOML table; `--config` or `SAMPAN_CONFIG` name another one, which must exist. `host`,
+`group`, `log_level`, `log_format` and `idle_exit` are the daemon's, everything else is the engine's
+(`EngineConfig`). A key that nobody knows, or a value of the wrong type, stops the start with a
+message that names the file and the key: a misspelt limit must not silently be none. A file that
+others may write is refused.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], user: int) -> Dae
         InvalidArgument: a setting is wrong; the message says where it came from.
         PermissionDenied: the file cannot be trusted.
     """
-    path = flags.get("config")
+    path = flags.get("config") or environ.get("SAMPAN_CONFIG") or None
     table = read_file(path or CONFIG_FILE, required=path is not None)
     own = {key: _own(table, key, path or CONFIG_FILE) for key in _OWN_KEYS if key in table}
     rest = {key: value for key, value in table.items() if key not in _OWN_KEYS}

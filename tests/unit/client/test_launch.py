@@ -80,6 +80,8 @@ def test_flags_come_before_environment(monkeypatch):
     monkeypatch.delenv("SAMPAN_HOST")
     found = resolve()
     assert (found.path, found.root, found.may_start) == ("/e/docker.sock", "/er", True)
+    monkeypatch.setenv("SAMPAN_CONFIG", "/ec")
+    assert (resolve().config, resolve(config="/fc").config) == ("/ec", "/fc")
 
 
 def test_default_state_of_others(monkeypatch):

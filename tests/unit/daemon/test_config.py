@@ -43,6 +43,15 @@ def test_flags_win_over_environment_over_file(file):
     assert (settings.engine.root, settings.socket) == ("/flag", "/flag")
 
 
+def test_file_is_named_by_the_environment(file):
+    path = file("stop_timeout = 3\n")
+    assert config.load({}, {"SAMPAN_CONFIG": path}, 0).engine.stop_timeout == 3
+    with pytest.raises(InvalidArgument, match="no such file"):
+        config.load({}, {"SAMPAN_CONFIG": "/nosuch.toml"}, 0)
+    with pytest.raises(InvalidArgument, match="/other"):
+        config.load({"config": "/other.toml"}, {"SAMPAN_CONFIG": path}, 0)
+
+
 def test_places_without_privilege(file):
     settings = load(file(""), {"HOME": "/home/u", "XDG_RUNTIME_DIR": "/run/user/7"}, user=7)
     assert settings.engine.root == "/home/u/.local/share/sampan"
