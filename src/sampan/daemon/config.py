@@ -1,7 +1,7 @@
 """The daemon's settings: flags, then environment, then `/etc/sampan/config.toml`, then defaults.
 
-The file is one TOML table; `--config` or `SAMPAN_CONFIG` name another one, which must exist. `host`,
-`group`, `log_level`, `log_format` and `idle_exit` are the daemon's, everything else is the engine's
+The file is one TOML table; `--config` or `SAMPAN_CONFIG` name another, which must exist. `host`,
+`group`, `log_level`, `log_format` and `idle_exit` are the daemon's, all else is the engine's
 (`EngineConfig`). A key that nobody knows, or a value of the wrong type, stops the start with a
 message that names the file and the key: a misspelt limit must not silently be none. A file that
 others may write is refused.
