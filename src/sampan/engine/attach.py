@@ -46,7 +46,7 @@ async def attach(containers: Containers, entry: Entry, attachment: Attachment) -
     if not attachment.stream:
         os.close(attachment.fd)
         return
-    containers.emit(entry.container, "attach")
+    containers.emit(entry, "attach")
     if entry.container.status is not Status.RUNNING:
         queue(entry, (attachment,))
         return

@@ -70,7 +70,7 @@ async def build(config: EngineConfig, undo: AsyncExitStack) -> Parts:
     services = await _services(config, layout, undo)
     parts = _parts(services)
     services.containers.load()
-    undo.push_async_callback(_settle, services)
+    undo.push_async_callback(services.containers.aclose)
     undo.push_async_callback(services.background.aclose)
     undo.callback(_let_go, services)
     await Recovery(services, parts.exits).run(fresh_boot=fresh_boot)
@@ -188,10 +188,3 @@ def _let_go(services: Services) -> None:
         for attachment in entry.attachments:
             os.close(attachment.fd)
         entry.attachments.clear()
-
-
-async def _settle(services: Services) -> None:
-    """Wait for rows that are on their way."""
-    waiting = [entry.settled for entry in services.containers if entry.settled is not None]
-    if waiting:
-        await asyncio.wait(waiting)

@@ -1,9 +1,12 @@
 """The containers in memory: what they are, who watches them, and how a change reaches the disk.
 
-The engine is the only writer of its root, so this table is what everybody reads; each change is
-written through, in order, with its events in the same transaction. `change` queues the row and
-returns at once: where the truth of a change lies in a shim's record, nobody waits for the row.
-Whoever makes a promise to a client awaits the future.
+The engine is the only writer of its root, so this table is what everybody reads. A change that was
+promised to a client is written before the answer (`change`, `insert`, `delete`), with its events in
+the same transaction. A change whose truth lies in a shim's record (it runs, it has ended) is
+*deferred*: it waits WINDOW seconds for company, or for the next written change of its container,
+and a kill in between is made good by recovery from that record. Events keep their order either way.
+
+A row that cannot be written (full disk) stays in memory and is tried again.
 """
 
 from __future__ import annotations
@@ -31,7 +34,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_MIN_PREFIX = 1
+WINDOW = 0.01
+"""Seconds that a deferred change waits for company."""
+
+RETRY = 1.0
+"""Seconds until a row that could not be written is tried again."""
+
 _NAME_ATTEMPTS = 16
 
 
@@ -78,9 +86,9 @@ class Entry:
         "lock",
         "mount",
         "restart_timer",
-        "settled",
-        "shim_state",
+        "stale",
         "task",
+        "unwritten",
         "waits",
     )
 
@@ -88,13 +96,13 @@ class Entry:
         self.container = container
         self.mount = mount
         self.task: Task | None = None
-        self.shim_state: dict[str, object] = {}
         self.lock = asyncio.Lock()
         self.waits: list[Wait] = []
         self.attachments: list[Attachment] = []
         self.execs: dict[str, Session] = {}
         self.launched: asyncio.Future[dict[str, object]] | None = None
-        self.settled: asyncio.Future[None] | None = None
+        self.stale = False
+        self.unwritten: list[Event] = []
         self.restart_timer: asyncio.TimerHandle | None = None
         self.backoff = 0.0
 
@@ -145,6 +153,8 @@ class Containers:
         self._events = events
         self._entries: dict[str, Entry] = {}
         self._names: dict[str, str] = {}
+        self._deferred: dict[str, Entry] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(tuple(self._entries.values()))
@@ -169,7 +179,7 @@ class Containers:
         owner = self._names.get(ref.removeprefix("/"))
         if owner is not None and owner in self._entries:
             return self._entries[owner]
-        if len(ref) >= _MIN_PREFIX:
+        if ref:
             fitting = [key for key in self._entries if key.startswith(ref)]
             if len(fitting) > 1:
                 raise InvalidArgument(f"Multiple IDs found with provided prefix: {ref}")
@@ -242,37 +252,65 @@ class Containers:
         self._events.publish(stored)
         return entry
 
-    def change(
+    async def change(
         self, entry: Entry, container: Container, *made: Event, name: str | None = None
-    ) -> asyncio.Future[None]:
-        """Make `container` what the entry is now, and queue the row with its events."""
+    ) -> None:
+        """Make `container` what the entry is now, and write it, with what was deferred before.
+
+        Raises:
+            SampanError: it could not be written; in memory it stands, and is tried again.
+        """
         entry.container = container
-        record = records.encode(container)
+        entry.unwritten.extend(made)
+        entry.stale = True
+        await self._write(_Batch((entry,), name))
 
-        def write(conn: Connection) -> list[Event]:
-            rows.update(conn, container.id, record, name=name)
-            return bus.store(conn, made)
+    def defer(self, entry: Entry, container: Container, *made: Event) -> None:
+        """Make `container` what the entry is now; the row follows soon."""
+        entry.container = container
+        entry.unwritten.extend(made)
+        entry.stale = True
+        self._mark(entry, WINDOW)
 
-        return self._submit(container.id, write)
+    def emit(self, entry: Entry, action: str, **attributes: str) -> None:
+        """Tell of something that changes no row; it is stored soon."""
+        entry.unwritten.append(self.event(entry.container, action, **attributes))
+        self._mark(entry, WINDOW)
+
+    async def flush(self, entry: Entry) -> None:
+        """Write what was deferred for one container. Raises as `change`."""
+        if entry.stale or entry.unwritten:
+            await self._write(_Batch((entry,)))
+
+    async def aclose(self) -> None:
+        """Write everything that was deferred."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._deferred:
+            await self._write(_Batch(tuple(self._deferred.values())))
 
     async def delete(
         self, entry: Entry, made: Event, also: Callable[[Connection], int] | None
     ) -> int | None:
         """Delete the row, and the snapshot's with it; the number of the latter."""
+        batch = _Batch((entry,), gone=True)
+        self._deferred.pop(entry.id, None)
 
         def write(conn: Connection) -> tuple[int | None, list[Event]]:
             rows.delete(conn, entry.id)
-            return also(conn) if also else None, bus.store(conn, [made])
+            number = also(conn) if also else None
+            return number, bus.store(conn, (*batch.made, made))
 
-        number, stored = await self._db.write(write)
+        try:
+            number, stored = await self._db.write(write)
+        except BaseException:
+            self._put_back(batch)
+            raise
         self._entries.pop(entry.id, None)
         self.release(entry.container.name)
         self._events.publish(stored)
         return number
-
-    def rename(self, entry: Entry, old: str) -> None:
-        """After a rename was written: forget the old name."""
-        self._names.pop(old, None)
 
     def event(self, container: Container, action: str, **attributes: str) -> Event:
         """An event of a container, with Docker's attributes."""
@@ -285,41 +323,88 @@ class Containers:
         }
         return bus.make("container", action, container.id, everything)
 
-    def emit(self, container: Container, action: str, **attributes: str) -> None:
-        """Queue an event that changes no row."""
-        made = self.event(container, action, **attributes)
-        self._submit(container.id, lambda conn: bus.store(conn, [made]))
-
-    def _submit(
-        self, container_id: str, write: Callable[[Connection], list[Event]]
-    ) -> asyncio.Future[None]:
-        """Queue a write; the future is done when its events are published."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        written = self._db.submit(write)
-        if written.done():
-            self._written(container_id, done, written)
-        else:
-            written.add_done_callback(partial(self._written, container_id, done))
-        return done
-
     def _enter(self, entry: Entry) -> None:
         self._entries[entry.id] = entry
         self._names[entry.container.name] = entry.id
 
-    def _written(
-        self, container_id: str, done: asyncio.Future[None], future: asyncio.Future[list[Event]]
-    ) -> None:
-        if future.cancelled():
-            done.cancel()
+    # deferred changes
+
+    def _mark(self, entry: Entry, delay: float) -> None:
+        self._deferred[entry.id] = entry
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(delay, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        if not self._deferred:
             return
-        error = future.exception()
+        batch = _Batch(tuple(self._deferred.values()))
+        self._deferred.clear()
+        written = self._db.submit(batch.write)
+        if written.done():
+            self._written(batch, written)
+        else:
+            written.add_done_callback(partial(self._written, batch))
+
+    def _written(self, batch: _Batch, written: asyncio.Future[list[Event]]) -> None:
+        if written.cancelled():
+            return
+        error = written.exception()
         if error is None:
-            self._events.publish(future.result())
-            if not done.done():
-                done.set_result(None)
+            self._events.publish(written.result())
             return
-        # The change stands in memory and in the shim's record; the next one writes it all again.
-        log.error("write container %s: %s", container_id, error)
-        if not done.done():
-            done.set_exception(error)
-            done.exception()  # looked at: not everyone waits for it
+        log.error("write containers: %s", error)
+        self._put_back(batch)
+
+    async def _write(self, batch: _Batch) -> None:
+        for entry in batch.entries:
+            self._deferred.pop(entry.id, None)
+        try:
+            stored = await self._db.write(batch.write)
+        except BaseException:
+            self._put_back(batch)
+            raise
+        self._events.publish(stored)
+
+    def _put_back(self, batch: _Batch) -> None:
+        """What was not written waits again, before what came since."""
+        batch.put_back()
+        for entry in batch.entries:
+            if entry.id in self._entries:
+                self._mark(entry, RETRY)
+
+
+class _Batch:
+    """Rows and events of several containers for one transaction; takes them when it is made."""
+
+    __slots__ = ("_name", "_taken", "entries")
+
+    def __init__(
+        self, entries: tuple[Entry, ...], name: str | None = None, *, gone: bool = False
+    ) -> None:
+        self.entries = entries
+        self._name = name
+        self._taken: list[tuple[str, str | None, list[Event]]] = []
+        for entry in entries:
+            record = records.encode(entry.container) if entry.stale and not gone else None
+            self._taken.append((entry.id, record, entry.unwritten))
+            entry.unwritten = []
+            entry.stale = False
+
+    @property
+    def made(self) -> list[Event]:
+        """The events, in order."""
+        return [event for _, _, made in self._taken for event in made]
+
+    def write(self, conn: Connection) -> list[Event]:
+        """Write the rows and store the events."""
+        for container_id, record, _ in self._taken:
+            if record is not None:
+                rows.update(conn, container_id, record, name=self._name)
+        return bus.store(conn, self.made)
+
+    def put_back(self) -> None:
+        """The transaction failed."""
+        for entry, (_, record, made) in zip(self.entries, self._taken, strict=True):
+            entry.unwritten[:0] = made
+            entry.stale = entry.stale or record is not None

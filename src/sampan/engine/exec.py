@@ -167,8 +167,7 @@ class Execs:
             session.exec = replace(session.exec, pid=int(answer["pid"]))
 
     def _emit(self, session: Session, action: str, **attributes: str) -> None:
-        container = session.entry.container
-        self._containers.emit(container, action, execID=session.exec.id, **attributes)
+        self._containers.emit(session.entry, action, execID=session.exec.id, **attributes)
 
     def _trim(self, entry: Entry) -> None:
         """Forget the oldest that have ended; refuse more than can be held."""

@@ -3,7 +3,8 @@
 Everything here is synchronous and happens in the order in which the shim spoke, so that an exit
 right behind a start finds the start done. An end is taken once: by the event, or by `exit.json`
 when the shim went without one, or as lost when it left no record at all; a second one finds the
-container no longer running and changes nothing. The shim's directory goes when the row is written.
+container no longer running and changes nothing. The shim's records stay until the next start or the
+removal: they are the truth while the row is on its way.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import asyncio
 import logging
 import time
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine import restart
@@ -79,8 +79,6 @@ class Exits:
             self.ended(entry, record)
         elif entry.container.status.is_running:
             self._services.background.spawn(self.lost(entry), f"bury {entry.id}")
-        elif entry.launched is None and entry.settled is None:
-            recovery.clear(directory)  # an end that an earlier engine had recorded
         _settle_launch(entry, {"error": LOST, "errno": 0, "operation": "launch"})
         self._execs.all_ended(entry)
 
@@ -102,7 +100,7 @@ class Exits:
             )
             running = replace(container, state=state)
             containers = self._services.containers
-            entry.settled = containers.change(entry, running, containers.event(running, "start"))
+            containers.defer(entry, running, containers.event(running, "start"))
         _settle_launch(entry, {})
 
     def ended(self, entry: Entry, record: ExitRecord) -> None:
@@ -167,7 +165,7 @@ class Exits:
         status = Status.RESTARTING if again else Status.EXITED
         count = state.restart_count + 1 if again else state.restart_count
         state = replace(state, status=status, restart_count=count)
-        self._services.containers.change(entry, replace(container, state=state))
+        self._services.containers.defer(entry, replace(container, state=state))
         if again:
             self.schedule(entry, 0.0)
         else:
@@ -199,19 +197,7 @@ class Exits:
         made.append(
             containers.event(container, "die", exitCode=str(record.code), execDuration=str(seconds))
         )
-        entry.settled = written = containers.change(entry, container, *made)
-        clear = partial(self._clear, self._services.layout.shim(entry.id))
-        if written.done():
-            clear(written)
-        else:
-            written.add_done_callback(clear)
-
-    def _clear(self, directory: str, written: asyncio.Future[None]) -> None:
-        """The row has it: the shim's records may go. They stay where it could not be written."""
-        if written.cancelled() or written.exception() is not None:
-            return
-        reach(self._services.config, "exit-written")
-        recovery.clear(directory)
+        containers.defer(entry, container, *made)
 
     def _forget_shim(self, entry: Entry) -> None:
         if entry.execs_running:

@@ -60,7 +60,7 @@ class Lifecycle:
             await self.end(entry)
         finally:
             wait.cancel()
-        self._services.containers.emit(entry.container, "stop")
+        self._services.containers.emit(entry, "stop")
 
     async def kill(self, entry: Entry, signal: str) -> None:
         """See Engine.kill."""
@@ -101,7 +101,7 @@ class Lifecycle:
         except NotModified:
             pass
         await self._starter.start(entry)
-        self._services.containers.emit(entry.container, "restart")
+        self._services.containers.emit(entry, "restart")
 
     async def pause(self, entry: Entry) -> None:
         """See Engine.pause."""
@@ -169,7 +169,7 @@ class Lifecycle:
         container = entry.container
         if entry.task is None:
             raise Unavailable(f"container {container.id}: its monitor is gone")
-        self._services.containers.emit(container, "kill", signal=str(number))
+        self._services.containers.emit(entry, "kill", signal=str(number))
         try:
             await entry.task.call("signal", sig=number)
         except TaskFailure as failure:

@@ -59,7 +59,7 @@ class Recovery:
                 self._exits.schedule(entry, 0.0)
             elif status is Status.REMOVING:
                 state = replace(entry.container.state, status=Status.DEAD)
-                self._services.containers.change(entry, replace(entry.container, state=state))
+                self._services.containers.defer(entry, replace(entry.container, state=state))
             self._apply_rest(entry, fresh_boot)
         self._sweep_directories()
 
@@ -70,11 +70,13 @@ class Recovery:
             return
         record = recovery.read_exit(directory)
         if record is not None:
-            self._record(entry, record)
+            self._begin(entry, directory, record)
+            self._exits.ended(entry, record)
         elif recovery.has_state(directory) or entry.container.status.is_running:
-            self._begin(entry)
+            self._begin(entry, directory)
             await self._exits.lost(entry)
-        if not entry.container.status.is_running and entry.settled is None:
+        await self._services.containers.flush(entry)
+        if not entry.container.status.is_running:
             recovery.clear(directory)
 
     async def _join(self, entry: Entry, sock: socket.socket) -> bool:
@@ -100,12 +102,7 @@ class Recovery:
             entry.task = None
             return False
 
-    def _record(self, entry: Entry, record: ExitRecord) -> None:
-        """An end that came while nobody listened."""
-        self._begin(entry, record)
-        self._exits.ended(entry, record)
-
-    def _begin(self, entry: Entry, record: ExitRecord | None = None) -> None:
+    def _begin(self, entry: Entry, directory: str, record: ExitRecord | None = None) -> None:
         """A run of which the row knows nothing: it began, or there would be no record."""
         state = entry.container.state
         if state.status.is_running:
@@ -113,8 +110,8 @@ class Recovery:
         if record is not None and record.time <= state.finished_at:
             return  # that end is in the row already
         pid = record.pid if record is not None else 0
-        at = record.time if record is not None else time.time_ns()
-        self._exits.started(entry, pid, at)
+        began = recovery.made_at(directory) or time.time_ns()
+        self._exits.started(entry, pid, min(began, record.time) if record is not None else began)
 
     async def _stray(self, container_id: str) -> None:
         """A shim's directory without a container: nothing of it may stay."""
@@ -135,7 +132,7 @@ class Recovery:
             self._exits.remove_soon(entry)
         elif fresh_boot and restart.should_start_at_boot(container.host.restart, container.state):
             state = replace(container.state, status=Status.RESTARTING)
-            self._services.containers.change(entry, replace(container, state=state))
+            self._services.containers.defer(entry, replace(container, state=state))
             self._exits.schedule(entry, restart.GOOD_RUN)
 
     def _sweep_directories(self) -> None:

@@ -1,13 +1,14 @@
 """Remove and prune: what create made, taken away in one transaction.
 
-The directories go into the trash first (a rename), then the rows of container and snapshot with
-the event, then the snapshot's directory. A kill in between leaves a container that is still there
-and can be removed again.
+The rows of container and snapshot go with the event, then the directories, by the disk's threads.
+Ids are never used again, so nobody waits for them; what a kill leaves of them is swept at the next
+start.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from sampan.engine.exec import Execs
     from sampan.engine.filters import Filters
     from sampan.engine.services import Services
+
+log = logging.getLogger(__name__)
 
 _PRUNE_KEYS = frozenset(("until", "label", "label!"))
 
@@ -86,8 +89,7 @@ class Remover:
         attached, entry.attachments = entry.attachments, []
         drop(attached)
         try:
-            services.snapshots.trash.discard(services.layout.container(entry.id))
-            reach(services.config, "remove-directory")
+            reach(services.config, "remove")
             number = await services.containers.delete(
                 entry, services.containers.event(gone, "destroy"), self._snapshot_remover(entry)
             )
@@ -97,7 +99,9 @@ class Remover:
         reach(services.config, "removed")
         if number is not None:
             services.snapshots.discard((number,))
-        recovery.clear(services.layout.shim(entry.id))
+        services.disk.submit(
+            _delete_files, services.layout.shim(entry.id), services.layout.container(entry.id)
+        )
         if entry.task is not None:
             entry.task.close()
             entry.task = None
@@ -149,3 +153,12 @@ def _refuse_running(entry: Entry, force: bool) -> None:
         f'cannot remove container "{name}": container is {status}: '
         "stop the container before removing or force remove"
     )
+
+
+def _delete_files(shim: str, container: str) -> None:
+    """The records of the shim, the log and the small files below /etc."""
+    try:
+        recovery.clear(shim)
+        recovery.clear(container)
+    except OSError as error:
+        log.error("remove files of a container: %s", error)  # noqa: TRY400 - no trace needed

@@ -92,10 +92,7 @@ class Starter:
 
     async def _launch(self, entry: Entry) -> None:
         services = self._services
-        if entry.settled is not None:
-            # The records of the last run go when its row is written, in a callback: also when the
-            # row is written, that callback may still have to run.
-            await asyncio.wait((entry.settled,))
+        await services.containers.flush(entry)  # before the records of the last run go
         container = entry.container
         program = services.filters.get(container.host, container.architecture)
         mount = entry.mount or self._mount(entry)
@@ -192,7 +189,7 @@ class Starter:
             return
         status = Status.EXITED if container.state.started_at else Status.CREATED
         state = replace(container.state, status=status, exit_code=code, error=str(error))
-        self._services.containers.change(entry, replace(container, state=state))
+        self._services.containers.defer(entry, replace(container, state=state))
         entry.resolve(WaitCondition.NEXT_EXIT, WaitCondition.NOT_RUNNING)
         if container.host.auto_remove:
             self._exits.remove_soon(entry)

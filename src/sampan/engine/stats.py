@@ -124,7 +124,7 @@ async def top(services: Services, entry: Entry, ps_args: str) -> Top:
     words = ps_args.split() or ["-ef"]
     cgroup = cgroup_of(services, entry)
     result = await services.on_disk(lambda: _top(words, set(cgroup.pids())))
-    services.containers.emit(container, "top")
+    services.containers.emit(entry, "top")
     assert isinstance(result, Top)
     return result
 

@@ -61,7 +61,7 @@ def make(directory: str) -> None:
 
 
 def clear(directory: str) -> None:
-    """Remove a shim's directory. Fine when it is gone already."""
+    """Remove a directory that holds files only. Fine when it is gone already."""
     for name in _FILES:
         try:
             os.unlink(f"{directory}/{name}")
@@ -104,6 +104,14 @@ def bury(cgroup_path: str) -> None:
     if cgroup.exists():
         cgroup.kill()
         cgroup.remove()
+
+
+def made_at(directory: str) -> int:
+    """When the process of the container was made, in nanoseconds; 0 when that is not known."""
+    try:
+        return os.stat(f"{directory}/state.json").st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def found(shims: str) -> list[str]:
