@@ -11,8 +11,10 @@ forks, and the namespaces that `prepare` makes, cost the container nothing. The 
 launch message; the descriptors that come with it are in the shared table.
 
 The helper speaks to the shim in marshalled tuples over a socket pair: `("created", facts)`, then
-`("started", time)`, or at any time `("failed", (control, event))`. A container that is not to be
-started at once waits in the helper for one byte from the shim.
+`("started", (time, told))`, or at any time `("failed", (control, event))`. When all went well the
+shim need not read them yet: the helper tells the engine, and puts what can stir into the epoll that
+the shim sleeps on. A container that is not to be started at once waits in the helper for one byte
+from the shim.
 
 Both share one table of descriptors: whoever closes a number closes it for both.
 """
@@ -23,17 +25,20 @@ import _socket
 import fcntl
 import marshal
 import os
+import select
 from time import time_ns
 
 from sampan.kernel import fds as descriptors
-from sampan.kernel import numbers as n
 from sampan.kernel import process, terminal
 from sampan.shim.control import SOCKET, failure, listen, parse
-from sampan.shim.exits import STATE, write_record
+from sampan.shim.exits import STATE, encode, write_record
 from sampan.shim.loop import complain
 from sampan.shim.stdio import close_ends, make_pipes
 
 MAX_PROGRAM = 1024 * 1024
+IDLE = 3
+_SEND = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
+_STIRS = select.EPOLLIN | select.EPOLLRDHUP
 LARGEST = 4 * 1024 * 1024
 """Bytes of one launch message."""
 
@@ -96,15 +101,13 @@ class Runtime:
         self.prepare = prepare
 
 
-def start_helper(requests: int, runtime: Runtime, report: _socket.socket) -> int:
-    """Clone the helper, which waits for its launch message on `requests`; its pidfd."""
-    pid, pidfd = process.clone3(n.CLONE_FILES)
-    if pid == 0:
-        _help(requests, runtime, report)
-    return pidfd
+def help_shim(requests: int, runtime: Runtime, report: tuple[int, int], bell: int) -> NoReturn:
+    """Be the helper: wait for the launch message on `requests`, obey it, end.
 
-
-def _help(requests: int, runtime: Runtime, report: _socket.socket) -> NoReturn:
+    `report` are the shim's end and our end of a socket pair, `bell` the epoll that the shim waits
+    on. The exit status is IDLE when the shim may sleep until something stirs.
+    """
+    status = 1
     try:
         process.set_parent_death_signal(process.SIGKILL)
         process.set_name("sampan-launch")
@@ -113,36 +116,52 @@ def _help(requests: int, runtime: Runtime, report: _socket.socket) -> NoReturn:
         data, fds = descriptors.receive(sock, LARGEST)
         sock.close()
         if data:
-            Launch(runtime, report, fds.pop(0)).attempt(data, fds, blank)
+            launch = Launch(runtime, report, bell, fds.pop(0))
+            status = IDLE if launch.attempt(data, fds, blank) else 1
     except BaseException as error:
         complain(f"launch: {type(error).__name__}: {error}")
     finally:
-        os._exit(0)
+        os._exit(status)
 
 
 class Launch:
     """One launch, as far as it came."""
 
-    __slots__ = ("_control", "_created", "_directory", "_report", "_runtime")
+    __slots__ = (
+        "_bell",
+        "_control",
+        "_created",
+        "_directory",
+        "_report",
+        "_runtime",
+        "_shim_end",
+        "_voice",
+    )
 
-    def __init__(self, runtime: Runtime, report: _socket.socket, control: int) -> None:
-        """`report` leads to the shim, `control` is the socket of the engine."""
+    def __init__(self, runtime: Runtime, report: tuple[int, int], bell: int, control: int) -> None:
+        """See `help_shim`; `control` leads to the engine."""
+        self._bell = select.epoll.fromfd(bell)
         self._runtime = runtime
-        self._report = report
+        self._shim_end = report[0]
+        self._report = _socket.socket(-1, -1, -1, report[1])
         self._control = control
+        # A copy: the number above is the shim's as soon as it hears of it.
+        self._voice = _socket.socket(-1, -1, -1, os.dup(control))
         self._created: Created | None = None
         self._directory = -1
 
-    def attempt(self, data: bytes, fds: list[int], blank: object) -> None:
-        """Do everything up to the container's execve; tell the shim how that went."""
+    def attempt(self, data: bytes, fds: list[int], blank: object) -> bool:
+        """Do everything up to the container's execve; whether the shim may sleep on."""
         try:
-            self._run(parse(data), fds, blank)
+            return self._run(parse(data), fds, blank)
         except Exception as error:
             # One of the edges: whatever it is, the engine must hear of it.
             self._undo()
             self._say("failed", (self._control, {"event": "start-failed", **failure(error)}))
+            self._wake()
+            return False
 
-    def _run(self, request: Message, fds: list[int], blank: object) -> None:
+    def _run(self, request: Message, fds: list[int], blank: object) -> bool:
         self._open_directory(request["dir"])
         facts: Message = {"id": str(request["id"]), "directory": self._directory}
         facts["control"] = self._control
@@ -157,9 +176,54 @@ class Launch:
         at_once = bool(request.get("start", True))
         facts["start"] = at_once
         self._say("created", facts)
-        if at_once or self._report.recv(1):
+        if at_once:
             created.start()
-            self._say("started", time_ns())
+            when = time_ns()
+            self._tell({"event": "started", "pid": created.pid, "time": when})
+            self._say("started", (when, True))
+            self._release(created)
+            return self._arm(facts)
+        self._wake()
+        if self._report.recv(1):
+            created.start()
+            self._say("started", (time_ns(), False))
+            self._release(created)
+        return False
+
+    def _release(self, created: Created) -> None:
+        """Close our copies: the end of this process would leave them open in the shim."""
+        self._voice.close()
+        os.close(created.pidfd)
+
+    def _tell(self, event: Message) -> None:
+        """Tell the engine ourselves, for the shim would have to wake up for it."""
+        try:
+            self._voice.send(encode(event).encode("ascii"), _SEND)
+        except OSError:
+            pass  # it is gone, or full of what it did not read; the state on disk says the same
+
+    def _arm(self, facts: Message) -> bool:
+        """Let the shim sleep until one of these has something; false when it is up already.
+
+        An init that has ended wakes the shim by itself, and then these numbers are the shim's.
+        """
+        fds = (*facts["stdio"][1:], *(facts[key] for key in ("master", "pidfd", "listener")))
+        try:
+            for fd in (*fds, self._control):
+                if fd >= 0:
+                    self._bell.register(fd, select.EPOLLIN)
+            for fd, wish in facts["attach"]:
+                self._bell.register(fd, _STIRS if wish.get("stdin") else 0)
+        except OSError:
+            return False
+        return True
+
+    def _wake(self) -> None:
+        """Let the shim read our report now."""
+        try:
+            self._bell.register(self._shim_end, select.EPOLLIN)
+        except FileExistsError:
+            pass  # it was woken before, for a container that waited for its start
 
     def _say(self, word: str, content: Any) -> None:
         self._report.send(marshal.dumps((word, content)))
@@ -180,10 +244,8 @@ class Launch:
                 complain(f"undo launch: {error}")
 
     def _open_directory(self, path: str) -> None:
-        try:
-            os.mkdir(path, 0o700)
-        except FileExistsError:
-            pass
+        # The engine makes it, and an engine that recovers removes it: a launch that is overtaken by
+        # a recovery must come to nothing, so it is never made here.
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         self._directory = os.open(path, flags)
 

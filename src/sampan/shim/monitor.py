@@ -21,11 +21,10 @@ from marshal import loads
 from time import time_ns
 
 from sampan.kernel import process
-from sampan.kernel.signals import signal_fd
 from sampan.shim.control import Connection, Listener
 from sampan.shim.execs import Execs
 from sampan.shim.exits import EXIT, write_record
-from sampan.shim.launch import read_filter, start_helper
+from sampan.shim.launch import read_filter
 from sampan.shim.logs import JsonFile
 from sampan.shim.loop import Loop, complain
 from sampan.shim.peers import adopt
@@ -38,6 +37,7 @@ MAX_CONNECTIONS = 16
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from select import epoll
     from typing import Any
 
     from sampan.shim.launch import Cgroup, Runtime
@@ -55,6 +55,7 @@ class Monitor:
         "_directory",
         "_execs",
         "_exit",
+        "_first",
         "_helper",
         "_id",
         "_listener",
@@ -63,10 +64,10 @@ class Monitor:
         "_pid",
         "_pidfd",
         "_report",
-        "_report_end",
         "_runtime",
         "_seccomp",
         "_session",
+        "_shared",
         "_signals",
         "_started",
         "_status",
@@ -74,15 +75,27 @@ class Monitor:
         "_waiting",
     )
 
-    def __init__(self, requests: int, runtime: Runtime) -> None:
-        """`requests` is the socket on which the launch message will come, to our helper."""
+    def __init__(
+        self,
+        shared: tuple[_socket.socket, _socket.socket, epoll],
+        helper: int,
+        signals: int,
+        runtime: Runtime,
+    ) -> None:
+        """Go on where `idle` woke up.
+
+        `shared` are the socket pair and the epoll of the helper, kept open until it has ended;
+        `helper` is its pid, or 0 when it has ended well; `signals` reads SIGCHLD.
+        """
         self._runtime = runtime
         self._loop = Loop()
         self._connections: list[Connection] = []
         self._container: Message = {}
-        self._directory = self._pid = self._pidfd = self._signals = -1
+        self._directory = self._pid = self._pidfd = -1
+        self._signals = signals
         self._execs = Execs(self._loop, runtime.spawn, self._tell)
         self._exit: Message | None = None
+        self._first: Connection | None = None
         self._id = ""
         self._listener: Listener | None = None
         self._log: JsonFile | None = None
@@ -92,15 +105,19 @@ class Monitor:
         self._status: tuple[int, int, int] | None = None
         self._undecided = True
         self._waiting: list[tuple[Connection, object]] = []
-        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        self._report, self._report_end = ours, theirs
-        self._helper = start_helper(requests, runtime, theirs)
-        ours.setblocking(False)
-        self._loop.add(ours.fileno(), self._report_ready)
-        self._loop.add(self._helper, self._helper_gone)
+        self._report, self._shared = shared[0], shared
+        self._helper = process.pidfd_open(helper) if helper else -1
+        self._report.setblocking(False)
 
     def run(self) -> None:
         """Launch, and watch until nothing is left."""
+        self._loop.add(self._signals, self._children_ready)
+        if self._helper >= 0:
+            self._loop.add(self._report.fileno(), self._report_ready)
+            self._loop.add(self._helper, self._helper_gone)
+            self._report_ready(0)
+        else:
+            self._helper_gone(0)
         while not self._is_over():
             self._loop.once()
         if self._listener is not None:
@@ -109,16 +126,20 @@ class Monitor:
     # What the helper reports
 
     def _report_ready(self, _events: int) -> None:
-        try:
-            data = self._report.recv(MAX_REPORT)
-        except BlockingIOError:
-            return
-        # marshal is safe here: the sender is a copy of this very process.
-        word, content = loads(data)  # noqa: S302
+        """Read all there is: an engine that was told of the start may ask for an exec next."""
+        while True:
+            try:
+                data = self._report.recv(MAX_REPORT)
+            except BlockingIOError:
+                return
+            # marshal is safe here: the sender is a copy of this very process.
+            self._hear(*loads(data))  # noqa: S302
+
+    def _hear(self, word: str, content: Any) -> None:
         if word == "created":
             self._adopt(content)
         elif word == "started":
-            self._begin(content)
+            self._begin(*content)
         else:
             control, event = content
             if not self._connections:
@@ -126,14 +147,14 @@ class Monitor:
             self._fail(event)
 
     def _helper_gone(self, _events: int) -> None:
-        for _ in range(2):  # its last words may be in the same batch of events
-            self._report_ready(0)
-        for fd in (self._report.fileno(), self._helper):
-            self._loop.remove(fd)
-        self._report.close()
-        self._report_end.close()
-        os.close(self._helper)
-        self._helper = -1
+        self._report_ready(0)  # its last words may be in the same batch of events
+        self._loop.remove(self._report.fileno())
+        for one in self._shared:
+            one.close()
+        if self._helper >= 0:
+            self._loop.remove(self._helper)
+            os.close(self._helper)
+            self._helper = -1
         self._reap_strays()
         if self._undecided:
             # It ended without a verdict: of a launch that never came, or because it was killed.
@@ -159,18 +180,19 @@ class Monitor:
         for fd, wish in facts["attach"]:
             session.attach(fd, wish)
         self._loop.add(self._pidfd, self._init_ready)
-        self._signals = signal_fd(process.SIGCHLD)
-        self._loop.add(self._signals, self._children_ready)
-        self._connect(adopt(facts["control"]))
+        self._first = self._connect(adopt(facts["control"]))
         if not facts["start"]:
             self._undecided = False
             self._tell({"event": "created", "pid": self._pid})
 
-    def _begin(self, when: int) -> None:
+    def _begin(self, when: int, told: bool) -> None:
         """The container executes its program, or has done so already."""
         self._undecided = False
         self._started = when
-        self._tell({"event": "started", "pid": self._pid, "time": when})
+        event = {"event": "started", "pid": self._pid, "time": when}
+        for connection in tuple(self._connections):
+            if not (told and connection is self._first):
+                connection.send(event)
         self._answer_waiting({"ok": True, "pid": self._pid})
         if self._status is not None:
             self._session.end()
@@ -259,6 +281,8 @@ class Monitor:
 
     def _reap_strays(self) -> None:
         """Take what was orphaned to us; what we track goes to whom it belongs."""
+        if self._pid < 0 and self._exit is None and self._helper >= 0:
+            return  # one of them may be the init that we have not heard of yet
         options = os.WEXITED | os.WNOHANG
         while True:
             try:
@@ -443,15 +467,3 @@ def _signal_each(cgroup: Cgroup, number: int) -> None:
             pass
         finally:
             os.close(pidfd)
-
-
-def become_shim(requests: int, runtime: Runtime) -> None:
-    """Turn this fresh fork into a shim; returns when its container is gone.
-
-    `requests` is the socket on which the launch message will come. Its end, while no launch has
-    come, is the end of the shim.
-    """
-    os.setsid()
-    process.set_child_subreaper()
-    process.set_name("sampan-shim")
-    Monitor(requests, runtime).run()

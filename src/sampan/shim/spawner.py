@@ -24,12 +24,13 @@ import time
 from sampan.kernel import fds as descriptors
 from sampan.kernel import process
 from sampan.kernel.cgroups import hierarchy
+from sampan.kernel.signals import signal_fd
 from sampan.runtime import freeze
 from sampan.shim.control import failure
 from sampan.shim.exits import encode
+from sampan.shim.idle import become_shim
 from sampan.shim.launch import LARGEST
 from sampan.shim.loop import complain
-from sampan.shim.monitor import become_shim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,11 +107,13 @@ def harden() -> None:
 class Spares:
     """One shim that is forked already, warmed up and without a container, and how it gets one."""
 
-    __slots__ = ("_kept", "_runtime", "_spare")
+    __slots__ = ("_kept", "_runtime", "_signals", "_spare")
 
     def __init__(self, runtime: Runtime, kept: AbstractSet[int]) -> None:
         self._runtime = runtime
-        self._kept = kept
+        # Each reader of a signalfd reads its own signals, so all shims can have this one.
+        self._signals = signal_fd(process.SIGCHLD)
+        self._kept = {*kept, self._signals}
         self._spare: _socket.socket | None = None
 
     def prepare(self) -> None:
@@ -137,7 +140,7 @@ class Spares:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         ours.setsockopt(_socket.SOL_SOCKET, _send_buffer_option(), LARGEST)
         if os.fork() == 0:
-            _become(theirs.fileno(), self._runtime, self._kept)
+            _become(theirs.fileno(), self._signals, self._runtime, self._kept)
         theirs.close()
         return ours
 
@@ -158,13 +161,13 @@ def _send_buffer_option() -> int:
     return 32 if os.geteuid() == 0 else _socket.SO_SNDBUF
 
 
-def _become(requests: int, runtime: Runtime, kept: AbstractSet[int]) -> NoReturn:
+def _become(requests: int, signals: int, runtime: Runtime, kept: AbstractSet[int]) -> NoReturn:
     """The child: only its own socket and what shims share stay open."""
     status = 1
     try:
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         keep_only({0, 1, 2, requests, *kept})
-        become_shim(requests, runtime)
+        become_shim(requests, signals, runtime)
         status = 0
     except BaseException as error:
         complain(f"shim: {type(error).__name__}: {error}")

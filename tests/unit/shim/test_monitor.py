@@ -603,6 +603,21 @@ def test_a_shim_holds_nothing_of_the_spawner(lab, sleeper):
     assert control not in {os.readlink(entry) for entry in shim_fds.iterdir()}
 
 
+def test_a_shim_keeps_only_what_it_needs(sleeper):
+    fds = Path(f"/proc/{sleeper.state()['shim_pid']}/fd")
+    kinds = sorted(os.readlink(fd).split(":")[0] for fd in fds.iterdir() if int(fd.name) > 2)
+    assert kinds == [
+        str(sleeper.directory),
+        "anon_inode",  # epoll
+        "anon_inode",  # pidfd of init
+        "anon_inode",  # signalfd
+        "pipe",
+        "pipe",
+        "socket",  # the engine
+        "socket",  # the listener
+    ]
+
+
 def test_a_container_gets_three_descriptors(lab):
     shim = lab.launch(*sh("ls -l /proc/$$/fd | wc -l"))
     shim.next_event("exit")
