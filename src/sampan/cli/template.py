@@ -161,9 +161,11 @@ def _field(data: Any, path: str) -> Any:
         if not isinstance(data, dict):
             # a ValueError like the others: the caller tells the user, and decides nothing by it
             raise ValueError(f'executing "" at <{path}>: can\'t evaluate field {name}')  # noqa: TRY004
-        if name not in data:
-            raise ValueError(f'executing "" at <{path}>: map has no entry for key "{name}"')
-        data = data[name]
+        try:
+            data = data[name]
+        except KeyError:
+            text = f'executing "" at <{path}>: map has no entry for key "{name}"'
+            raise ValueError(text) from None
     return data
 
 

@@ -122,6 +122,14 @@ def test_events(daemon, sampan):
     assert first.endswith("image=alpine:3.10, name=c-h)")
 
 
+def test_events_by_a_template_that_asks_for_too_much(daemon, sampan):
+    daemon.replay("events")
+    layout = "{{.Action}} {{.Actor.Attributes.name}} {{.Actor.Attributes.exitCode}}"
+    words = ("--since", "1795404839", "--until", "1795404899", "--format", layout)
+    first = lines(sampan("events", *words)[1])[0]
+    assert first == "exec_create: /bin/sh -c test -e /tmp c-h <no value>"
+
+
 def test_top(daemon, sampan):
     daemon.replay("top")
     rows = lines(sampan("top", "c1")[1])

@@ -26,6 +26,20 @@ def line(event: dict[str, Any]) -> str:
     return f"{text} {actor.get('ID', '')}" + (f" ({inner})" if inner else "")
 
 
+class _Attributes(dict[str, str]):
+    """An event has those of its action; of others, a template says what docker's says."""
+
+    def __missing__(self, name: str) -> str:
+        return "<no value>"
+
+
+def _row(event: dict[str, Any]) -> dict[str, Any]:
+    """An event as templates see it."""
+    actor = event.get("Actor") or {}
+    actor = {**actor, "Attributes": _Attributes(actor.get("Attributes") or {})}
+    return {"ID": event.get("id", ""), **event, "Actor": actor}
+
+
 def events(session: Session, flags: Values, _: list[str]) -> int:
     layout = flags.text("format")
     call = calls.events(
@@ -46,7 +60,7 @@ def events(session: Session, flags: Values, _: list[str]) -> int:
             session.out(encode(event) if layout else line(event))
             continue
         try:
-            session.out(template.render({"ID": event.get("id", ""), **event}))
+            session.out(template.render(_row(event)))
         except ValueError as error:
             raise Failed(f"template: :1: {error}") from None
     return 0
