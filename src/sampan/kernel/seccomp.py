@@ -16,13 +16,14 @@ x86_64 get ENOSYS unless SCMP_ARCH_X32 is listed, as from a kernel without them 
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 
 from sampan.kernel import bpf
 from sampan.kernel import syscall_table as table
-from sampan.kernel.libc import c_uint, c_void_p, check, syscall
+from sampan.kernel.filters import FLAG_SPEC_ALLOW, load
+
+__all__ = ["FLAG_SPEC_ALLOW", "Filter", "compile", "load"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +59,6 @@ OPERATORS = frozenset(
     f"SCMP_CMP_{name}" for name in ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
 )
 FLAG_LOG = 2
-FLAG_SPEC_ALLOW = 4
 FLAG_NEW_LISTENER = 8
 FLAGS = {
     # Synchronising threads means nothing for a process that has one; runc ignores it as well.
@@ -452,25 +452,3 @@ def _tree(program: bpf.Program, verdicts: list[tuple[int, int]]) -> int:
     return program.branch(
         bpf.JMP_JGE_K, verdicts[middle][0], above, _tree(program, verdicts[:middle])
     )
-
-
-_NUMBERS = {"x86_64": 317, "aarch64": 277, "i686": 354, "armv7l": 383}
-_SET_MODE_FILTER = 1
-_seccomp = syscall(_NUMBERS.get(os.uname().machine, -1), c_uint, c_uint, c_void_p)
-
-
-class _FilterProgram(ctypes.Structure):
-    """struct sock_fprog of linux/filter.h."""
-
-    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
-
-def load(program: bytes, flags: int = DEFAULT_FLAGS) -> int:
-    """Put a compiled program into force for this thread, for good.
-
-    Needs CAP_SYS_ADMIN in its user namespace, or PR_SET_NO_NEW_PRIVS set before. Answers with the
-    descriptor of the listener when `flags` have FLAG_NEW_LISTENER, else with 0.
-    """
-    code = ctypes.create_string_buffer(program, len(program))
-    header = _FilterProgram(len(program) // bpf.INSTRUCTION.size, ctypes.addressof(code))
-    return check(_seccomp(_SET_MODE_FILTER, flags, ctypes.addressof(header)), "seccomp")

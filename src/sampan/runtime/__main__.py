@@ -1,8 +1,7 @@
 """`sampan-oci`: the command line of the runtime.
 
-One table from command to function. What enters a container is run from a sealed copy of the
-interpreter, made before anything else; the other verbs skip that. Errors are one sentence, exit
-status 1, as runc's callers expect; `run` and `exec` end with the process's own status.
+One table from command to function. Errors are one sentence with exit status 1, as runc's callers
+expect; `run` and `exec` end with the process's own status.
 """
 
 from __future__ import annotations
@@ -17,8 +16,16 @@ from sampan.runtime.arguments import Parsed, UsageError, parse
 from sampan.runtime.log import Log
 from sampan.version import OCI_RUNTIME_SPEC_VERSION, VERSION
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 DEFAULT_ROOT = "/run/sampan-oci"
-_ENTERING = ("create", "run", "exec")
+
+
+def start() -> NoReturn:
+    """Run the command of this process and end it, without the clean-up of an interpreter."""
+    os._exit(main())
 
 
 def main() -> int:
@@ -77,8 +84,6 @@ def _command(options: Parsed) -> int:
         raise UsageError("--systemd-cgroup is not supported yet: use the cgroupfs driver")
     parsed = parse(words, arguments.COMMANDS[name][0])
     _check_count(name, parsed)
-    if name in _ENTERING:
-        _seal()
     return _dispatch(name, options.text("root", DEFAULT_ROOT), parsed)
 
 
@@ -98,16 +103,6 @@ def _check_count(name: str, parsed: Parsed) -> None:
         raise UsageError(f'sampan-oci: "{name}" requires a maximum of {most} arguments')
 
 
-def _seal() -> None:
-    """Go on from a sealed copy of the interpreter; see `freeze`."""
-    from sampan.kernel import process
-    from sampan.runtime import freeze
-
-    if not freeze.is_sealed():
-        freeze.reexecute(sys.orig_argv[1:])
-    process.set_not_dumpable()
-
-
 def _dispatch(name: str, root: str, parsed: Parsed) -> int:
     first = parsed.rest[0] if parsed.rest else ""
     match name:
@@ -120,6 +115,9 @@ def _dispatch(name: str, root: str, parsed: Parsed) -> int:
 
             return run_command(root, first, parsed)
         case "exec":
+            from sampan.runtime import freeze
+
+            freeze.seal()
             from sampan.runtime.joining import exec_command
 
             return exec_command(root, first, parsed.rest[1:], parsed)
@@ -183,4 +181,4 @@ def _print(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start()

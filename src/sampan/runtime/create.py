@@ -14,7 +14,7 @@ import time
 
 from sampan.kernel import cgroups, fds, namespaces, process
 from sampan.kernel.paths import Root
-from sampan.runtime import init, rootfs, users, validate
+from sampan.runtime import freeze, init, rootfs, users, validate
 from sampan.runtime.failure import RuntimeFailure, reason
 from sampan.runtime.plan import Facts, clone_flags
 from sampan.runtime.plan import namespaces as plan_namespaces
@@ -35,12 +35,13 @@ class Created:
     cgroup afterwards.
     """
 
-    __slots__ = ("_gate", "_sync", "cgroup", "master", "pid", "pidfd", "state")
+    __slots__ = ("_gate", "_sync", "cgroup", "master", "pid", "pidfd", "program", "state")
 
     def __init__(self, blank: Blank) -> None:
         self.pid, self.pidfd = blank.pid, blank.pidfd
         self.cgroup: Cgroup | None = None
         self.master = -1
+        self.program = ""
         self.state: dict[str, Any] = {}
         self._sync = blank.sync
         self._gate = -1
@@ -91,7 +92,7 @@ class Created:
         finally:
             self._sync.close()
         if message:
-            raise init.read_report(message)
+            raise init.read_report(message, self.program)
 
     def release(self) -> None:
         """Close what belongs to this object alone; the container goes on."""
@@ -153,7 +154,9 @@ def create(
         assert builder.cgroup is not None
         facts = facts_of(builder.cgroup, attach_at)
         facts.die_with_parent = die_with_parent
+        facts.sealed = freeze.is_sealed()
         created, blank = Created(builder.blank(blank)), None
+        created.program = spec["process"]["args"][0]
         gate_end = created.make_gate(gate) if use_gate else None
         try:
             builder.order(created, facts, stdio, gate_end, filter_program)

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 
-from sampan.kernel import capabilities, process, rlimits, seccomp
+from sampan.kernel import capabilities, filters, process, rlimits, trampoline
 from sampan.kernel import numbers as n
 from sampan.kernel.libc import c_char_p, c_long, c_size_t, check, prototype
 from sampan.kernel.terminal import become_controlling
@@ -109,6 +109,21 @@ def _executable(path: str, name: str) -> bytes:
         said = "is a directory" if stat.S_ISDIR(found.st_mode) else "permission denied"
         raise RuntimeFailure(errno.EACCES, f'exec: "{name}": {said}')
     return os.fsencode(path)
+
+
+class Trampoline(Operation):
+    """Have a sealed program ready that executes the container's (see `kernel.trampoline`)."""
+
+    __slots__ = ("preserve",)
+
+    def __init__(self, preserve: int) -> None:
+        self.preserve = preserve
+
+    def execute(self, stage: Stage) -> None:
+        stage.trampoline = trampoline.make(3 + self.preserve)
+
+    def describe(self) -> str:
+        return "keep a sealed program ready to execute the command"
 
 
 class Directory(Operation):
@@ -246,7 +261,7 @@ class Seccomp(Operation):
 
     def execute(self, stage: Stage) -> None:
         assert stage.seccomp is not None
-        seccomp.load(*stage.seccomp)
+        filters.load(*stage.seccomp)
 
     def describe(self) -> str:
         return "load the seccomp filter"
@@ -280,8 +295,12 @@ class Execute(Operation):
             environment[name] = value
         process.reset_signals()
         process.close_from(3 + self.preserve)
+        program: bytes | int = stage.program
+        if stage.trampoline >= 0:
+            os.dup2(stage.sync.fileno(), 3 + self.preserve, inheritable=True)
+            program, arguments = stage.trampoline, [stage.program, *arguments]
         try:
-            os.execve(stage.program, arguments, environment)
+            os.execve(program, arguments, environment)
         except OSError as error:
             said = os.strerror(error.errno or 0).lower()
             command = self.arguments[0]

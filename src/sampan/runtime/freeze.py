@@ -7,6 +7,9 @@ entered.
 The program file of a process can be reached from inside through /proc/PID/exe. What enters a
 container is therefore a sealed copy of the interpreter in memory, which nobody can write to
 (memfd_create(2)). The copy is made before any memory cgroup is joined.
+
+One case needs no copy: the first process of a new pid namespace. Nobody else is inside to look at
+it, and a sealed trampoline executes the container's program in its place (`kernel.trampoline`).
 """
 
 from __future__ import annotations
@@ -14,7 +17,11 @@ from __future__ import annotations
 import os
 import sys
 
-from sampan.kernel import fds
+from sampan.kernel import fds, process, trampoline
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 MARK = "sampan-sealed"
 
@@ -32,13 +39,26 @@ def is_sealed() -> bool:
     return os.readlink("/proc/self/exe").startswith(f"/memfd:{MARK}")
 
 
+def needs_seal(spec: dict[str, Any]) -> bool:
+    """Whether the container of `spec` must be entered from a sealed copy.
+
+    Not when it has a pid namespace of its own and the trampoline can be executed: a filter could
+    forbid what the trampoline calls.
+    """
+    linux = spec.get("linux") or {}
+    spaces = linux.get("namespaces") or []
+    own_pids = any(space.get("type") == "pid" and not space.get("path") for space in spaces)
+    return not own_pids or bool(linux.get("seccomp")) or not trampoline.is_available()
+
+
 def sealed_interpreter() -> int:
     """A descriptor of a sealed copy of the running interpreter's program file."""
     return fds.sealed_copy("/proc/self/exe", MARK)
 
 
-def reexecute(arguments: list[str]) -> None:
-    """Replace this process by the same interpreter, sealed, with `arguments` after its name."""
-    fd = sealed_interpreter()
-    os.set_inheritable(fd, False)
-    os.execve(fd, [sys.executable, *arguments], dict(os.environ))
+def seal() -> None:
+    """Go on from a sealed copy of the interpreter: the same command, from its start."""
+    if not is_sealed():
+        arguments = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sealed_interpreter(), arguments, dict(os.environ))
+    process.set_not_dumpable()

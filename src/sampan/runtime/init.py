@@ -21,7 +21,7 @@ import marshal
 import os
 import select
 
-from sampan.kernel import fds
+from sampan.kernel import fds, trampoline
 from sampan.runtime.failure import RuntimeFailure, reason
 from sampan.runtime.freeze import close_imports
 from sampan.runtime.operations import Operation
@@ -129,7 +129,10 @@ def _report(sync: _socket.socket, failure: RuntimeFailure) -> None:
         os.write(2, f"sampan-oci: {failure}\n".encode("utf-8", "replace"))
 
 
-def read_report(message: bytes) -> RuntimeFailure:
-    """The failure that a child reported."""
-    code, operation, text = message[1:].decode("utf-8", "replace").split("\0", 2)
-    return RuntimeFailure(int(code), text, operation)
+def read_report(message: bytes, program: str = "") -> RuntimeFailure:
+    """The failure that a child, or the trampoline to `program`, reported."""
+    if not message.startswith(FAILED):
+        code = trampoline.failure_of(message)
+        return RuntimeFailure(code, f'exec: "{program}": {os.strerror(code).lower()}')
+    number, operation, text = message[1:].decode("utf-8", "replace").split("\0", 2)
+    return RuntimeFailure(int(number), text, operation)

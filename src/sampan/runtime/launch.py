@@ -11,7 +11,7 @@ import _signal
 import os
 
 from sampan.kernel import process
-from sampan.runtime import bundle
+from sampan.runtime import bundle, freeze
 from sampan.runtime.arguments import Parsed, UsageError
 from sampan.runtime.create import Created, create
 from sampan.runtime.state import StateDirectory
@@ -53,9 +53,10 @@ def run_command(root: str, container_id: str, options: Parsed) -> int:
     result = process.wait_pidfd(created.pidfd)
     os.close(created.pidfd)
     if not options.on("keep"):
-        from sampan.runtime import verbs
-
-        verbs.delete(root, container_id, force=True)
+        if created.cgroup is not None:
+            created.cgroup.kill()
+            created.cgroup.remove()
+        directory.remove()
     return result[0] if result else 0
 
 
@@ -71,6 +72,9 @@ def _create(root: str, container_id: str, options: Parsed, *, detached: bool) ->
     where = bundle.directory(options.text("bundle"))
     spec = bundle.load(where)
     _check_terminal(spec, options, detached=detached)
+    if freeze.needs_seal(spec):
+        freeze.seal()
+    process.set_not_dumpable()
     spec["process"]["preserveFds"] = options.number("preserve-fds")
     linux = spec.setdefault("linux", {})
     cgroup = linux.setdefault("cgroupsPath", "") or f"/{container_id}"

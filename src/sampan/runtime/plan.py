@@ -37,6 +37,7 @@ class Facts:
         "cgroup_links",
         "die_with_parent",
         "hierarchies",
+        "sealed",
         "unified",
     )
 
@@ -47,6 +48,7 @@ class Facts:
         self.cgroup_links: list[tuple[str, str]] = []
         self.unified = ""
         self.die_with_parent = False
+        self.sealed = True
 
     def pack(self) -> dict[str, Any]:
         """As plain data, for the child."""
@@ -105,6 +107,8 @@ def build(spec: dict[str, Any], facts: Facts) -> Plan:
         before.append(o.JoinCgroup(facts.cgroup, unshare="cgroup" in new))
     before.append(c.Session(terminal=terminal))
     before += locate(spec["process"], create_directory=True)
+    if not facts.sealed:
+        before.append(c.Trampoline(spec["process"].get("preserveFds") or 0))
     plan.after_gate = become(spec["process"], linux, die_with_parent=facts.die_with_parent)
     return plan
 

@@ -29,7 +29,6 @@ class Stage:
     __slots__ = (
         "_cgroup_fds",
         "_empty_directory",
-        "_sync",
         "master",
         "namespace_fds",
         "proc_device",
@@ -38,13 +37,16 @@ class Stage:
         "rootfs",
         "seccomp",
         "stdio",
+        "sync",
+        "trampoline",
     )
 
     def __init__(self, *, rootfs: int, stdio: tuple[int, int, int], sync: _socket.socket) -> None:
         self.rootfs = rootfs
         self.root = Root(rootfs)
         self.stdio = stdio
-        self._sync = sync
+        self.sync = sync
+        self.trampoline = -1
         self._cgroup_fds: list[int] | None = None
         self.namespace_fds: dict[str, int] = {}
         self.seccomp: tuple[bytes, int] | None = None
@@ -59,7 +61,7 @@ class Stage:
         Raises OSError (ECANCELED) when the parent gave up instead.
         """
         if self._cgroup_fds is None:
-            message, received = fds.receive(self._sync, len(CGROUP_READY))
+            message, received = fds.receive(self.sync, len(CGROUP_READY))
             if message != CGROUP_READY:
                 raise OSError(errno.ECANCELED, "the parent gave up")
             self._cgroup_fds = received

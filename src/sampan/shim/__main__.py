@@ -20,7 +20,7 @@ def main() -> None:
         import os
 
         os.set_inheritable(int(control), True)
-        freeze.reexecute(["-I", "-S", "-B", __file__, source, control])
+        freeze.seal()
     from sampan.shim import spawner
 
     spawner.main(int(control))
