@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import stat
 import time
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -78,17 +77,12 @@ class Creator:
         config = resolve.complete(config, own, host, container_id)
         path, *args = resolve.command_line(config)
         services = self._services
-        log = replace(
-            host.log,
-            max_size=host.log.max_size or services.config.log_max_size,
-            max_file=host.log.max_file or services.config.log_max_file,
-        )
         return Container(
             id=container_id,
             name=name,
             created_at=time.time_ns(),
             config=config,
-            host=replace(host, log=log),
+            host=host,
             path=path,
             args=tuple(args),
             image_id=image.id if image else "",
@@ -132,10 +126,14 @@ def _check_source(config: ContainerConfig) -> None:
     directory, _ = split_rootfs(config.rootfs)
     if not directory.startswith("/") or "\0" in directory:
         raise InvalidArgument(f"invalid rootfs {directory!r}: it must be an absolute path")
-    if os.path.realpath(directory) == "/":
+    try:
+        status = os.stat(directory)
+    except OSError as error:
+        raise InvalidArgument(f"invalid rootfs {directory!r}: {error.strerror}") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise InvalidArgument(f"invalid rootfs {directory!r}: not a directory")
+    if os.path.samestat(status, os.stat("/")):
         raise InvalidArgument("invalid rootfs: the host's own root")
-    if not os.path.isdir(directory):
-        raise InvalidArgument(f"invalid rootfs {directory!r}: no such directory")
 
 
 def _make_bind_sources(host: HostConfig) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sampan.engine.model import HostConfig
 
 MIN_MEMORY = 512 << 10
+_CPUS = os.cpu_count() or 1
 _MAX = 2**63 - 1
 
 
@@ -86,7 +87,7 @@ def _check_memory(host: HostConfig) -> HostConfig:
 
 
 def _check_cpu(host: HostConfig) -> None:
-    count = os.cpu_count() or 1
+    count = _CPUS
     if host.nano_cpus and (host.cpu_period or host.cpu_quota):
         which = "CPU Period" if host.cpu_period else "CPU Quota"
         raise InvalidArgument(f"Conflicting options: Nano CPUs and {which} cannot both be set")

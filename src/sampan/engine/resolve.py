@@ -6,8 +6,9 @@ else: its labels stay apart, so that no label of an image can be taken for one o
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sampan.engine import signals
 from sampan.engine.specgen import merge_environment
@@ -31,13 +32,16 @@ def complete(
     """
     if image is not None:
         config = _from_image(config, image)
+    changes: dict[str, Any] = {}
     if config.entrypoint == ("",):
-        config = replace(config, entrypoint=())
+        changes["entrypoint"] = ()
     if not config.hostname:
         own = host.network_mode != "host" and host.uts_mode != "host"
-        config = replace(config, hostname=short_id(container_id) if own else _node_name())
+        changes["hostname"] = short_id(container_id) if own else os.uname().nodename
     if not config.stop_signal:
-        config = replace(config, stop_signal="SIGTERM")
+        changes["stop_signal"] = "SIGTERM"
+    if changes:
+        config = replace(config, **changes)
     _check(config)
     return config
 
@@ -91,9 +95,3 @@ def _check(config: ContainerConfig) -> None:
         raise InvalidArgument("invalid character in the command, directory or user")
     if config.stop_timeout is not None and config.stop_timeout < -1:
         raise InvalidArgument(f"invalid stop timeout: {config.stop_timeout}")
-
-
-def _node_name() -> str:
-    import os
-
-    return os.uname().nodename

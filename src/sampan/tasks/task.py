@@ -66,7 +66,7 @@ class Task:
         self._next = 1
         self._pending: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
-        self._loop.add_reader(sock, self._readable)
+        self._loop.add_reader(sock.fileno(), self._readable)
 
     @property
     def is_open(self) -> bool:
@@ -105,9 +105,9 @@ class Task:
         """Stop listening, without `on_gone`. The shim lives on."""
         if self._sock is None:
             return
-        self._loop.remove_reader(self._sock)
+        self._loop.remove_reader(self._sock.fileno())
         if self._outbox:
-            self._loop.remove_writer(self._sock)
+            self._loop.remove_writer(self._sock.fileno())
             self._drop_outbox()
         self._sock.close()
         self._sock = None
@@ -124,7 +124,7 @@ class Task:
             fds.send(self._sock, message, passed)
         except BlockingIOError:
             self._queue(message, passed)
-            self._loop.add_writer(self._sock, self._flush)
+            self._loop.add_writer(self._sock.fileno(), self._flush)
         except OSError as error:
             raise _unavailable(error) from error
 
@@ -147,7 +147,7 @@ class Task:
             return
         except OSError:
             self._drop_outbox()  # the end of file that follows fails the callers
-        self._loop.remove_writer(self._sock)
+        self._loop.remove_writer(self._sock.fileno())
 
     def _readable(self) -> None:
         # One message per wake-up: other connections have their turn between two of a busy shim.
