@@ -179,8 +179,9 @@ class Launch:
         if at_once:
             created.start()
             when = time_ns()
-            self._tell({"event": "started", "pid": created.pid, "time": when})
+            # The shim first: what the engine asks for next presumes that it has started.
             self._say("started", (when, True))
+            self._tell({"event": "started", "pid": created.pid, "time": when})
             self._release(created)
             return self._arm(facts)
         self._wake()

@@ -320,6 +320,8 @@ class Monitor:
             connection.send(event)
 
     def _serve(self, connection: Connection, message: Message, fds: list[int]) -> Message | None:
+        if self._undecided:
+            self._report_ready(0)
         word = message.get("op")
         if word == "start":
             self._start(connection, message.get("re"))
