@@ -12,18 +12,17 @@ import sys
 
 def main() -> None:
     """Seal, then serve."""
-    source, control = sys.argv[1], sys.argv[2]
+    source, control = sys.argv[1], int(sys.argv[2])
     sys.path.insert(0, source)
+    import os
+
     from sampan.runtime import freeze
 
-    if not freeze.is_sealed():
-        import os
-
-        os.set_inheritable(int(control), True)
-        freeze.seal()
+    os.set_inheritable(control, True)
+    freeze.seal()
     from sampan.shim import spawner
 
-    spawner.main(int(control))
+    spawner.main(control)
 
 
 if __name__ == "__main__":

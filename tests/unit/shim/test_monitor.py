@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from shimlab import (
+    SOURCE,
     Lab,
     is_running,
     read_to_end,
@@ -682,3 +685,18 @@ def test_a_hundred_containers_at_once(lab):
         assert shim.next_event("exit")["code"] == number
         shim.sock.close()
         assert time.monotonic() < deadline
+
+
+def test_the_spawner_can_be_run_as_a_file(tmp_path):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    entry = SOURCE / "sampan" / "shim" / "__main__.py"
+    with theirs, ours:
+        command = [sys.executable, "-I", "-S", "-B", str(entry), str(SOURCE), str(theirs.fileno())]
+        spawner = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        theirs.close()
+        comm = Path(f"/proc/{spawner.pid}/comm")
+        wait_for("it is warm", lambda: comm.read_text() == "sampan-spawner\n")
+        program = os.readlink(f"/proc/{spawner.pid}/exe") if os.geteuid() == 0 else "/memfd:"
+        ours.close()
+        assert spawner.wait(20) == 0
+    assert program.startswith("/memfd:")
