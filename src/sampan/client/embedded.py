@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import shutil
 import tempfile
 import threading
 
@@ -63,7 +62,11 @@ class Embedded:
             except RuntimeError:
                 pass  # the loop has ended by itself
         self._thread.join()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        sockets.remove(self.path)
+        try:
+            os.rmdir(self._directory)
+        except FileNotFoundError:
+            pass  # closed before
 
     def _outcome(self) -> BaseException | None:
         return self._failure
