@@ -12,6 +12,7 @@ import os
 from time import time_ns
 
 from sampan.kernel import process
+from sampan.shim.loop import complain
 from sampan.shim.stdio import Session, close_ends, make_pipes
 
 REMEMBERED = 32
@@ -25,6 +26,20 @@ if TYPE_CHECKING:
     from sampan.shim.loop import Loop
 
     Message = dict[str, Any]
+
+
+LOST = (255, 0)
+"""The code and signal of a process that somebody else has reaped."""
+
+
+def take_status(pidfd: int) -> tuple[int, int] | None:
+    """Reap the child behind `pidfd` if it has ended: its code and signal, or LOST itself."""
+    try:
+        return process.wait_pidfd(pidfd, block=False)
+    except ChildProcessError:
+        # It must not happen; but if it did, a wait without an end would be worse.
+        complain(f"wait for descriptor {pidfd}: the exit code was taken by somebody else")
+        return LOST
 
 
 class Exec:
@@ -139,7 +154,7 @@ class Execs:
             one.session.abandon()
 
     def _reap(self, one: Exec) -> None:
-        status = process.wait_pidfd(one.pidfd, block=False)
+        status = take_status(one.pidfd)
         if status is None:
             return
         self._loop.remove(one.pidfd)

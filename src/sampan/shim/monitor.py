@@ -22,7 +22,7 @@ from time import time_ns
 
 from sampan.kernel import process
 from sampan.shim.control import Connection, Listener
-from sampan.shim.execs import Execs
+from sampan.shim.execs import LOST, Execs, take_status
 from sampan.shim.exits import EXIT, write_record
 from sampan.shim.launch import read_filter
 from sampan.shim.logs import JsonFile
@@ -58,6 +58,7 @@ class Monitor:
         "_first",
         "_helper",
         "_id",
+        "_is_lost",
         "_listener",
         "_log",
         "_loop",
@@ -97,6 +98,7 @@ class Monitor:
         self._exit: Message | None = None
         self._first: Connection | None = None
         self._id = ""
+        self._is_lost = False
         self._listener: Listener | None = None
         self._log: JsonFile | None = None
         self._seccomp = (-1, 0)
@@ -217,11 +219,12 @@ class Monitor:
     # Ending
 
     def _init_ready(self, _events: int) -> None:
-        status = process.wait_pidfd(self._pidfd, block=False)
+        status = take_status(self._pidfd)
         if status is None:
             return
         self._loop.remove(self._pidfd)
         self._status = (*status, time_ns())
+        self._is_lost = status is LOST
         if self._undecided:
             return  # whether it ran at all is the helper's to say
         if self._helper >= 0 and not self._started:
@@ -240,7 +243,7 @@ class Monitor:
             "oom": oom,
             "time": ended,
             "pid": self._pid,
-            "lost": False,
+            "lost": self._is_lost,
         }
         try:
             write_record(self._directory, EXIT, record, sync=True)
