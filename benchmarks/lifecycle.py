@@ -1,0 +1,64 @@
+"""Create, start, wait and remove of busybox `true` without a network, through the Docker API.
+
+One client, one open connection, the same requests to Sampan and to dockerd in turns. The times of
+the single requests are rows of their own, so that it shows where they go.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from peers import BUSYBOX
+from timing import Api, Row, interleave, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peers import Engine
+
+FIGURE = "life over the API"
+BODY = {"Image": BUSYBOX, "Cmd": ["true"], "HostConfig": {"NetworkMode": "none"}}
+
+
+class Life:
+    """One engine's lives, and the times of their requests."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._api = Api(engine.socket)
+        self.verbs: dict[str, list[float]] = {"create": [], "start": [], "wait": [], "remove": []}
+
+    def __call__(self) -> float:
+        """One whole life; milliseconds."""
+        begin = time.perf_counter()
+        made = self._call("create", "POST", "/containers/create", BODY)["Id"]
+        self._call("start", "POST", f"/containers/{made}/start")
+        code = self._call("wait", "POST", f"/containers/{made}/wait")["StatusCode"]
+        self._call("remove", "DELETE", f"/containers/{made}")
+        assert code == 0, code
+        return (time.perf_counter() - begin) * 1e3
+
+    def _call(self, verb: str, method: str, target: str, body: object = None):
+        begin = time.perf_counter()
+        answer = self._api.call(method, target, body)
+        self.verbs[verb].append((time.perf_counter() - begin) * 1e3)
+        return answer
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._api.close()
+
+
+def measure(engines: dict[str, Engine], rounds: int) -> list[Row]:
+    """The lives of every engine that serves the API."""
+    lives = {name: Life(engine) for name, engine in engines.items() if engine.socket}
+    cases: dict[str, Callable[[], float]] = dict(lives)
+    try:
+        found = rows(FIGURE, "ms", interleave(cases, rounds, warm=3))
+    finally:
+        for life in lives.values():
+            life.close()
+    for name, life in lives.items():
+        verbs = {f"{name}: {verb}": values[3:] for verb, values in life.verbs.items()}
+        found += rows(f"{FIGURE}, by request", "ms", verbs)
+    return found

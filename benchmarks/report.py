@@ -1,0 +1,152 @@
+"""The tables, the promises and the files that a run leaves.
+
+A `Promise` is one figure of the specification: ours divided by a peer's, or ours in its unit,
+against a limit. It is looked up among the rows; what was not measured is not judged.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import commands
+import execs
+import lifecycle
+import memory
+import oci
+import pulls
+
+if TYPE_CHECKING:
+    from timing import Row
+
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+_PACKAGES = "docker.io containerd podman runc crun conmon skopeo docker-registry".split()
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """`figure` of `ours` is at most `limit` times the best of `peers`, or at most `limit`."""
+
+    text: str
+    figure: str
+    ours: str
+    peers: tuple[str, ...]
+    limit: float
+
+    def judge(self, medians: dict[tuple[str, str], float]) -> dict[str, Any] | None:
+        """What was measured against the limit."""
+        mine = medians.get((self.figure, self.ours))
+        theirs = [medians[key] for peer in self.peers if (key := (self.figure, peer)) in medians]
+        if mine is None or (self.peers and not theirs):
+            return None
+        value = mine / min(theirs) if theirs else mine
+        return {
+            "promise": self.text,
+            "measured": round(value, 3),
+            "limit": round(self.limit, 3),
+            "kept": value <= self.limit,
+        }
+
+
+PROMISES = (
+    Promise("life: dockerd's x", lifecycle.FIGURE, "sampan", ("docker",), 1 / 20),
+    Promise("life: ms", lifecycle.FIGURE, "sampan", (), 12),
+    Promise("run: docker run's x", commands.FIGURE, "sampan", ("docker",), 1 / 5),
+    Promise("run: ctr run's x", commands.FIGURE, "sampan", ("ctr",), 1 / 2),
+    Promise("bundle: runc run's x", oci.FIGURE, "sampan-oci", ("runc",), 1.2),
+    Promise("exec: ms", execs.FIGURE, "sampan", (), 5),
+    Promise("exec, API and command: docker exec's x", "exec", "sampan", ("docker",), 1 / 15),
+    Promise("memory: MiB per container", memory.FIGURE, "sampan: all counted", (), 1.0),
+    Promise("idle: MiB", memory.IDLE, "sampan, after a pull and a run: RSS", (), 70),
+    Promise("pull: best peer's x", pulls.FIGURE, "sampan", ("docker", "podman", "ctr"), 0.7),
+)
+
+
+def judge(rows: list[Row]) -> list[dict[str, Any]]:
+    """Every promise that can be judged."""
+    medians = {(row.figure, row.case): row.median for row in rows}
+    # An exec through our engine is promised against the peer's command.
+    medians["exec", "sampan"] = medians.get((execs.FIGURE, "sampan"), float("nan"))
+    medians["exec", "docker"] = medians.get((execs.COMMANDS, "docker"), float("nan"))
+    judged = [promise.judge(medians) for promise in PROMISES]
+    return [entry for entry in judged if entry and entry["measured"] == entry["measured"]]
+
+
+def line(row: Row) -> str:
+    """One row as a line of text."""
+    low, high = min(row.values), max(row.values)
+    return f"{row.figure:32} {row.case:44} {row.median:9.3f} {low:9.3f} {high:9.3f} {row.unit}"
+
+
+def tables(rows: list[Row], noise: list[dict[str, Any]], facts: dict[str, Any]) -> str:
+    """All tables as Markdown."""
+    parts = [f"{facts['date']}, {facts['kernel']}, {facts['cpus']} CPUs, {facts['model']}, "]
+    parts[0] += f"Python {facts['python']}; " + ", ".join(facts["packages"]) + "."
+    head = "| promise | measured | limit | kept |\n|---|--:|--:|---|"
+    lines = [
+        f"| {e['promise']} | {e['measured']} | {e['limit']} | {'yes' if e['kept'] else '**no**'} |"
+        for e in judge(rows)
+    ]
+    parts.append("\n".join([head, *lines]))
+    head = "| figure | case | median | min | max | unit | n |\n|---|---|--:|--:|--:|---|--:|"
+    lines = [
+        f"| {r.figure} | {r.case} | {r.median:.3g} | {min(r.values):.3g} | {max(r.values):.3g} "
+        f"| {r.unit} | {len(r.values)} |"
+        for r in rows
+    ]
+    parts.append("\n".join([head, *lines]))
+    head = "| noise | load | CPU loop, best | CPU loop, worst | process |\n|---|--:|--:|--:|--:|"
+    lines = [
+        f"| {n['when']} | {n['load'][0]} | {n['cpu_ms']} ms | {n['cpu_ms_max']} ms "
+        f"| {n['fork_ms']} ms |"
+        for n in noise
+    ]
+    parts.append("\n".join([head, *lines]))
+    return "\n\n".join(parts)
+
+
+def facts() -> dict[str, Any]:
+    """The machine and the versions."""
+    words = ["dpkg-query", "-W", "-f", "${Package} ${Version}\\n", *_PACKAGES]
+    listed = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "kernel": f"Linux {platform.release()}",
+        "cpus": os.cpu_count(),
+        "model": _model(),
+        "python": platform.python_version(),
+        "packages": [entry.split("+")[0].split("~")[0] for entry in listed.splitlines()],
+    }
+
+
+def _model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    named = [entry for entry in lines if entry.startswith("model name")]
+    return named[0].partition(":")[2].strip() if named else platform.machine()
+
+
+def show(
+    rows: list[Row], noise: list[dict[str, Any]], document: Path | None, docs: Path | None
+) -> None:
+    """Print the tables, and write the files that were asked for."""
+    about = facts()
+    text = tables(rows, noise, about)
+    print(text)
+    if document:
+        whole = {
+            **about,
+            "noise": noise,
+            "promises": judge(rows),
+            "rows": [row.document() for row in rows],
+        }
+        document.write_text(json.dumps(whole, indent=1) + "\n")
+    if docs:
+        old = docs.read_text()
+        before, rest = old.split(BEGIN)
+        docs.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
