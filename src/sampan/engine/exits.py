@@ -56,7 +56,10 @@ class Exits:
         elif kind == "start-failed":
             _settle_launch(entry, message)
         elif kind == "exit":
-            self.ended(entry, ExitRecord.of(message))
+            record = ExitRecord.of(message)
+            if entry.launched is not None:  # it overtook the word of its start
+                self.started(entry, record.pid, record.time)
+            self.ended(entry, record)
         elif kind == "exec-exit":
             self._execs.ended(entry, message["exec"], int(message["code"]))
 
@@ -106,11 +109,12 @@ class Exits:
     def ended(self, entry: Entry, record: ExitRecord) -> None:
         """The container's first process has ended; the row, the events, and what the policy says.
 
-        A record that is older than the start belongs to an earlier run.
+        The shim takes both times, but not in one process: a program of no duration may seem to
+        have ended before it began, and is then said to have taken none.
         """
         container = entry.container
         state = container.state
-        if not state.status.is_running or record.time < state.started_at:
+        if not state.status.is_running:
             return
         reach(self._services.config, "exit")
         ended = replace(
@@ -120,7 +124,7 @@ class Exits:
             exit_code=record.code,
             oom_killed=record.oom,
             error=LOST if record.lost else "",
-            finished_at=record.time,
+            finished_at=max(record.time, state.started_at),
         )
         again = restart.should_restart(container.host.restart, ended)
         if again:
