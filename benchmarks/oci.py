@@ -29,7 +29,7 @@ RUNTIMES = {"sampan-oci": str(BIN / "sampan-oci"), "runc": "runc", "crun": "crun
 
 def bundle(place: Path, rootfs: Path, *, filtered: bool) -> Path:
     """Write a bundle at `place`."""
-    place.mkdir()
+    place.mkdir(parents=True)
     subprocess.run(["runc", "spec"], cwd=place, check=True)
     file = place / "config.json"
     spec = json.loads(file.read_text())
