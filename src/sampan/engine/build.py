@@ -70,7 +70,7 @@ async def build(config: EngineConfig, undo: AsyncExitStack) -> Parts:
     services = await _services(config, layout, undo)
     parts = _parts(services)
     services.containers.load()
-    undo.push_async_callback(services.containers.aclose)
+    undo.push_async_callback(services.containers.flush_all)
     undo.push_async_callback(services.background.aclose)
     undo.callback(_let_go, services)
     await Recovery(services, parts.exits).run(fresh_boot=fresh_boot)

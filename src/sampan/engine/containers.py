@@ -155,6 +155,7 @@ class Containers:
         self._names: dict[str, str] = {}
         self._deferred: dict[str, Entry] = {}
         self._timer: asyncio.TimerHandle | None = None
+        events.before_reading(self.flush_all)
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(tuple(self._entries.values()))
@@ -282,8 +283,8 @@ class Containers:
         if entry.stale or entry.unwritten:
             await self._write(_Batch((entry,)))
 
-    async def aclose(self) -> None:
-        """Write everything that was deferred."""
+    async def flush_all(self) -> None:
+        """Write everything that was deferred. Raises as `change`."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

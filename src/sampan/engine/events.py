@@ -18,7 +18,7 @@ from sampan.engine.model import Event
 from sampan.store import events as rows
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
     from sampan.engine.filters import Filters
     from sampan.store.database import Connection, Database
@@ -90,7 +90,11 @@ class Events:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._listeners: set[Listener] = set()
-        self._watchers: list[Callable[[Event], None]] = []
+        self._write_deferred: Callable[[], Awaitable[None]] | None = None
+
+    def before_reading(self, write: Callable[[], Awaitable[None]]) -> None:
+        """`write` stores events that somebody still holds back."""
+        self._write_deferred = write
 
     def publish(self, stored: Iterable[Event]) -> None:
         """Tell every listener; the events have their numbers."""
@@ -129,6 +133,8 @@ class Events:
         try:
             last = 0
             if since is not None or until is not None:
+                if self._write_deferred is not None:
+                    await self._write_deferred()
                 kept = await self._db.read(
                     lambda conn: rows.read(conn, since_ns=since, until_ns=until)
                 )
