@@ -82,7 +82,7 @@ class Exits:
             self.ended(entry, record)
         elif entry.container.status.is_running:
             self._services.background.spawn(self.lost(entry), f"bury {entry.id}")
-        _settle_launch(entry, {"error": LOST, "errno": 0, "operation": "launch"})
+        _settle_launch(entry, {"error": LOST, "operation": "launch", "silent": True})
         self._execs.all_ended(entry)
 
     # transitions

@@ -96,28 +96,58 @@ class Starter:
         container = entry.container
         program = services.filters.get(container.host, container.architecture)
         mount = entry.mount or self._mount(entry)
-        message = encode(self._message(container, mount, program, entry.attachments))
-        recovery.make(services.layout.shim(container.id))
+        attached, entry.attachments = entry.attachments, []
+        message = encode(self._message(container, mount, program, attached))
+        passed = [program[0]] if program is not None else []
+        passed += [attachment.fd for attachment in attached]
+        try:
+            outcome = await self._attempt(entry, message, passed)
+            if outcome.get("silent"):
+                # The spawner died with the message unread, or its shim before it did anything.
+                outcome = await self._attempt(entry, message, passed)
+        finally:
+            drop(attached)
+        if "error" in outcome:
+            raise start_failed(container.name, outcome)
+        await self._attach_late(entry)
+
+    async def _attempt(self, entry: Entry, message: bytes, passed: list[int]) -> dict[str, Any]:
+        """One launch; what the shim said, or that it said nothing."""
+        services = self._services
+        directory = services.layout.shim(entry.id)
+        recovery.make(directory)
         reach(services.config, "start-directory")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         launched: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         entry.launched = launched
         entry.task = task = _listen(entry, ours, self._exits)
-        attached, entry.attachments = entry.attachments, []
         try:
-            passed = [theirs.fileno()]
-            if program is not None:
-                passed.append(program[0])
-            passed += [attachment.fd for attachment in attached]
-            await services.launcher.launch(message, passed)
+            await services.launcher.launch(message, [theirs.fileno(), *passed])
             reach(services.config, "start-launched")
+        except BaseException:
+            entry.launched = entry.task = None
+            task.close()
+            raise
         finally:
             theirs.close()
-            drop(attached)
         outcome = await _await_outcome(entry, task, launched)
         if "error" in outcome:
+            silent = outcome.get("silent") and not recovery.has_state(directory)
             await self._bury(entry, task)
-            raise start_failed(container.name, outcome)
+            return {**outcome, "silent": silent}
+        return outcome
+
+    async def _attach_late(self, entry: Entry) -> None:
+        """Hand over the clients that came while the container was being started."""
+        attached, entry.attachments = entry.attachments, []
+        try:
+            for attachment in attached:
+                if entry.task is not None:
+                    await entry.task.call("attach", (attachment.fd,), **attach_entry(attachment))
+        except SampanError as error:
+            log.warning("attach to container %s: %s", entry.id, error)
+        finally:
+            drop(attached)
 
     def _message(
         self,

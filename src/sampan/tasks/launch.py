@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import select
 import signal
 import socket
 import sys
@@ -69,6 +70,8 @@ class Launcher:
         """
         async with self._lock:
             for _ in range(2):
+                if self._sock is not None and _is_over(self._pidfd):
+                    self._bury()  # its death is not told yet; shims of it may keep its socket open
                 self.warm()
                 assert self._sock is not None
                 try:
@@ -185,6 +188,12 @@ async def _readable(fd: int) -> None:
 def _resolve(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
+
+
+def _is_over(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _reap(pidfd: int) -> None:
