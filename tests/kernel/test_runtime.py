@@ -350,3 +350,46 @@ def test_killed_between_create_and_start_it_can_be_deleted(bundle: Bundle):
         assert bundle.oci("delete", "--force", bundle.id).returncode == 0
         assert bundle.cgroup_is_gone()
         assert not (bundle.root / bundle.id).exists()
+
+
+def test_a_source_that_was_mounted_after_the_child_was_made_is_bound(tmp_path: Path):
+    """A blank child has the mounts of its birth; binds come from the mounts of the launch."""
+    from sampan.kernel import fds
+    from sampan.runtime import create as runtime
+
+    bundle = Bundle(tmp_path)
+    late = tmp_path / "late"
+    late.mkdir()
+    blank = runtime.make_blank(["ipc", "mount", "network", "pid", "uts"])
+    subprocess.run(["mount", "-t", "tmpfs", "late", str(late)], check=True)
+    (late / "file").write_text("mounted late")
+    bundle.config["mounts"].append({"destination": "/late", "type": "bind", "source": str(late)})
+    bundle.shell("cat /late/file")
+    bundle.config["root"]["path"] = str(bundle.rootfs)
+    read_end, write_end = os.pipe()
+    created = runtime.create(
+        bundle.id,
+        bundle.config,
+        stdio=(0, write_end, 2),
+        attach_at=str(tmp_path),
+        blank=blank,
+        use_gate=False,
+    )
+    os.close(write_end)
+    with os.fdopen(read_end) as output:
+        assert output.read() == "mounted late"
+    os.waitid(os.P_PIDFD, created.pidfd, os.WEXITED)
+    fds.close_all([created.pidfd])
+    assert created.cgroup is not None
+    created.cgroup.remove()
+    subprocess.run(["umount", str(late)], check=True)
+
+
+def test_more_binds_than_one_message_carries(bundle: Bundle):
+    source = bundle.path / "source"
+    source.write_text("x")
+    bundle.config["root"]["readonly"] = False
+    for number in range(300):
+        mount = {"destination": f"/b/{number}", "type": "bind", "source": str(source)}
+        bundle.config["mounts"].append(mount)
+    assert bundle.run("cat /b/* | wc -c").stdout.strip() == "300"

@@ -8,7 +8,7 @@ import fcntl
 import os
 import struct
 
-MAX_PASSED = 64  # the kernel's SCM_MAX_FD is 253; our messages never need more than this
+MAX_PASSED = 253  # SCM_MAX_FD of the kernel
 
 F_ADD_SEALS = 1033
 F_GET_SEALS = 1034

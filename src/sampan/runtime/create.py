@@ -12,11 +12,11 @@ import marshal
 import os
 import time
 
-from sampan.kernel import cgroups, fds, namespaces, process
+from sampan.kernel import cgroups, fds, mounts, namespaces, process
 from sampan.kernel.paths import Root
 from sampan.runtime import freeze, init, rootfs, users, validate
 from sampan.runtime.failure import RuntimeFailure, reason
-from sampan.runtime.plan import Facts, clone_flags
+from sampan.runtime.plan import Facts, clone_flags, is_bind
 from sampan.runtime.plan import namespaces as plan_namespaces
 from sampan.runtime.stage import CGROUP_READY
 
@@ -225,6 +225,7 @@ class _Builder:
         self._owned: list[int] = []
         self._root = -1
         self._join_fds: list[int] = []
+        self._sources: list[int] = []
 
     def open(self, root: int | None) -> None:
         """The descriptors that the child will need, and the identity in the container's files."""
@@ -238,6 +239,9 @@ class _Builder:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self._owned.append(fd)
             self._join_fds.append(fd)
+        for mount in filter(is_bind, self.spec.get("mounts") or []):
+            self._sources.append(_clone_source(mount))
+            self._owned.append(self._sources[-1])
         self.cgroup = cgroups.manager(self.cgroup_path)
 
     def blank(self, offered: Blank | None) -> Blank:
@@ -265,12 +269,16 @@ class _Builder:
             "gate": gate is not None,
             "filter": self._filter(given),
             "join": [kind for kind, _ in self.join],
+            "sources": len(self._sources),
         }
         text = fds.sealed_memfd("sampan-order", marshal.dumps(order))
         passed = [text, self._root, *(fd if fd >= 0 else text for fd in stdio)]
         passed += [*([] if gate is None else [gate]), *self._join_fds]
         try:
+            # What does not fit into one message of descriptors follows in further ones.
             created.send(init.ORDER, passed)
+            for start in range(0, len(self._sources), fds.MAX_PASSED):
+                created.send(init.SOURCES, self._sources[start : start + fds.MAX_PASSED])
         finally:
             os.close(text)
 
@@ -298,6 +306,20 @@ class _Builder:
     def close(self) -> None:
         """Close the descriptors of the parent."""
         fds.close_all(self._owned)
+
+
+def _clone_source(mount: dict[str, Any]) -> int:
+    """A detached clone of a bind mount's source, made where the caller's mounts are."""
+    options = mount.get("options") or []
+    try:
+        source = os.open(mount.get("source") or "", os.O_PATH | os.O_CLOEXEC)
+        try:
+            return mounts.clone_tree(source, recursive="rbind" in options)
+        finally:
+            os.close(source)
+    except OSError as error:
+        where = f"bind mount of {mount.get('source')} on {mount['destination']}"
+        raise RuntimeFailure(error.errno or 0, reason(error), where) from error
 
 
 def facts_of(cgroup: Cgroup, attach_at: str) -> Facts:

@@ -4,10 +4,10 @@ A *blank* is a child that already lives in its new namespaces and waits to be to
 it becomes. Its parent sends the order: a memory file with the configuration, and descriptors. A
 blank may wait for a long time (the spawner keeps some ready), or not at all.
 
-Messages on the `sync` socket, parent to child: the order, then `C` with the descriptors of the
-cgroup. Child to parent: `R` (ready, at the gate; the master of a terminal may come with it), or `E`
-+ errno + NUL + operation + NUL + sentence (failed). The end of the stream after `R` means that
-execve succeeded, because the socket is close-on-exec.
+Messages on the `sync` socket, parent to child: the order, the sources of bind mounts, then `C` with
+the descriptors of the cgroup. Child to parent: `R` (ready, at the gate; the master of a terminal
+may come with it), or `E` + errno + NUL + operation + NUL + sentence (failed). The end of the stream
+after `R` means that execve succeeded, because the socket is close-on-exec.
 
 Nothing is imported here and no exception leaves: the process ends in execve or _exit. Its standard
 error belongs to the container and stays clean.
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 READY = b"R"
 FAILED = b"E"
 ORDER = b"O"
+SOURCES = b"S"
 MAX_MESSAGE = 8192
 MAX_ORDER = 64 << 20
 NO_GATE = -1
@@ -65,6 +66,8 @@ def _obey(sync: _socket.socket, received: list[int]) -> None:
     stage = Stage(rootfs=root, stdio=(stdin, stdout, stderr), sync=sync)
     stage.namespace_fds = dict(zip(order["join"], rest, strict=True))
     stage.seccomp = order["filter"]
+    while len(stage.sources) < order["sources"]:
+        stage.sources += fds.receive(sync, MAX_MESSAGE)[1]
     plan = build(order["spec"], Facts.unpack(order["facts"]))
     become(plan.before_gate, plan.after_gate, stage, sync, gate)
 

@@ -211,21 +211,22 @@ class Mount(Operation):
 
 
 class BindMount(Operation):
-    """Bind a file or directory of the host."""
+    """Bind a file or directory of the host.
 
-    __slots__ = ("destination", "options", "source")
+    The parent has cloned it, number `index` of its list, in the host's own mount namespace: ours
+    may have been made before the source was mounted.
+    """
 
-    def __init__(self, source: str, destination: str, options: list[str]) -> None:
+    __slots__ = ("destination", "index", "options", "source")
+
+    def __init__(self, source: str, destination: str, options: list[str], index: int) -> None:
         self.source, self.destination, self.options = source, destination, options
+        self.index = index
 
     def execute(self, stage: Stage) -> None:
         options = MountOptions(self.options)
-        source = os.open(self.source, os.O_PATH | os.O_CLOEXEC)
-        try:
-            directory = stat.S_ISDIR(os.fstat(source).st_mode)
-            mount = mounts.clone_tree(source, recursive=options.bind == "rbind")
-        finally:
-            os.close(source)
+        mount = stage.sources[self.index]
+        directory = stat.S_ISDIR(os.fstat(mount).st_mode)
         _shape(mount, options)
         stage.place(mount, writable_target(stage, self.destination, directory=directory))
 

@@ -146,8 +146,13 @@ def _file_system(spec: dict[str, Any], linux: dict[str, Any], facts: Facts) -> l
         o.Propagation("rprivate" if propagation in ("private", "rprivate") else "rslave"),
         o.AttachRoot(facts.attach_at, propagation),
     ]
+    binds = 0
     for mount in spec.get("mounts") or []:
-        operations += _mount(mount, facts)
+        if is_bind(mount):
+            operations.append(_bind(mount, binds))
+            binds += 1
+        else:
+            operations += _mount(mount, facts)
     operations += _devices(spec, linux)
     operations += [o.ReadonlyPath(path) for path in linux.get("readonlyPaths") or []]
     operations += [o.MaskPath(path) for path in dict.fromkeys(linux.get("maskedPaths") or [])]
@@ -157,14 +162,23 @@ def _file_system(spec: dict[str, Any], linux: dict[str, Any], facts: Facts) -> l
     return operations
 
 
+def is_bind(mount: dict[str, Any]) -> bool:
+    """Whether an entry of `mounts` is a bind mount: by its type, or by its options."""
+    options = mount.get("options") or []
+    return (mount.get("type") or "bind") == "bind" or "bind" in options or "rbind" in options
+
+
+def _bind(mount: dict[str, Any], index: int) -> o.Operation:
+    options = list(mount.get("options") or [])
+    if "bind" not in options and "rbind" not in options:
+        options.append("bind")
+    return o.BindMount(mount.get("source") or "", mount["destination"], options, index)
+
+
 def _mount(mount: dict[str, Any], facts: Facts) -> list[o.Operation]:
     options = list(mount.get("options") or [])
     kind, destination = mount.get("type") or "bind", mount["destination"]
     source = mount.get("source") or ""
-    if kind == "bind" or "bind" in options or "rbind" in options:
-        if "bind" not in options and "rbind" not in options:
-            options.append("bind")
-        return [o.BindMount(source, destination, options)]
     if kind in ("cgroup", "cgroup2"):
         if facts.unified:
             return [o.Mount("cgroup2", source, destination, options)]
@@ -176,10 +190,7 @@ def _mount(mount: dict[str, Any], facts: Facts) -> list[o.Operation]:
 def _devices(spec: dict[str, Any], linux: dict[str, Any]) -> list[o.Operation]:
     """Nodes and links, unless /dev itself is a bind mount of the host's."""
     for mount in spec.get("mounts") or []:
-        options = mount.get("options") or []
-        if mount["destination"].rstrip("/") == "/dev" and (
-            mount.get("type") == "bind" or "bind" in options or "rbind" in options
-        ):
+        if mount["destination"].rstrip("/") == "/dev" and is_bind(mount):
             return []
     nodes: dict[str, o.Operation] = {
         path: d.Device(path, "c", major, minor, 0o666, 0, 0) for path, major, minor in d.DEFAULT

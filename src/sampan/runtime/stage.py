@@ -36,6 +36,7 @@ class Stage:
         "root",
         "rootfs",
         "seccomp",
+        "sources",
         "stdio",
         "sync",
         "trampoline",
@@ -49,6 +50,7 @@ class Stage:
         self.trampoline = -1
         self._cgroup_fds: list[int] | None = None
         self.namespace_fds: dict[str, int] = {}
+        self.sources: list[int] = []
         self.seccomp: tuple[bytes, int] | None = None
         self.master = -1
         self.proc_device = -1
