@@ -171,7 +171,7 @@ def _parts(services: Services) -> Parts:
         await starter.again(entry)
 
     remover = Remover(services, execs, end)
-    exits = Exits(services, execs, again, remover.remove)
+    exits = Exits(services, execs, again, remover.remove_ended)
     starter = Starter(services, exits)
     lifecycle = Lifecycle(services, exits, starter)
     return Parts(services, Creator(services), starter, exits, execs, lifecycle, remover)

@@ -58,6 +58,13 @@ class Remover:
                 raise Conflict(f"container {entry.container.name} was started meanwhile")
             await self._remove(entry)
 
+    async def remove_ended(self, entry: Entry) -> None:
+        """Remove a container that asked for it at its end, unless somebody was quicker."""
+        try:
+            await self.remove(entry)
+        except (Conflict, ContainerNotFound) as error:
+            log.info("remove container %s by itself: %s", entry.id, error)
+
     async def prune(self, wanted: Filters | None) -> Pruned:
         """See Engine.prune."""
         if unknown := (wanted or {}).keys() - _PRUNE_KEYS:
