@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -324,6 +325,42 @@ def test_the_death_of_init(lab: Lab) -> None:
         ended = engine.arm_wait("victim", WaitCondition.NEXT_EXIT)
         os.kill(engine.get("victim").state.pid, signal.SIGKILL)
         assert (await ended).exit_code == 137
+
+    after(lab, check)
+
+
+def test_a_reboot(lab: Lab) -> None:
+    """The state directory is gone and nothing runs: policies bring back what they promise."""
+    policies = {
+        "always": RestartName.ALWAYS,
+        "always-stopped": RestartName.ALWAYS,
+        "unless": RestartName.UNLESS_STOPPED,
+        "unless-stopped": RestartName.UNLESS_STOPPED,
+        "plain": RestartName.NO,
+    }
+
+    async def first() -> None:
+        async with lab.engine() as engine:
+            for name, policy in policies.items():
+                host = HostConfig(restart=RestartPolicy(name=policy))
+                await engine.create(lab.config_of("sleep", "1000"), host, name)
+                await engine.start(name)
+                if name.endswith("-stopped"):
+                    await engine.stop(name, timeout=0)
+                else:
+                    shims.append(_parent(engine.get(name).state.pid))
+
+    shims: list[int] = []
+    asyncio.run(first())
+    for shim in shims:
+        os.kill(shim, signal.SIGKILL)
+    shutil.rmtree(lab.path / "state")
+
+    async def check(engine: Engine) -> None:
+        back = {"always", "always-stopped", "unless"}
+        await eventually(lambda: {c.name for c in engine.list()} == back)
+        assert engine.get("plain").state.exit_code == 137
+        assert engine.get("unless-stopped").status is Status.EXITED
 
     after(lab, check)
 

@@ -22,8 +22,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import sampan
-from sampan.errors import Unavailable
+from sampan.errors import InvalidArgument, Unavailable
 from sampan.kernel import fds
+from sampan.tasks.task import send_buffer_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,8 +67,13 @@ class Launcher:
         """Hand one launch to the spawner; `passed` stay the caller's.
 
         Raises:
+            InvalidArgument: the message is larger than it may be.
             Unavailable: the spawner could not be started, or died twice in a row.
         """
+        if len(message) > MAX_MESSAGE:
+            raise InvalidArgument(
+                f"the configuration has {len(message)} bytes, more than {MAX_MESSAGE}"
+            )
         async with self._lock:
             for _ in range(2):
                 if self._sock is not None and _is_over(self._pidfd):
@@ -110,7 +116,7 @@ class Launcher:
             finally:
                 os.close(interpreter)
         ours.setblocking(False)
-        ours.setsockopt(socket.SOL_SOCKET, _send_buffer_option(), MAX_MESSAGE)
+        ours.setsockopt(socket.SOL_SOCKET, send_buffer_option(), MAX_MESSAGE)
         self._sock = ours
         asyncio.get_running_loop().add_reader(self._pidfd, self._bury)
 
@@ -149,11 +155,6 @@ def _spawn(interpreter: int, control: int, log: int) -> int:
         )
     finally:
         fds.close_all(high)
-
-
-def _send_buffer_option() -> int:
-    """SO_SNDBUFFORCE for root, who alone may pass the system's ceiling."""
-    return 32 if os.geteuid() == 0 else socket.SO_SNDBUF
 
 
 async def _send(sock: socket.socket, message: bytes, passed: Sequence[int]) -> None:

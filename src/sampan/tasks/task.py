@@ -9,7 +9,6 @@ on disk are the truth: whoever hears `on_gone` without having heard an exit read
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import socket
 from collections import deque
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sampan.errors import DeadlineExceeded, SampanError, Unavailable
+from sampan.errors import DeadlineExceeded, InvalidArgument, SampanError, Unavailable
 from sampan.kernel import fds
 
 if TYPE_CHECKING:
@@ -27,6 +26,11 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE = 1 << 20
 """Bytes of one message from a shim."""
+
+_PLAIN_MESSAGE = 100_000
+"""Bytes that fit into a socket's buffer as the kernel makes it (212,992 with its bookkeeping)."""
+
+SO_SNDBUFFORCE = 32  # asm-generic/socket.h; past the system's ceiling, for root
 
 PATIENCE = 30.0
 """Seconds until a request that the shim does not answer is given up."""
@@ -120,13 +124,15 @@ class Task:
         if self._outbox:
             self._queue(message, passed)
             return
+        if len(message) > _PLAIN_MESSAGE:
+            _make_room(self._sock, message)
         try:
             fds.send(self._sock, message, passed)
         except BlockingIOError:
             self._queue(message, passed)
             self._loop.add_writer(self._sock.fileno(), self._flush)
         except OSError as error:
-            raise _unavailable(error) from error
+            raise Unavailable(f"the monitor of the container is gone: {error}") from error
 
     def _queue(self, message: bytes, passed: tuple[int, ...]) -> None:
         # With descriptors of its own: the caller may be cancelled and close its.
@@ -197,7 +203,15 @@ def open_socket(directory: str) -> socket.socket:
     return sock
 
 
-def _unavailable(error: OSError) -> Unavailable:
-    if error.errno == errno.EMSGSIZE:
-        return Unavailable("the request is larger than a message to the monitor may be")
-    return Unavailable(f"the monitor of the container is gone: {error}")
+def _make_room(sock: socket.socket, message: bytes) -> None:
+    """See to it that one large message fits into the socket's buffer."""
+    if len(message) > MAX_MESSAGE:
+        raise InvalidArgument(
+            f"the request has {len(message)} bytes, more than {MAX_MESSAGE} for the monitor"
+        )
+    sock.setsockopt(socket.SOL_SOCKET, send_buffer_option(), MAX_MESSAGE)
+
+
+def send_buffer_option() -> int:
+    """The option that sets a send buffer: for root beyond the system's ceiling."""
+    return SO_SNDBUFFORCE if os.geteuid() == 0 else socket.SO_SNDBUF

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sampan.errors import DeadlineExceeded, Unavailable
+from sampan.errors import DeadlineExceeded, InvalidArgument, Unavailable
 from sampan.kernel import fds
 from sampan.tasks.task import Task, TaskFailure, open_socket
 
@@ -139,6 +139,21 @@ def test_requests_that_do_not_fit_wait_in_order_with_their_descriptors():
             assert message["n"] == n
             shim.say(re=message["re"], ok=True)
         await asyncio.gather(*calls)
+
+    drive(main)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the buffer's ceiling is root's to pass")
+def test_a_large_request_fits_and_a_huge_one_is_refused():
+    async def main(shim: FakeShim) -> None:
+        call = asyncio.ensure_future(shim.task.call("exec", pad="x" * 900_000))
+        await asyncio.sleep(0)
+        message, _ = shim.hear()
+        assert len(message["pad"]) == 900_000
+        shim.say(re=message["re"], ok=True)
+        await call
+        with pytest.raises(InvalidArgument):
+            await shim.task.call("exec", pad="x" * 1_100_000)
 
     drive(main)
 
