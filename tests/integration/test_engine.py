@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
 import os
 import signal
 import socket
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +17,7 @@ from sampan import errors
 from sampan.engine.engine import Engine
 from sampan.engine.model import (
     Attachment,
+    ContainerConfig,
     ExecConfig,
     Framing,
     HostConfig,
@@ -420,3 +424,82 @@ async def test_a_terminal(lab: Lab, engine: Engine) -> None:
     output = await asyncio.to_thread(_drain, ours)
     assert b"33 44\r\n" in output
     assert b"xterm\r\n" in output
+
+
+@with_engine
+async def test_privileged_and_the_hosts_network(lab: Lab, engine: Engine) -> None:
+    script = (
+        "grep -E 'NoNewPrivs|Seccomp:|CapBnd' /proc/self/status; ls /sys/class/net; "
+        "echo; cat /etc/resolv.conf; hostname"
+    )
+    host = HostConfig(privileged=True, network_mode="host")
+    code, output = await lab.run(engine, "sh", "-c", script, host=host)
+    assert code == 0
+    lines = output.splitlines()
+    assert int(lines[0].split()[1], 16).bit_count() > 30
+    assert [line.split()[1] for line in lines[1:3]] == ["0", "0"]
+    own = sorted(os.listdir("/sys/class/net"))
+    assert sorted(lines[3 : lines.index("")]) == own
+    assert lines[-1] == os.uname().nodename
+
+
+@with_engine
+async def test_the_sandbox_can_be_loosened_word_by_word(lab: Lab, engine: Engine) -> None:
+    script = "grep -E 'NoNewPrivs|Seccomp:|CapEff' /proc/self/status"
+    loose = ("no-new-privileges=false", "seccomp=unconfined")
+    host = HostConfig(security_opt=loose, cap_drop=("ALL",), cap_add=("KILL",))
+    _, output = await lab.run(engine, "sh", "-c", script, host=host)
+    words = [line.split()[1] for line in output.splitlines()]
+    assert words == [f"{1 << 5:016x}", "0", "0"]
+    rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.EOPNOTSUPP}
+    forbidden = json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})
+    host = HostConfig(security_opt=(f"seccomp={forbidden}",))
+    code, output = await lab.run(engine, "sh", "-c", "mkdir /x 2>&1", host=host)
+    assert code == 1
+    assert "not supported" in output
+
+
+@with_engine
+async def test_a_container_of_the_directory_itself(lab: Lab, engine: Engine) -> None:
+    config = replace(lab.config_of("sh", "-c", "echo here > /kept"), rootfs=lab.rootfs)
+    made = await engine.create(config)
+    await engine.start(made.id)
+    await engine.wait(made.id)
+    assert (lab.path / "rootfs/kept").read_text() == "here\n"
+    for rootfs in ("/", "relative", "/no/such/directory", "/etc/passwd", "/../:O"):
+        with pytest.raises(errors.InvalidArgument):
+            await engine.create(replace(config, rootfs=rootfs))
+    with pytest.raises(errors.InvalidArgument):
+        await engine.create(replace(config, rootfs=None))
+
+
+@with_engine
+async def test_an_image_that_is_not_here(lab: Lab, engine: Engine) -> None:
+    with pytest.raises(errors.ImageNotFound):
+        await engine.create(ContainerConfig(image="nobody/nothing:1", command=("true",)))
+    assert engine.list(all=True) == []
+
+
+@with_engine
+async def test_a_client_that_comes_while_it_starts_is_attached(lab: Lab, engine: Engine) -> None:
+    made = await engine.create(
+        lab.config_of("sh", "-c", "read x; echo got $x", open_stdin=True, stdin_once=True)
+    )
+    starting = asyncio.ensure_future(engine.start(made.id))
+    await asyncio.sleep(0)
+    ours, theirs = socket.socketpair()
+    await engine.attach(made.id, Attachment(fd=theirs.detach(), stdin=True, framing=Framing.RAW))
+    await starting
+    ours.sendall(b"it\n")
+    assert await asyncio.to_thread(_drain, ours) == b"got it\n"
+
+
+@with_engine
+async def test_an_environment_larger_than_a_socket_buffer(lab: Lab, engine: Engine) -> None:
+    env = tuple(f"V{number}={'x' * 100_000}" for number in range(8))
+    code, output = await lab.run(engine, "sh", "-c", "echo ${#V7}", env=env)
+    assert (code, output) == (0, "100000\n")
+    ref = await started(lab, engine, *SLEEP, env=env)
+    exec_id = await engine.exec_create(ref, ExecConfig(command=("true",)))
+    await engine.exec_start(exec_id)
+    assert await engine.exec_wait(exec_id) == 0
