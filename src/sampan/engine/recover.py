@@ -2,8 +2,8 @@
 
 For each container the records decide, not the row: a shim that answers runs it; `exit.json` says
 how it ended; neither means that its monitor died, and then nothing of it may stay. Every step can
-be cut off and done again. Launches that were under way come to nothing: their directory is their
-licence, and it is removed.
+be cut off and done again. A launch that was under way and has not begun comes to nothing: its
+directory is its licence, and is removed while it is empty.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HELLO_PATIENCE = 10.0
+ATTEMPTS = 25
+PAUSE = 0.02
+"""Half a second for a shim between its socket's name and its first record."""
 
 
 class Recovery:
@@ -65,9 +68,21 @@ class Recovery:
 
     async def _recover(self, entry: Entry) -> None:
         directory = self._services.layout.shim(entry.id)
-        sock = _connect(directory)
-        if sock is not None and await self._join(entry, sock):
-            return
+        for _ in range(ATTEMPTS):
+            sock = _connect(directory)
+            if sock is not None and await self._join(entry, sock):
+                return
+            if await self._settle(entry, directory):
+                break
+            await asyncio.sleep(PAUSE)  # a launch that was under way goes on; it listens soon
+        else:
+            await self._bury(entry.id)
+        await self._services.containers.flush(entry)
+        if not entry.container.status.is_running:
+            recovery.clear(directory)
+
+    async def _settle(self, entry: Entry, directory: str) -> bool:
+        """Take what the records of a shim say that does not answer; False when they say nothing."""
         record = recovery.read_exit(directory)
         if record is not None:
             self._begin(entry, directory, record)
@@ -75,9 +90,9 @@ class Recovery:
         elif recovery.has_state(directory) or entry.container.status.is_running:
             self._begin(entry, directory)
             await self._exits.lost(entry)
-        await self._services.containers.flush(entry)
-        if not entry.container.status.is_running:
-            recovery.clear(directory)
+        elif not recovery.revoke(directory):
+            return False
+        return True
 
     async def _join(self, entry: Entry, sock: socket.socket) -> bool:
         """Listen to a living shim; whether it is one. What it says goes to `Exits` at once."""
@@ -115,13 +130,18 @@ class Recovery:
 
     async def _stray(self, container_id: str) -> None:
         """A shim's directory without a container: nothing of it may stay."""
-        config = self._services.config
-        directory = f"{self._services.layout.shims}/{container_id}"
+        if await self._bury(container_id):
+            recovery.clear(f"{self._services.layout.shims}/{container_id}")
+
+    async def _bury(self, container_id: str) -> bool:
+        """Kill what is left in a container's cgroup; whether nothing is."""
+        path = f"{self._services.config.cgroup_parent}/{container_id}"
         try:
-            await self._services.on_disk(recovery.bury, f"{config.cgroup_parent}/{container_id}")
-            recovery.clear(directory)
+            await self._services.on_disk(recovery.bury, path)
         except (OSError, ValueError) as error:
-            log.error("remove stray shim %s: %s", container_id, error)  # noqa: TRY400
+            log.error("bury container %s: %s", container_id, error)  # noqa: TRY400
+            return False
+        return True
 
     def _apply_rest(self, entry: Entry, fresh_boot: bool) -> None:
         """What an end that was only half dealt with still asks for."""

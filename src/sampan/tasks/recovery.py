@@ -75,6 +75,17 @@ def clear(directory: str) -> None:
         _clear_rest(directory)
 
 
+def revoke(directory: str) -> bool:
+    """Take a launch's licence back; False when the launch has begun to use it."""
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def read_exit(directory: str) -> ExitRecord | None:
     """How the container ended, None when no whole record is there."""
     content = _read(f"{directory}/exit.json")

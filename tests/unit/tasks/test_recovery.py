@@ -50,3 +50,13 @@ def test_found_and_state(tmp_path):
     assert not recovery.has_state(str(tmp_path / "a"))
     (tmp_path / "a/state.json").write_text("{}")
     assert recovery.has_state(str(tmp_path / "a"))
+
+
+def test_a_licence_is_taken_back_only_while_it_is_not_used(tmp_path):
+    directory = tmp_path / "a"
+    directory.mkdir()
+    (directory / "shim.sock").write_text("")
+    assert not recovery.revoke(str(directory))
+    (directory / "shim.sock").unlink()
+    assert recovery.revoke(str(directory))
+    assert recovery.revoke(str(directory))
