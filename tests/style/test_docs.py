@@ -19,6 +19,7 @@ MODULE = re.compile(r"`((?:[a-z_]+/)+[a-z_0-9]+\.py)`")
 COMMAND = re.compile(r"(?<![\w/.-])sampan ([a-z]+)(?: ([a-z]+))?")
 OCI_COMMAND = re.compile(r"(?<![\w/.-])sampan-oci ([a-z]+)")
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+MEASURED = {"docs/benchmarks.md"}  # written by `make bench`; it may not be there yet
 FOREIGN = re.compile(r"/work/|/home/\w|https?://(?!127\.0\.0\.1)")
 
 
@@ -103,4 +104,6 @@ def test_every_document_is_reached_from_the_readme():
         reached.add(path)
         targets = [link.partition("#")[0] for link in LINK.findall(path.read_text())]
         waiting += [path.parent / name for name in targets if name and "://" not in name]
-    assert {relative(path) for path in DOCUMENTS} == {relative(path) for path in reached}
+    assert {relative(path) for path in DOCUMENTS} - MEASURED == {
+        relative(path) for path in reached
+    } - MEASURED
