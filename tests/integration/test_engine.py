@@ -503,3 +503,14 @@ async def test_an_environment_larger_than_a_socket_buffer(lab: Lab, engine: Engi
     exec_id = await engine.exec_create(ref, ExecConfig(command=("true",)))
     await engine.exec_start(exec_id)
     assert await engine.exec_wait(exec_id) == 0
+
+
+@with_engine
+async def test_a_root_that_is_gone_is_no_missing_command(lab: Lab, engine: Engine) -> None:
+    folder = lab.path / "short-lived"
+    folder.mkdir()
+    made = await engine.create(replace(lab.config_of("true"), rootfs=str(folder)))
+    folder.rmdir()
+    with pytest.raises(errors.StartFailed) as failure:
+        await engine.start(made.id)
+    assert failure.value.exit_code == 125

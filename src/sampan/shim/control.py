@@ -53,7 +53,11 @@ def parse(data: bytes) -> Message:
 
 
 def failure(error: Exception) -> Message:
-    """An error as fields of a message."""
+    """An error as fields of a message.
+
+    `operation` is empty only where the runtime left it so: when execve itself was refused. The
+    engine decides by it whether a command was not found, so any other error names itself.
+    """
     if isinstance(error, ValueError):
         return {"error": str(error), "errno": errno.EINVAL, "operation": ""}
     if not isinstance(error, OSError):
@@ -64,7 +68,9 @@ def failure(error: Exception) -> Message:
     if operation is None and error.strerror:
         where = f" {os.fsdecode(error.filename)}" if error.filename else ""
         text = error.strerror + where
-    return {"error": text, "errno": error.errno or 0, "operation": str(operation or "")}
+    if operation is None:
+        operation = "shim"
+    return {"error": text, "errno": error.errno or 0, "operation": str(operation)}
 
 
 class Connection:
