@@ -1,9 +1,13 @@
 """Memory per running container, everything counted, and of the engine alone.
 
-N sleeping containers are started. What `MemAvailable` lost, divided by N, counts everything: the
-monitors, the containers' processes, the kernel's page tables, cgroups, mounts and namespaces, and
-the growth of the daemons. It is a figure of the whole machine, so the sums over the processes stand
-beside it: private and proportional memory of all processes that came, and the daemons' growth.
+N sleeping containers are started. Two counts hold everything: what the lab's cgroup is charged for
+without the page cache (processes, page tables, kernel objects; neighbours do not disturb it), and
+what `MemAvailable` of the whole machine lost (also what the kernel charges to nobody, such as parts
+of a network namespace; believe it on a quiet machine only). Beside them stands what the processes
+that came have dirtied for themselves, by their names, and what the daemons gained.
+
+An idle engine is all its processes: resident memory, where pages that several share count several
+times, and proportional memory, where they count once.
 """
 
 from __future__ import annotations
@@ -11,20 +15,22 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
+import lab
 from peers import BUSYBOX
 from timing import Row, rows
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from peers import Engine
     from timing import Runner
 
 FIGURE = "memory per container"
 IDLE = "memory of the idle engine"
 _SAMPLES = 5
+_CALM = 32  # seconds; what was kept warm for a pull has ended by then
 _MIB = 1024
 
 
@@ -62,19 +68,31 @@ def _use(pid: str) -> Use:
 
 
 def available() -> int:
-    """KiB that could be given to new processes."""
+    """KiB that could be given to new processes, on the whole machine."""
     with open("/proc/meminfo") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
 
 
-def _settled() -> int:
-    """The highest of a few samples: what others take for a moment is not counted."""
+def charged() -> int:
+    """KiB that the lab is charged for, without what only caches files."""
+    folder = Path(lab.memory_cgroup())
+    old = (folder / "memory.usage_in_bytes").exists()
+    usage = folder / ("memory.usage_in_bytes" if old else "memory.current")
+    prefix = "total_" if old else ""
+    lines = (folder / "memory.stat").read_text().splitlines()
+    stat = {name: int(value) for name, value in (line.split() for line in lines)}
+    cache = stat[f"{prefix}inactive_file"] + stat[f"{prefix}active_file"]
+    return (int(usage.read_text()) - cache) // 1024
+
+
+def _settled() -> tuple[int, int]:
+    """Both counts: the medians of a few samples."""
     os.sync()
     found = []
     for _ in range(_SAMPLES):
         time.sleep(0.4)
-        found.append(available())
-    return sorted(found)[-2]
+        found.append((charged(), available()))
+    return (int(median(a for a, _ in found)), int(median(b for _, b in found)))
 
 
 def measure(
@@ -101,8 +119,9 @@ def _of(engine: Engine, before: dict[int, Use], run: Runner, count: int) -> list
     found = rows(IDLE, "MiB", _idle(engine.name, "just started", before))
     run(engine.pull(BUSYBOX))
     run(engine.run("true"))
-    time.sleep(1)
-    found += rows(IDLE, "MiB", _idle(engine.name, "after a pull and a run", before))
+    if found:
+        time.sleep(_CALM)
+    found += rows(IDLE, "MiB", _idle(engine.name, "idle again", before))
     names = [f"m{number}" for number in range(count)]
     start, first = uses(), _settled()
     try:
@@ -112,7 +131,10 @@ def _of(engine: Engine, before: dict[int, Use], run: Runner, count: int) -> list
         grown = _growth(start, uses(), count)
     finally:
         run(engine.remove(*names), check=False)
-    everything = {f"{engine.name}: all counted": [(first - last) / count / _MIB]}
+    everything = {
+        f"{engine.name}: charged": [(last[0] - first[0]) / count / _MIB],
+        f"{engine.name}: the machine's": [(first[1] - last[1]) / count / _MIB],
+    }
     parts = {f"{engine.name}: {what}": [value] for what, value in grown.items()}
     return found + rows(FIGURE, "MiB", {**everything, **parts})
 

@@ -62,8 +62,9 @@ PROMISES = (
     Promise("bundle: runc run's x", oci.FIGURE, "sampan-oci", ("runc",), 1.2),
     Promise("exec: ms", execs.FIGURE, "sampan", (), 5),
     Promise("exec, API and command: docker exec's x", "exec", "sampan", ("docker",), 1 / 15),
-    Promise("memory: MiB per container", memory.FIGURE, "sampan: all counted", (), 1.0),
-    Promise("idle: MiB", memory.IDLE, "sampan, after a pull and a run: RSS", (), 70),
+    Promise("memory: MiB per container", memory.FIGURE, "sampan: charged", (), 1.0),
+    Promise("memory, the machine's: MiB", memory.FIGURE, "sampan: the machine's", (), 1.0),
+    Promise("idle: MiB", memory.IDLE, "sampan, idle again: PSS", (), 70),
     Promise("pull: best peer's x", pulls.FIGURE, "sampan", ("docker", "podman", "ctr"), 0.7),
 )
 
