@@ -4,7 +4,7 @@
 with a fresh /run. Whatever the engines start dies with the pid namespace and whatever they mount
 with the mount namespace, also when this process is killed. Cgroups belong to no namespace: every
 engine makes its own below `CGROUP`, and they are removed here when all processes are gone. The lab
-itself lives there too, in a cgroup for memory: what it and all below it are charged for is counted
+itself lives there too, in cgroups for memory and CPU: what it and all below it use is counted
 without the neighbours of a shared machine.
 
 The directory is removed at the very end only: ext4 extracts three to four times slower soon after
@@ -87,19 +87,37 @@ def environ(place: Path) -> dict[str, str]:
 
 
 def join_cgroup() -> None:
-    """Move this process, and so all that it starts, below the lab's cgroup for memory."""
-    path = Path(memory_cgroup())
-    (path / "lab").mkdir(parents=True)
-    if path.parent == Path(_TREES):  # v2: controllers are handed down
-        for folder in (path.parent, path):
-            (folder / "cgroup.subtree_control").write_text("+memory")
-    (path / "lab/cgroup.procs").write_text("0")
+    """Move this process, and so all that it starts, below the lab's cgroups for memory and CPU."""
+    for path in {Path(memory_cgroup()), Path(cpu_cgroup())}:
+        (path / "lab").mkdir(parents=True)
+        if path.parent == Path(_TREES):  # v2: controllers are handed down
+            for folder in (path.parent, path):
+                (folder / "cgroup.subtree_control").write_text("+memory +cpu")
+        (path / "lab/cgroup.procs").write_text("0")
 
 
 def memory_cgroup() -> str:
     """The directory of the cgroup whose memory is everything in the lab."""
-    tree = f"{_TREES}/memory"
-    return (tree if os.path.isdir(tree) else _TREES) + CGROUP
+    return _tree("memory") + CGROUP
+
+
+def cpu_cgroup() -> str:
+    """The directory of the cgroup whose CPU time is everything in the lab."""
+    return _tree("cpuacct") + CGROUP
+
+
+def cpu_ms() -> float:
+    """Milliseconds of CPU that all of the lab has used."""
+    folder = Path(cpu_cgroup())
+    if (folder / "cpuacct.usage").exists():
+        return int((folder / "cpuacct.usage").read_text()) / 1e6
+    words = (folder / "cpu.stat").read_text().split()
+    return int(words[words.index("usage_usec") + 1]) / 1e3
+
+
+def _tree(controller: str) -> str:
+    """The hierarchy of a controller: its own on v1, the one of all on v2."""
+    return f"{_TREES}/{controller}" if os.path.isdir(f"{_TREES}/{controller}") else _TREES
 
 
 def remove_cgroups(names: list[str]) -> None:

@@ -1,7 +1,8 @@
 """Create, start, wait and remove of busybox `true` without a network, through the Docker API.
 
 One client, one open connection, the same requests to Sampan and to dockerd in turns. The times of
-the single requests are rows of their own, so that it shows where they go.
+the single requests are rows of their own, so that it shows where they go. So is the CPU time of a
+life, of all processes together: a busy machine changes it far less than it changes the time.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import lab
 from peers import BUSYBOX
 from timing import Api, Row, interleave, rows
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from peers import Engine
 
 FIGURE = "life over the API"
+CPU = "CPU time of a life"
+_QUIET = 0.5  # seconds, for what goes on behind the last life
 BODY = {"Image": BUSYBOX, "Cmd": ["true"], "HostConfig": {"NetworkMode": "none"}}
 
 
@@ -55,10 +59,21 @@ def measure(engines: dict[str, Engine], rounds: int) -> list[Row]:
     cases: dict[str, Callable[[], float]] = dict(lives)
     try:
         found = rows(FIGURE, "ms", interleave(cases, rounds, warm=3))
+        used = {name: [_cpu(life, rounds)] for name, life in lives.items()}
     finally:
         for life in lives.values():
             life.close()
     for name, life in lives.items():
-        verbs = {f"{name}: {verb}": values[3:] for verb, values in life.verbs.items()}
+        verbs = {f"{name}: {verb}": values[3 : 3 + rounds] for verb, values in life.verbs.items()}
         found += rows(f"{FIGURE}, by request", "ms", verbs)
-    return found
+    return found + rows(CPU, "ms", used)
+
+
+def _cpu(life: Life, rounds: int) -> float:
+    """Of one life, as the mean of `rounds` lives."""
+    time.sleep(_QUIET)
+    begin = lab.cpu_ms()
+    for _ in range(rounds):
+        life()
+    time.sleep(_QUIET)
+    return (lab.cpu_ms() - begin) / rounds
