@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 
 from sampan.kernel import cgroups, loopback
@@ -18,6 +19,8 @@ TEST_CGROUP = "/sampan-test"
 def main(command: list[str]) -> int:
     """Run `command`; its exit status."""
     loopback.bring_up()
+    # A host with nothing but loopback addresses resolves no names (AI_ADDRCONFIG, getaddrinfo(3)).
+    subprocess.run(["ip", "address", "add", "192.0.2.1/32", "dev", "lo"], check=True)
     child = os.spawnv(os.P_NOWAIT, command[0], command)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: os.kill(child, received))

@@ -1,18 +1,23 @@
 """Plain processes in the place of containers, behind the same functions as the runtime's.
 
-It runs inside the spawner of a test: standard library and the kernel room only.
+It runs inside the spawner of a test: standard library and the kernel room only. A blank is a fork
+of the shim that waits for its order on a socket, as the real one does.
 """
 
 from __future__ import annotations
 
+import marshal
 import os
 import pty
 import signal
+import socket
 
-from sampan.kernel import numbers as n
-from sampan.kernel import process
+from sampan.kernel import fds as descriptors
+from sampan.kernel import process, terminal
 from sampan.runtime.failure import RuntimeFailure
 from sampan.shim.launch import Runtime
+
+_ENV = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
 
 
 class FakeCgroup:
@@ -47,98 +52,188 @@ class FakeCgroup:
         pass
 
 
-class FakeProcess:
-    """Created and Execed in one."""
+class FakeBlank:
+    """A child that waits for its order."""
 
-    def __init__(self, args, stdio, terminal, session, die_with_parent, env):
-        self.master = -1
-        if terminal:
+    def __init__(self, pid: int, pidfd: int, sync: socket.socket) -> None:
+        self.pid, self.pidfd, self.sync = pid, pidfd, sync
+
+
+class FakeCreated:
+    """A blank that has its order."""
+
+    def __init__(self, blank: FakeBlank, wish: dict, stdio, die_with_parent, use_gate) -> None:
+        self.pid, self.pidfd, self._sync = blank.pid, blank.pidfd, blank.sync
+        self.master = self._gate = -1
+        self.program = wish["args"][0]
+        self._is_ready = False
+        ends, peer = list(stdio), -1
+        if wish.get("terminal"):
             self.master, peer = pty.openpty()
             os.set_inheritable(self.master, False)
-            stdio = (peer, peer, peer)
+            ends = [peer, peer, peer]
+            size = wish.get("consoleSize") or {"height": 0, "width": 0}
+            terminal.set_size(self.master, size["height"], size["width"])
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         gate_read, self._gate = os.pipe2(os.O_CLOEXEC)
-        self._report, report_write = os.pipe2(os.O_CLOEXEC)
-        # With CLONE_PARENT as the real runtime has it: the helper's sibling is the shim's child.
-        self.pid, self.pidfd = process.clone3(n.CLONE_PARENT if session else 0)
-        if self.pid == 0:
-            try:
-                os.close(self._gate)
-                _become(args, stdio, terminal, gate_read, die_with_parent, env, session)
-            except OSError as error:
-                os.write(report_write, str(error.errno).encode())
-            finally:
-                os._exit(127)
-        os.close(gate_read)
-        os.close(report_write)
-        if terminal:
-            os.close(peer)
+        order = (wish["args"], bool(wish.get("terminal")), die_with_parent)
+        passed = [*(end if end >= 0 else null for end in ends), gate_read]
+        descriptors.send(self._sync, marshal.dumps(order), passed)
+        for fd in (gate_read, null, *([peer] if peer >= 0 else [])):
+            os.close(fd)
+        if not use_gate:
+            os.write(self._gate, b"1")
         self.state = {"pid": self.pid, "start_time": process.start_time(self.pid)}
-        self._args = args
 
-    def start(self):
-        os.write(self._gate, b"1")
+    def step(self) -> bool:
+        message = self._sync.recv(64)
+        if message == b"R":
+            self._is_ready = True
+            return True
+        if message:
+            raise _failed(message, self.program)
+        if not self._is_ready:
+            raise RuntimeFailure(0, "the process ended before it was ready")
+        return False
+
+    def fileno(self) -> int:
+        return self._sync.fileno()
+
+    def give_up_gate(self) -> tuple[int, int]:
+        return self._gate, self._sync.fileno()
+
+    def release(self) -> None:
+        self._sync.close()
         os.close(self._gate)
-        code = os.read(self._report, 16)
-        os.close(self._report)
-        if code:
-            raise RuntimeFailure(int(code), f'exec: "{self._args[0]}": it failed')
 
-    def abort(self):
+    def abort(self) -> None:
+        self.release()
         try:
             process.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-            process.wait_pidfd(self.pidfd)
-        except (ChildProcessError, ProcessLookupError):
+        except ProcessLookupError:
             pass
         os.close(self.pidfd)
 
 
-def _become(args, stdio, terminal, gate, die_with_parent, env, session):
-    if die_with_parent:
-        process.set_parent_death_signal(signal.SIGKILL)
-    if session:
-        os.setsid()
+class FakeExeced:
+    """A process that an exec made."""
+
+    def __init__(self, args, stdio, terminal) -> None:
+        self.master = -1
+        peer = -1
+        if terminal:
+            self.master, peer = pty.openpty()
+            os.set_inheritable(self.master, False)
+            stdio = (peer, peer, peer)
+        report, report_write = os.pipe2(os.O_CLOEXEC)
+        self.pid, self.pidfd = process.clone3(0)
+        if self.pid == 0:
+            try:
+                _execute(args, stdio, terminal)
+            except OSError as error:
+                os.write(report_write, str(error.errno).encode())
+            finally:
+                os._exit(127)
+        os.close(report_write)
+        if peer >= 0:
+            os.close(peer)
+        code = os.read(report, 16)
+        os.close(report)
+        if code:
+            process.wait_pidfd(self.pidfd)
+            os.close(self.pidfd)
+            raise RuntimeFailure(int(code), f'exec: "{args[0]}": it failed')
+
+
+def _failed(message: bytes, program: str) -> RuntimeFailure:
+    return RuntimeFailure(int(message), f'exec: "{program}": it failed')
+
+
+def _execute(args, stdio, terminal):
     for number, fd in enumerate(stdio):
         os.dup2(fd, number)
     if terminal:
         import fcntl
         import termios
 
-        os.setsid() if not session else None
+        if os.getsid(0) != os.getpid():
+            os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     process.reset_signals()
-    os.read(gate, 1)
-    os.execve(args[0], args, env)
+    os.execve(args[0], args, _ENV)
 
 
-_ENV = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
+def _live(sync: socket.socket) -> None:
+    process.set_parent_death_signal(signal.SIGKILL)
+    os.setsid()
+    data, fds = descriptors.receive(sync, 1 << 16)
+    if not data:
+        os._exit(0)
+    args, terminal, die_with_parent = marshal.loads(data)
+    if not die_with_parent:
+        process.set_parent_death_signal(0)
+    sync.send(b"R")
+    if os.read(fds[3], 1):
+        try:
+            _execute(args, fds[:3], terminal)
+        except OSError as error:
+            sync.send(str(error.errno).encode())
+    os._exit(127)
 
 
-def create(
-    container_id, spec, *, stdio, root, attach_at, filter_program, die_with_parent, **_unknown
+def _prepare(kinds, pid_namespace):
+    assert not pid_namespace
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid, pidfd = process.clone3(0)
+    if pid == 0:
+        try:
+            ours.close()
+            _live(theirs)
+        finally:
+            os._exit(1)
+    theirs.close()
+    return FakeBlank(pid, pidfd, ours)
+
+
+def _adopt(kinds, pid, pidfd, sync):
+    return FakeBlank(pid, pidfd, socket.socket(-1, -1, -1, sync))
+
+
+def _begin(
+    container_id, spec, *, stdio, root, attach_at, filter_program, use_gate, die_with_parent, blank
 ):
     assert container_id
     assert attach_at
-    wish = spec["process"]
-    return FakeProcess(wish["args"], stdio, wish.get("terminal"), True, die_with_parent, _ENV)
+    return FakeCreated(blank, spec["process"], stdio, die_with_parent, use_gate)
 
 
-def spawn(state, process_spec, *, pidfd, stdio, filter_program=None):
+def _resume(gate, messages, program):
+    sync = socket.socket(-1, -1, -1, messages)
+    os.write(gate, b"1")
+    os.close(gate)
+    with sync:
+        message = sync.recv(64)
+    if message:
+        raise _failed(message, program)
+
+
+def _spawn(state, process_spec, *, pidfd, stdio, filter_program=None):
     assert state["pid"]
-    one = FakeProcess(process_spec["args"], stdio, process_spec.get("terminal"), False, False, _ENV)
-    try:
-        one.start()
-    except OSError:
-        one.abort()
-        raise
-    return one
+    return FakeExeced(process_spec["args"], stdio, process_spec.get("terminal"))
 
 
-def mount(word):
+def _mount(word):
     return os.open(word["source"], os.O_PATH | os.O_CLOEXEC)
 
 
 def runtime():
-    def cgroup(state):
-        return FakeCgroup(state["pid"])
-
-    return Runtime(create, spawn, mount, cgroup, lambda: None)
+    return Runtime(
+        adopt=_adopt,
+        begin=_begin,
+        cgroup=lambda state: FakeCgroup(state["pid"]),
+        kinds=lambda _spec: ([], ""),
+        mount=_mount,
+        prepare=_prepare,
+        resume=_resume,
+        spawn=_spawn,
+    )

@@ -28,7 +28,7 @@ import sys
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
 import fakeruntime
 from sampan.shim import monitor, peers, spawner, stdio
-peers.PATIENCE, stdio.QUIET, stdio.LIMIT, monitor.LINGER = 0.4, 0.2, 1.0, 2.0
+peers.PATIENCE, stdio.QUIET, stdio.LIMIT, monitor.LINGER = 1.0, 0.2, 1.0, 3.0
 spawner.serve(3, fakeruntime.runtime())
 """
 _REAL = """
@@ -87,6 +87,11 @@ def is_running(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def unframe(data: bytes) -> dict[int, bytes]:
@@ -238,6 +243,11 @@ class Lab:
     def spec(self, *args: str, terminal: bool = False) -> dict[str, Any]:
         """A configuration that runs `args`."""
         return {"process": {"args": list(args), "terminal": terminal}}
+
+    def children(self) -> list[int]:
+        """What the nursery has forked: the shims, and the spare one."""
+        (nursery,) = children(self.spawner.pid)
+        return children(nursery)
 
     def complaints(self) -> str:
         """What spawner and shims wrote to their stderr."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
 from realshims import process, real_lab, sh, started
-from shimlab import is_running, wait_for
+from shimlab import children, is_running, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -21,10 +20,6 @@ def lab(tmp_path):
 
 def kill(pid):
     os.kill(pid, signal.SIGKILL)
-
-
-def children(pid):
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_init_dies_with_its_shim(lab):
@@ -49,9 +44,8 @@ def test_a_container_that_waits_for_its_start_dies_with_its_shim(lab):
     shim = lab.run("/bin/sleep", "1000", start=False)
     pid = shim.next_event("created")["pid"]
     shim_pid = shim.state()["shim_pid"]
-    helpers = [child for child in children(shim_pid) if child != pid]
     kill(shim_pid)
-    wait_for("all die", lambda: not any(is_running(one) for one in (pid, *helpers)))
+    wait_for("it dies", lambda: not is_running(pid))
 
 
 def test_a_killed_init_is_an_exit(lab):
@@ -59,17 +53,6 @@ def test_a_killed_init_is_an_exit(lab):
     kill(started(shim))
     assert shim.next_event("exit")["code"] == 137
     assert shim.record()["signal"] == 9
-
-
-def test_a_helper_killed_before_the_start_is_not_the_end_of_the_container(lab):
-    shim = lab.run(*sh("exit 0"), start=False)
-    pid = shim.next_event("created")["pid"]
-    (helper,) = (child for child in children(shim.state()["shim_pid"]) if child != pid)
-    kill(helper)
-    wait_for("the helper is gone", lambda: not Path(f"/proc/{helper}").exists())
-    assert shim.call("start")["error"]
-    shim.call("signal", sig=signal.SIGKILL)
-    assert shim.next_event("exit")["code"] == 137
 
 
 def test_shims_outlive_the_spawner_and_the_engine(lab):
@@ -90,9 +73,9 @@ def test_shims_outlive_the_spawner_and_the_engine(lab):
 
 def test_the_spare_and_its_namespaces_die_with_the_spawner(lab):
     lab.run("/bin/true").next_event("exit")
-    wait_for("the spare is there", lambda: len(children(lab.spawner.pid)) == 1)
-    (spare,) = children(lab.spawner.pid)
-    wait_for("it is complete", lambda: len(children(spare)) == 2)
+    wait_for("the spare is there", lambda: len(lab.children()) == 1)
+    (spare,) = lab.children()
+    wait_for("it is complete", lambda: len(children(spare)) == 1)
     family = [spare, *children(spare)]
     lab.spawner.kill()
     lab.spawner.wait()

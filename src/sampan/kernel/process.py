@@ -14,7 +14,6 @@ import os
 from sampan.kernel import numbers as n
 from sampan.kernel.libc import (
     c_int,
-    c_long,
     c_size_t,
     c_uint,
     c_ulong,
@@ -28,7 +27,6 @@ SIGCHLD = int(_signal.SIGCHLD)
 SIGKILL = int(_signal.SIGKILL)
 
 _clone3 = syscall(n.SYS_clone3, c_void_p, c_size_t)
-_clone = prototype("syscall", c_long, c_long, c_ulong, c_ulong, c_ulong, c_ulong, c_ulong)
 _close_range = syscall(n.SYS_close_range, c_uint, c_uint, c_uint)
 _pidfd_open = syscall(n.SYS_pidfd_open, c_int, c_uint)
 _prctl = prototype("prctl", c_int, c_int, c_ulong, c_ulong, c_ulong, c_ulong)
@@ -57,26 +55,13 @@ class _CloneArgs(ctypes.Structure):
 
 
 def clone3(flags: int) -> tuple[int, int]:
-    """Fork into the new namespaces of `flags`: (pid, pidfd) in the parent, (0, -1) in the child.
-
-    With CLONE_PARENT the child is a sibling, whom only the common parent can reap.
-    """
+    """Fork into the new namespaces of `flags`: (pid, pidfd) in the parent, (0, -1) in the child."""
     pidfd = c_int(-1)
-    # A sibling ends with the signal that this process ends with; naming one is an error.
-    exit_signal = 0 if flags & n.CLONE_PARENT else SIGCHLD
     args = _CloneArgs(
-        flags=flags | n.CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=exit_signal
+        flags=flags | n.CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=SIGCHLD
     )
     pid = check(_clone3(ctypes.addressof(args), ctypes.sizeof(args)), "clone3")
     return (pid, pidfd.value) if pid else (0, -1)
-
-
-def fork_sharing_files() -> int:
-    """Fork a child that has the same table of descriptors, not a copy of it; 0 in the child.
-
-    Whatever one of the two opens or closes is open or closed in both.
-    """
-    return check(_clone(n.SYS_clone, n.CLONE_FILES | SIGCHLD, 0, 0, 0, 0), "clone")
 
 
 def pidfd_open(pid: int) -> int:

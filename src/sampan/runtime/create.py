@@ -35,11 +35,22 @@ class Created:
     cgroup afterwards.
     """
 
-    __slots__ = ("_gate", "_sync", "cgroup", "master", "pid", "pidfd", "program", "state")
+    __slots__ = (
+        "_gate",
+        "_sync",
+        "cgroup",
+        "is_ready",
+        "master",
+        "pid",
+        "pidfd",
+        "program",
+        "state",
+    )
 
     def __init__(self, blank: Blank) -> None:
         self.pid, self.pidfd = blank.pid, blank.pidfd
         self.cgroup: Cgroup | None = None
+        self.is_ready = False
         self.master = -1
         self.program = ""
         self.state: dict[str, Any] = {}
@@ -60,15 +71,28 @@ class Created:
         except BrokenPipeError:
             self.await_ready()
 
-    def await_ready(self) -> None:
-        """Wait for the child to stand at its gate. Raises RuntimeFailure if it failed before."""
+    def step(self) -> bool:
+        """Take one message of the child: True when it is ready, False when it has executed.
+
+        Raises RuntimeFailure with what the child reports, or when it ended too early.
+        """
         message, received = fds.receive(self._sync, init.MAX_MESSAGE)
         if message == init.READY:
+            self.is_ready = True
             self.master = received[0] if received else -1
-            return
+            return True
         if message:
-            raise init.read_report(message)
-        raise RuntimeFailure(0, "the process ended before it was ready", "create the container")
+            raise init.read_report(message, self.program)
+        if not self.is_ready:
+            said = "the process ended before it was ready"
+            raise RuntimeFailure(0, said, "create the container")
+        self._sync.close()
+        return False
+
+    def await_ready(self) -> None:
+        """Wait for the child to stand at its gate. Raises RuntimeFailure if it failed before."""
+        if not self.is_ready:
+            self.step()
 
     def start(self) -> None:
         """Open the gate and wait until execve has succeeded.
@@ -88,11 +112,17 @@ class Created:
     def finish(self) -> None:
         """Wait for the end of the child's messages: success, or the failure it reports."""
         try:
-            message, _ = fds.receive(self._sync, init.MAX_MESSAGE)
+            self.step()
         finally:
             self._sync.close()
-        if message:
-            raise init.read_report(message, self.program)
+
+    def fileno(self) -> int:
+        """What is readable when `step` would not wait."""
+        return self._sync.fileno()
+
+    def give_up_gate(self) -> tuple[int, int]:
+        """(write end of the gate, messages): for `resume` in another process. Ours stay open."""
+        return self._gate, self._sync.fileno()
 
     def release(self) -> None:
         """Close what belongs to this object alone; the container goes on."""
@@ -129,6 +159,51 @@ def create(
 ) -> Created:
     """Make the container of `spec` up to its start gate.
 
+    The arguments are those of `begin`.
+
+    Raises:
+        InvalidConfig: `spec` is refused, and nothing was made.
+        RuntimeFailure: something failed, and everything was undone.
+    """
+    created = begin(
+        container_id,
+        spec,
+        stdio=stdio,
+        root=root,
+        attach_at=attach_at,
+        filter_program=filter_program,
+        gate=gate,
+        use_gate=use_gate,
+        die_with_parent=die_with_parent,
+        bundle=bundle,
+        blank=blank,
+    )
+    try:
+        created.await_ready()
+        if not use_gate:
+            created.finish()
+    except BaseException:
+        created.abort()
+        raise
+    return created
+
+
+def begin(
+    container_id: str,
+    spec: dict[str, Any],
+    *,
+    stdio: tuple[int, int, int],
+    root: int | None = None,
+    attach_at: str,
+    filter_program: tuple[bytes, int] | None = None,
+    gate: int | None = None,
+    use_gate: bool = True,
+    die_with_parent: bool = False,
+    bundle: str = "/",
+    blank: Blank | None = None,
+) -> Created:
+    """Tell a child to become the container of `spec`; `Created.step` says how that goes.
+
     Args:
         container_id: also the default name of its cgroup.
         spec: config.json as parsed; `process.user.username` may be Docker's user string.
@@ -163,11 +238,8 @@ def create(
         finally:
             if gate_end is not None:
                 os.close(gate_end)
-        builder.make_cgroup(created)
-        created.await_ready()
-        if not use_gate:
-            created.finish()
         created.state = _describe(container_id, created, builder, bundle)
+        builder.make_cgroup(created)
         return created
     except BaseException as error:
         if created is not None:
@@ -195,10 +267,13 @@ class Blank:
         reap(self.pidfd)
 
 
-def make_blank(kinds: list[str], pid_namespace: int | None = None) -> Blank:
+def make_blank(
+    kinds: list[str], pid_namespace: int | None = None, *, die_with_parent: bool = False
+) -> Blank:
     """A blank whose namespaces of `kinds` are new.
 
     `pid_namespace` is a descriptor of the pid namespace to be born in, where that is not new.
+    `die_with_parent` holds from its birth on.
     """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     flags = clone_flags(kinds)
@@ -208,7 +283,7 @@ def make_blank(kinds: list[str], pid_namespace: int | None = None) -> Blank:
         pid, pidfd = namespaces.clone_in_pid_namespace(pid_namespace, flags)
     if pid == 0:
         ours.close()
-        init.live_as_blank(theirs)
+        init.live_as_blank(theirs, die_with_parent=die_with_parent)
     theirs.close()
     return Blank(kinds, pid, pidfd, ours)
 
@@ -397,3 +472,24 @@ def _describe(
 def check_config(spec: dict[str, Any]) -> None:
     """Raises InvalidConfig where `create` would, and makes nothing."""
     validate.check(spec)
+
+
+def resume(gate: int, messages: int, program: str) -> None:
+    """Open the gate of a container that another process has made, and wait for its execve.
+
+    Raises:
+        RuntimeFailure: as `Created.start`.
+    """
+    sync = _socket.socket(-1, -1, -1, messages)
+    try:
+        os.write(gate, b"1")
+    except BrokenPipeError:
+        pass  # it has failed already; the report says why
+    finally:
+        os.close(gate)
+    try:
+        message, _ = fds.receive(sync, init.MAX_MESSAGE)
+    finally:
+        sync.close()
+    if message:
+        raise init.read_report(message, program)

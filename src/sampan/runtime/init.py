@@ -21,7 +21,7 @@ import marshal
 import os
 import select
 
-from sampan.kernel import fds, trampoline
+from sampan.kernel import fds, process, trampoline
 from sampan.runtime.failure import RuntimeFailure, reason
 from sampan.runtime.freeze import close_imports
 from sampan.runtime.operations import Operation
@@ -41,9 +41,11 @@ MAX_ORDER = 64 << 20
 NO_GATE = -1
 
 
-def live_as_blank(sync: _socket.socket) -> NoReturn:
+def live_as_blank(sync: _socket.socket, *, die_with_parent: bool) -> NoReturn:
     """Wait for the order and become its container. Does not return."""
     try:
+        if die_with_parent:
+            process.set_parent_death_signal(process.SIGKILL)
         _signal.set_wakeup_fd(-1)
         close_imports()
         os.umask(0)

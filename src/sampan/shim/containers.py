@@ -1,8 +1,8 @@
-"""The runtime's functions, as the shim's helper calls them: containers that are its siblings.
+"""The runtime's functions, as the spawner and its shims call them.
 
-Whatever the helper makes must be a child of the shim, which outlives it: the first process is
-therefore cloned with CLONE_PARENT. It is made before its launch is known, with the namespaces that
-most containers want; when the configuration wants others, it is given up for one that fits.
+A shim makes the blank, so that the container's first process is its child; the spawner, which is
+warm, gives it its order. The namespaces are made before the launch is known, those that most
+containers want; when the configuration wants others, the shim makes another blank.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 import _socket
 import os
 
-from sampan.kernel import cgroups, namespaces, process
-from sampan.kernel import numbers as n
-from sampan.runtime import create, init, plan, rootfs
+from sampan.kernel import cgroups
+from sampan.runtime import create, plan, rootfs
 from sampan.runtime.exec import spawn
 from sampan.shim.launch import Runtime
 
@@ -27,39 +26,36 @@ if TYPE_CHECKING:
 
 def runtime() -> Runtime:
     """The real runtime."""
-    return Runtime(_create, spawn, rootfs.mount, _cgroup, _prepare)
+    return Runtime(
+        adopt=_adopt,
+        begin=create.begin,
+        cgroup=_cgroup,
+        kinds=_kinds,
+        mount=rootfs.mount,
+        prepare=_prepare,
+        resume=create.resume,
+        spawn=spawn,
+    )
 
 
-def _prepare() -> create.Blank:
-    return _sibling(list(USUAL), None)
-
-
-def _create(
-    container_id: str, spec: dict[str, Any], *, blank: create.Blank, **options: Any
-) -> create.Created:
+def _kinds(spec: dict[str, Any]) -> tuple[list[str], str]:
     new, join = plan.namespaces(spec)
-    kinds = sorted(set(new) - {"cgroup"})
-    if blank.kinds != frozenset(kinds):
-        blank.discard()
-        blank = _sibling(kinds, dict(join).get("pid"))
-    return create.create(container_id, spec, blank=blank, **options)
+    return sorted(set(new) - {"cgroup"}), dict(join).get("pid", "")
 
 
-def _sibling(kinds: list[str], pid_namespace: str | None) -> create.Blank:
-    """A blank whose parent is our parent."""
-    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    flags = plan.clone_flags(kinds) | n.CLONE_PARENT
-    if pid_namespace is None:
-        pid, pidfd = process.clone3(flags)
-    else:
-        fd = os.open(pid_namespace, os.O_RDONLY | os.O_CLOEXEC)
-        pid, pidfd = namespaces.clone_in_pid_namespace(fd, flags)
+def _prepare(kinds: list[str], pid_namespace: str) -> create.Blank:
+    wanted = sorted(kinds or USUAL)
+    if not pid_namespace:
+        return create.make_blank(wanted, die_with_parent=True)
+    fd = os.open(pid_namespace, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return create.make_blank(wanted, fd, die_with_parent=True)
+    finally:
         os.close(fd)
-    if pid == 0:
-        ours.close()
-        init.live_as_blank(theirs)
-    theirs.close()
-    return create.Blank(kinds, pid, pidfd, ours)
+
+
+def _adopt(kinds: list[str], pid: int, pidfd: int, sync: int) -> create.Blank:
+    return create.Blank(kinds, pid, pidfd, _socket.socket(-1, -1, -1, sync))
 
 
 def _cgroup(state: dict[str, Any]) -> Cgroup:

@@ -32,10 +32,13 @@ LOST = (255, 0)
 """The code and signal of a process that somebody else has reaped."""
 
 
-def take_status(pidfd: int) -> tuple[int, int] | None:
-    """Reap the child behind `pidfd` if it has ended: its code and signal, or LOST itself."""
+def take_status(pidfd: int, *, block: bool = False) -> tuple[int, int] | None:
+    """Reap the child behind `pidfd` if it has ended: its code and signal, or LOST itself.
+
+    With `block` it is waited for.
+    """
     try:
-        return process.wait_pidfd(pidfd, block=False)
+        return process.wait_pidfd(pidfd, block=block)
     except ChildProcessError:
         # It must not happen; but if it did, a wait without an end would be worse.
         complain(f"wait for descriptor {pidfd}: the exit code was taken by somebody else")

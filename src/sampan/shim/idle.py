@@ -1,8 +1,9 @@
 """A shim that has nothing to do yet: asleep in one call, sharing its memory with the spawner.
 
 Most containers are quiet most of the time, so what a shim costs is what it has touched until it
-sleeps. It forks its helper (see launch.py) and waits on an epoll that the helper fills. The first
-output, request, client or exit wakes it; then it becomes a monitor, and reads what the helper left.
+sleeps. It makes its blank child, offers it to the spawner, and waits on an epoll that the spawner
+fills (see launch.py). The first output, request, client or exit wakes it; then it becomes a
+monitor, and reads what waits for it.
 """
 
 from __future__ import annotations
@@ -10,48 +11,80 @@ from __future__ import annotations
 import _socket
 import os
 import select
+from marshal import dumps, loads
 
+from sampan.kernel import fds as descriptors
 from sampan.kernel import process
-from sampan.shim.launch import IDLE, help_shim
+from sampan.shim.launch import MAX_REPORT
 from sampan.shim.monitor import Monitor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from sampan.shim.launch import Runtime
 
 _LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
-def become_shim(requests: int, signals: int, runtime: Runtime) -> None:
+def become_shim(orders: int, bell: select.epoll, signals: int, runtime: Runtime) -> None:
     """Turn this fresh fork into a shim; returns when its container is gone.
 
-    `requests` is the socket on which the launch message will come; its end, while no launch has
-    come, is the end of the shim. `signals` reads SIGCHLD, which is blocked.
+    `orders` is the socket to the spawner; its end, while no launch has come, is the end of the
+    shim. `bell` is the epoll to sleep on, which has `orders` already. `signals` reads SIGCHLD,
+    which is blocked.
     """
     os.setsid()
     process.set_child_subreaper()
     process.set_name("sampan-shim")
-    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    bell = select.epoll()
+    sock = _socket.socket(-1, -1, -1, orders)
+    _offer(sock, [], "", runtime)
     bell.register(signals, select.EPOLLIN)
-    helper = process.fork_sharing_files()
-    if helper == 0:
-        help_shim(requests, runtime, (ours.fileno(), theirs.fileno()), bell.fileno())
-    helper = _sleep(bell, signals, helper)
-    # The helper may still add to the bell, whose number must stay what it is until it has ended.
-    Monitor((ours, theirs, bell), helper, signals, runtime).run()
-
-
-def _sleep(bell: select.epoll, signals: int, helper: int) -> int:
-    """Return when there is work: the pid of the helper, or 0 when that has ended well."""
     while True:
-        if bell.poll(-1, 1)[0][0] != signals:
-            return helper
+        _sleep(bell, signals)
+        word, content, fds = _next_order(sock)
+        if word == "launched":
+            break
+        if word != "prepare":
+            return
+        kinds, pid_namespace = content
+        _offer(sock, kinds, pid_namespace, runtime)
+    sock.close()
+    bell.close()
+    facts, names = content
+    Monitor(signals, runtime).run(facts, names, fds)
+
+
+def _offer(sock: _socket.socket, kinds: list[str], pid_namespace: str, runtime: Runtime) -> None:
+    """Make a blank, of the usual namespaces if `kinds` is empty, and send its parts."""
+    blank = runtime.prepare(kinds, pid_namespace)
+    made = sorted(getattr(blank, "kinds", kinds))
+    try:
+        descriptors.send(sock, dumps((made, blank.pid)), [blank.pidfd, blank.sync.fileno()])
+    except BrokenPipeError:
+        pass  # the spawner is gone; the next wait sees its end
+    blank.sync.close()
+    os.close(blank.pidfd)
+
+
+def _sleep(bell: select.epoll, signals: int) -> None:
+    """Return when something stirred, or a child has ended."""
+    while bell.poll(-1, 1)[0][0] == signals:
         os.read(signals, 128)
-        found = os.waitid(os.P_ALL, 0, _LOOK)
-        if found is None:
-            continue
-        if found.si_pid != helper or found.si_status != IDLE:
-            return helper
-        os.waitid(os.P_PID, helper, os.WEXITED)
-        helper = 0
+        if os.waitid(os.P_ALL, 0, _LOOK) is not None:
+            return
+
+
+def _next_order(sock: _socket.socket) -> tuple[str, Any, list[int]]:
+    """(word, content, descriptors); an empty word when there is none and never will be.
+
+    It waits: what woke us may be the end of a container whose launch is still being written up.
+    """
+    try:
+        data, fds = descriptors.receive(sock, MAX_REPORT)
+    except ConnectionResetError:
+        data, fds = b"", []  # the spawner went without reading our offer
+    if not data:
+        return "", None, fds
+    word, content = loads(data)  # noqa: S302 - the sender is the process that this one is a copy of
+    return word, content, fds

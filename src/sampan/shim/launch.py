@@ -1,51 +1,44 @@
-"""Making the container, in a helper process that shares the shim's descriptors and nothing else.
+"""One launch, carried out by the spawner: from the engine's message to a container that runs.
 
-Everything a shim executes once stays in its memory for as long as the container runs: each object
-that Python touches is a page that is no longer shared with the spawner. Creating a container
-touches most of them (1.5 to 2 MiB). So a helper does it: it is cloned with CLONE_FILES, so what it
-opens is open in the shim too; init becomes its sibling (CLONE_PARENT), a child of the shim; and
-with the helper's end its memory is gone.
+The shim was forked before, and sleeps; its child, a blank in fresh namespaces, waits for its order.
+The spawner is warm: what it executes it has executed before, so a launch copies no page of memory,
+and a shim that is never woken keeps sharing all of its own. Only kernel calls that cannot hang on
+somebody's file system are made here; what may wait (mounts below the root, the execve) happens in
+the blank, and the spawner polls for its word.
 
-Shim and helper are there before their launch is: the spawner keeps such a pair ready, so that their
-forks, and the namespaces that `prepare` makes, cost the container nothing. The helper gets the
-launch message; the descriptors that come with it are in the shared table.
+    begun -> ready (at the gate) -> executed -> handed over
+      `--------`-- failed: undone, the engine is told, the shim ends by the end of its socket
 
-The helper speaks to the shim in marshalled tuples over a socket pair: `("created", facts)`, then
-`("started", (time, told))`, or at any time `("failed", (control, event))`. When all went well the
-shim need not read them yet: the helper tells the engine, and puts what can stir into the epoll that
-the shim sleeps on. A container that is not to be started at once waits in the helper for one byte
-from the shim.
-
-Both share one table of descriptors: whoever closes a number closes it for both.
+What the shim will need is sent to it unread: a marshalled tuple and descriptors wait in its socket
+until something stirs. Then the spawner puts what can stir into the epoll that the shim sleeps on,
+tells the engine, and closes its own copies.
 """
 
 from __future__ import annotations
 
 import _socket
-import fcntl
 import marshal
 import os
 import select
 from time import time_ns
 
 from sampan.kernel import fds as descriptors
-from sampan.kernel import process, terminal
+from sampan.kernel import process
 from sampan.shim.control import SOCKET, failure, listen, parse
 from sampan.shim.exits import STATE, encode, write_record
 from sampan.shim.loop import complain
 from sampan.shim.stdio import close_ends, make_pipes
 
 MAX_PROGRAM = 1024 * 1024
-IDLE = 3
+MAX_REPORT = 256 * 1024
 _SEND = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
 _STIRS = select.EPOLLIN | select.EPOLLRDHUP
-LARGEST = 4 * 1024 * 1024
-"""Bytes of one launch message."""
+_STIRRING = ("stdout", "stderr", "master", "pidfd", "listener", "control")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn, Protocol
+    from typing import Any, Protocol
 
     Message = dict[str, Any]
 
@@ -57,15 +50,28 @@ if TYPE_CHECKING:
         def oom_kills(self) -> int: ...
         def remove(self) -> None: ...
 
+    class Blank(Protocol):
+        """What `runtime.create.make_blank` returns."""
+
+        pid: int
+        pidfd: int
+
+        @property
+        def sync(self) -> _socket.socket: ...
+
     class Created(Protocol):
-        """What `runtime.create.create` returns."""
+        """What `runtime.create.begin` returns."""
 
         pid: int
         pidfd: int
         master: int
+        program: str
         state: Message
 
-        def start(self) -> None: ...
+        def step(self) -> bool: ...
+        def fileno(self) -> int: ...
+        def give_up_gate(self) -> tuple[int, int]: ...
+        def release(self) -> None: ...
         def abort(self) -> None: ...
 
     class Spawned(Protocol):
@@ -79,158 +85,275 @@ if TYPE_CHECKING:
 class Runtime:
     """The runtime's functions, handed in so that tests can bring their own.
 
-    `prepare` makes what can be made before the launch is known and gives it to `create` as `blank`.
-    `create` makes a sibling of its caller. `cgroup` finds the cgroup of a container by the state
-    that `create` described.
+    `prepare(kinds, pid_namespace)` makes a blank that is a child of its caller, `adopt` makes one
+    again of its parts in the spawner. `begin` gives it its order. `kinds` says which namespaces a
+    configuration needs: new ones, and the path of the pid namespace that is joined. `resume` opens
+    the gate of a container. `cgroup` finds the cgroup by the state that `begin` described.
     """
 
-    __slots__ = ("cgroup", "create", "mount", "prepare", "spawn")
+    __slots__ = ("adopt", "begin", "cgroup", "kinds", "mount", "prepare", "resume", "spawn")
 
     def __init__(
         self,
-        create: Callable[..., Created],
-        spawn: Callable[..., Spawned],
-        mount: Callable[[Message], int],
+        *,
+        adopt: Callable[[list[str], int, int, int], Any],
+        begin: Callable[..., Created],
         cgroup: Callable[[Message], Cgroup],
-        prepare: Callable[[], object],
+        kinds: Callable[[Message], tuple[list[str], str]],
+        mount: Callable[[Message], int],
+        prepare: Callable[[list[str], str], Blank],
+        resume: Callable[[int, int, str], None],
+        spawn: Callable[..., Spawned],
     ) -> None:
-        self.create = create
-        self.spawn = spawn
-        self.mount = mount
+        self.adopt = adopt
+        self.begin = begin
         self.cgroup = cgroup
+        self.kinds = kinds
+        self.mount = mount
         self.prepare = prepare
+        self.resume = resume
+        self.spawn = spawn
 
 
-def help_shim(requests: int, runtime: Runtime, report: tuple[int, int], bell: int) -> NoReturn:
-    """Be the helper: wait for the launch message on `requests`, obey it, end.
+class Spare:
+    """A shim that is forked already and sleeps, and the blank that is its child.
 
-    `report` are the shim's end and our end of a socket pair, `bell` the epoll that the shim waits
-    on. The exit status is IDLE when the shim may sleep until something stirs.
+    `sock` leads to the shim, which has `shim_end` under the same number; `bell` is the epoll that
+    it sleeps on. Both ends and the bell are open here until the launch, so that we may shape the
+    bell.
     """
-    status = 1
-    try:
-        process.set_parent_death_signal(process.SIGKILL)
-        process.set_name("sampan-launch")
-        blank = runtime.prepare()
-        sock = _socket.socket(-1, -1, -1, requests)
-        data, fds = descriptors.receive(sock, LARGEST)
-        sock.close()
-        if data:
-            launch = Launch(runtime, report, bell, fds.pop(0))
-            status = IDLE if launch.attempt(data, fds, blank) else 1
-    except BaseException as error:
-        complain(f"launch: {type(error).__name__}: {error}")
-    finally:
-        os._exit(status)
+
+    __slots__ = ("_offer", "_pidfd", "bell", "pid", "shim_end", "sock")
+
+    def __init__(
+        self, pid: int, sock: _socket.socket, shim_end: _socket.socket, bell: select.epoll
+    ) -> None:
+        self.pid, self.sock, self.shim_end, self.bell = pid, sock, shim_end, bell
+        self._pidfd = process.pidfd_open(pid)
+        self._offer: tuple[list[str], int, int, int] | None = None
+
+    def is_alive(self) -> bool:
+        """Whether the shim and its blank are still there."""
+        ended = select.poll()
+        ended.register(self._pidfd, select.POLLIN)
+        if ended.poll(0):
+            return False
+        try:
+            ended.register(self._take_offer()[2], select.POLLIN)
+        except OSError:
+            return False
+        return not ended.poll(0)
+
+    def _take_offer(self) -> tuple[list[str], int, int, int]:
+        """(kinds, pid, pidfd, socket) of the blank. Raises OSError when the shim is gone."""
+        if self._offer is None:
+            self._await()
+            data, fds = descriptors.receive(self.sock, MAX_REPORT)
+            kinds, pid = marshal.loads(data)  # noqa: S302 - the sender is our own fork
+            self._offer = kinds, pid, fds[0], fds[1]
+        return self._offer
+
+    def _await(self) -> None:
+        """Wait for a message of the shim, or its end. We hold its end of the socket as well."""
+        ready = select.poll()
+        ready.register(self.sock.fileno(), select.POLLIN)
+        ready.register(self._pidfd, select.POLLIN)
+        if self.sock.fileno() not in dict(ready.poll()):
+            raise OSError(32, "the spare shim is gone")
+
+    def blank(self, runtime: Runtime, kinds: list[str], pid_namespace: str) -> Any:
+        """A blank with new namespaces of `kinds`; the shim makes another if its own do not fit."""
+        offer = self._take_offer()
+        if pid_namespace or sorted(kinds) != sorted(offer[0]):
+            descriptors.close_all([offer[2], offer[3]])
+            self._offer = None
+            self.bell.modify(self.shim_end.fileno(), select.EPOLLIN)
+            self.sock.send(marshal.dumps(("prepare", (kinds, pid_namespace))))
+            offer = self._take_offer()
+            self.bell.modify(self.shim_end.fileno(), 0)
+        self._offer = None
+        return runtime.adopt(*offer)
+
+    def close(self) -> None:
+        """Let go of it; a shim without a container ends then."""
+        if self._offer is not None:
+            descriptors.close_all([self._offer[2], self._offer[3]])
+        os.close(self._pidfd)
+        self.sock.close()
+        self.shim_end.close()
+        self.bell.close()
 
 
 class Launch:
     """One launch, as far as it came."""
 
     __slots__ = (
-        "_bell",
+        "_attached",
         "_control",
         "_created",
-        "_directory",
-        "_report",
+        "_facts",
+        "_fds",
         "_runtime",
-        "_shim_end",
-        "_voice",
+        "_spare",
     )
 
-    def __init__(self, runtime: Runtime, report: tuple[int, int], bell: int, control: int) -> None:
-        """See `help_shim`; `control` leads to the engine."""
-        self._bell = select.epoll.fromfd(bell)
+    def __init__(self, runtime: Runtime, spare: Spare, control: int) -> None:
+        """Own `control`, which leads to the engine, and the spare."""
         self._runtime = runtime
-        self._shim_end = report[0]
-        self._report = _socket.socket(-1, -1, -1, report[1])
-        self._control = control
-        # A copy: the number above is the shim's as soon as it hears of it.
-        self._voice = _socket.socket(-1, -1, -1, os.dup(control))
+        self._spare = spare
+        self._control = _socket.socket(-1, -1, -1, control)
         self._created: Created | None = None
-        self._directory = -1
+        self._facts: Message = {}
+        self._fds: dict[str, int] = {}
+        self._attached: list[int] = []
 
-    def attempt(self, data: bytes, fds: list[int], blank: object) -> bool:
-        """Do everything up to the container's execve; whether the shim may sleep on."""
+    def fileno(self) -> int:
+        """What is readable when `step` has something to do."""
+        assert self._created is not None
+        return self._created.fileno()
+
+    def begin(self, data: bytes, fds: list[int]) -> bool:
+        """Give the blank its order; whether there is more to come. Owns `fds`."""
+        self._attached = fds
         try:
-            return self._run(parse(data), fds, blank)
+            self._begin(parse(data))
         except Exception as error:
             # One of the edges: whatever it is, the engine must hear of it.
-            self._undo()
-            self._say("failed", (self._control, {"event": "start-failed", **failure(error)}))
-            self._wake()
+            self._fail(error)
             return False
+        return True
 
-    def _run(self, request: Message, fds: list[int], blank: object) -> bool:
-        self._open_directory(request["dir"])
-        facts: Message = {"id": str(request["id"]), "directory": self._directory}
-        facts["control"] = self._control
-        facts["log"] = _checked_log(request.get("log") or {})
-        facts["listener"] = listen(self._directory)
-        facts["seccomp"] = fds.pop(0) if request.get("seccomp") else -1
-        facts["seccomp_flags"] = int(request.get("seccomp_flags") or 0)
-        created = self._create(request, facts, blank)
-        wishes = request.get("attach") or []
-        facts["attach"] = [(fd, wish) for fd, wish in zip(fds, wishes, strict=True)]
-        facts["stdin_once"] = bool(request.get("stdin_once"))
-        at_once = bool(request.get("start", True))
-        facts["start"] = at_once
-        self._say("created", facts)
-        if at_once:
-            created.start()
-            when = time_ns()
-            # The shim first: what the engine asks for next presumes that it has started.
-            self._say("started", (when, True))
-            self._tell({"event": "started", "pid": created.pid, "time": when})
-            self._release(created)
-            return self._arm(facts)
-        self._wake()
-        if self._report.recv(1):
-            created.start()
-            self._say("started", (time_ns(), False))
-            self._release(created)
+    def step(self) -> bool:
+        """Hear the blank's next word; whether there is more to come."""
+        assert self._created is not None
+        try:
+            more = self._created.step()
+            if more:
+                self._ready()
+            if more and self._facts["start"]:
+                return True
+            self._hand_over()
+        except Exception as error:  # as above
+            self._fail(error)
         return False
 
-    def _release(self, created: Created) -> None:
-        """Close our copies: the end of this process would leave them open in the shim."""
-        self._voice.close()
-        os.close(created.pidfd)
+    def _begin(self, request: Message) -> None:
+        # The engine makes it, and an engine that recovers removes it: a launch that is overtaken by
+        # a recovery must come to nothing, so it is never made here.
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._fds["directory"] = directory = os.open(request["dir"], flags)
+        if request.get("seccomp"):
+            self._fds["seccomp"] = self._attached.pop(0)
+        wishes = request.get("attach") or []
+        if len(wishes) != len(self._attached):
+            raise ValueError("attach: not as many descriptors as entries")
+        self._facts = {
+            "id": str(request["id"]),
+            "log": _checked_log(request.get("log") or {}),
+            "seccomp_flags": int(request.get("seccomp_flags") or 0),
+            "attach": wishes,
+            "stdin_once": bool(request.get("stdin_once")),
+            "stdin": bool(request.get("stdin")),
+            "start": bool(request.get("start", True)),
+            "started": 0,
+        }
+        self._fds["listener"] = listen(directory)
+        self._order(request)
+
+    def _order(self, request: Message) -> None:
+        spec = request["spec"]
+        if request.get("console_size"):
+            height, width = request["console_size"]
+            spec["process"]["consoleSize"] = {"height": height, "width": width}
+        ends = ours = (-1, -1, -1)
+        if not (spec.get("process") or {}).get("terminal"):
+            ends, ours = make_pipes(stdin=self._facts["stdin"], stdout=True, stderr=True)
+        for name, fd in zip(("stdin", "stdout", "stderr"), ours, strict=True):
+            if fd >= 0:
+                self._fds[name] = fd
+        word = request.get("rootfs")
+        root = self._runtime.mount(word) if word else None
+        try:
+            kinds, pid_namespace = self._runtime.kinds(spec)
+            self._created = self._runtime.begin(
+                self._facts["id"],
+                spec,
+                stdio=ends,
+                root=root,
+                attach_at=request["dir"],
+                filter_program=read_filter(
+                    self._fds.get("seccomp", -1), self._facts["seccomp_flags"]
+                ),
+                use_gate=not self._facts["start"],
+                die_with_parent=True,
+                blank=self._spare.blank(self._runtime, kinds, pid_namespace),
+            )
+        finally:
+            close_ends(ends)
+            if root is not None:
+                os.close(root)
+        self._write_state(self._created)
+
+    def _ready(self) -> None:
+        """It stands at its gate, or is about to execute: its terminal is here now."""
+        created = self._created
+        assert created is not None
+        if created.master >= 0:
+            self._fds["master"], created.master = created.master, -1
+
+    def _hand_over(self) -> None:
+        """Everything to the shim, then the word to the engine."""
+        created, facts = self._created, self._facts
+        assert created is not None
+        facts |= {"pid": created.pid, "state": created.state, "program": created.program}
+        self._fds["pidfd"] = created.pidfd
+        if facts["start"]:
+            facts["started"] = time_ns()
+        else:
+            self._fds["gate"], self._fds["sync"] = map(os.dup, created.give_up_gate())
+        self._send()
+        if facts["start"]:
+            self._arm()
+            event = {"event": "started", "pid": created.pid, "time": facts["started"]}
+            self._tell(event)
+        created.release()
+        self._close()
+
+    def _send(self) -> None:
+        self._fds["control"] = self._control.detach()
+        names = list(self._fds)
+        spare = self._spare
+        # From here on the end of our socket is no news to the shim, unless it is to wake up now.
+        spare.bell.modify(spare.shim_end.fileno(), 0 if self._facts["start"] else select.EPOLLIN)
+        text = marshal.dumps(("launched", (self._facts, names)))
+        descriptors.send(spare.sock, text, [*self._fds.values(), *self._attached])
+        if self._facts["start"]:
+            spare.bell.unregister(spare.shim_end.fileno())
+        self._control = _socket.socket(-1, -1, -1, self._fds.pop("control"))
+
+    def _arm(self) -> None:
+        """Let the shim sleep until one of these has something.
+
+        An epoll holds files, not numbers: what is registered here stays so when our copies are
+        closed, for the shim's copies wait in its socket.
+        """
+        bell = self._spare.bell
+        for name in _STIRRING:
+            fd = self._control.fileno() if name == "control" else self._fds.get(name, -1)
+            if fd >= 0:
+                bell.register(fd, select.EPOLLIN)
+        for fd, wish in zip(self._attached, self._facts["attach"], strict=True):
+            bell.register(fd, _STIRS if wish.get("stdin") else 0)
 
     def _tell(self, event: Message) -> None:
         """Tell the engine ourselves, for the shim would have to wake up for it."""
         try:
-            self._voice.send(encode(event).encode("ascii"), _SEND)
+            self._control.send(encode(event).encode("ascii"), _SEND)
         except OSError:
             pass  # it is gone, or full of what it did not read; the state on disk says the same
 
-    def _arm(self, facts: Message) -> bool:
-        """Let the shim sleep until one of these has something; false when it is up already.
-
-        An init that has ended wakes the shim by itself, and then these numbers are the shim's.
-        """
-        fds = (*facts["stdio"][1:], *(facts[key] for key in ("master", "pidfd", "listener")))
-        try:
-            for fd in (*fds, self._control):
-                if fd >= 0:
-                    self._bell.register(fd, select.EPOLLIN)
-            for fd, wish in facts["attach"]:
-                self._bell.register(fd, _STIRS if wish.get("stdin") else 0)
-        except OSError:
-            return False
-        return True
-
-    def _wake(self) -> None:
-        """Let the shim read our report now."""
-        try:
-            self._bell.register(self._shim_end, select.EPOLLIN)
-        except FileExistsError:
-            pass  # it was woken before, for a container that waited for its start
-
-    def _say(self, word: str, content: Any) -> None:
-        self._report.send(marshal.dumps((word, content)))
-
-    def _undo(self) -> None:
-        """Leave nothing of a launch that failed."""
+    def _fail(self, error: Exception) -> None:
+        """Undo, tell the engine; the shim ends with its socket."""
         created, self._created = self._created, None
         calls: list[Callable[[], None]] = [
             lambda: self._unlink(STATE),
@@ -241,67 +364,33 @@ class Launch:
         for call in calls:
             try:
                 call()
-            except OSError as error:
-                complain(f"undo launch: {error}")
+            except OSError as problem:
+                complain(f"undo launch: {problem}")
+        self._tell({"event": "start-failed", **failure(error)})
+        self._close()
 
-    def _open_directory(self, path: str) -> None:
-        # The engine makes it, and an engine that recovers removes it: a launch that is overtaken by
-        # a recovery must come to nothing, so it is never made here.
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._directory = os.open(path, flags)
+    def _close(self) -> None:
+        self._control.close()
+        descriptors.close_all([*self._fds.values(), *self._attached])
+        self._fds, self._attached = {}, []
+        self._spare.close()
 
-    def _create(self, request: Message, facts: Message, blank: object) -> Created:
-        spec, wants_input = request["spec"], bool(request.get("stdin"))
-        with_terminal = bool((spec.get("process") or {}).get("terminal"))
-        ends = ours = (-1, -1, -1)
-        if not with_terminal:
-            ends, ours = make_pipes(stdin=wants_input, stdout=True, stderr=True)
-        word = request.get("rootfs")
-        rootfs = self._runtime.mount(word) if word else None
-        try:
-            created = self._runtime.create(
-                facts["id"],
-                spec,
-                stdio=ends,
-                root=rootfs,
-                attach_at=request["dir"],
-                filter_program=read_filter(facts["seccomp"], facts["seccomp_flags"]),
-                die_with_parent=True,
-                blank=blank,
-            )
-        finally:
-            close_ends(ends)
-            if rootfs is not None:
-                os.close(rootfs)
-        self._created = created
-        facts |= {"pid": created.pid, "pidfd": created.pidfd, "stdio": ours}
-        facts |= {"master": created.master, "wants_input": wants_input, "state": created.state}
-        if created.master >= 0 and request.get("console_size"):
-            height, width = request["console_size"]
-            terminal.set_size(created.master, height, width)
-        self._write_state(facts["id"], created)
-        # From here on the shim owns them; what an undo closes are copies.
-        created.master = -1
-        created.pidfd = fcntl.fcntl(created.pidfd, fcntl.F_DUPFD_CLOEXEC, 3)
-        return created
-
-    def _write_state(self, container_id: str, created: Created) -> None:
-        shim = os.getppid()
+    def _write_state(self, created: Created) -> None:
         state = {
             "v": 1,
-            "id": container_id,
+            "id": self._facts["id"],
             "pid": created.pid,
             "start_time": created.state["start_time"],
-            "shim_pid": shim,
-            "shim_start_time": process.start_time(shim),
+            "shim_pid": self._spare.pid,
+            "shim_start_time": process.start_time(self._spare.pid),
             "runtime": created.state,
         }
-        write_record(self._directory, STATE, state, sync=False)
+        write_record(self._fds["directory"], STATE, state, sync=False)
 
     def _unlink(self, name: str) -> None:
-        if self._directory >= 0:
+        if "directory" in self._fds:
             try:
-                os.unlink(name, dir_fd=self._directory)
+                os.unlink(name, dir_fd=self._fds["directory"])
             except FileNotFoundError:
                 pass
 

@@ -1,15 +1,14 @@
 """The monitor of one container: it watches init and leaves its exit on the disk.
 
-    waiting -> created -> running -> ended (init reaped, stdio drained) -> recorded -> gone
+    created -> running -> ended (init reaped, stdio drained) -> recorded -> gone
 
 The order at the end is fixed: init is reaped, its output drained, what is left in the cgroup
 killed, the cgroup removed, `exit.json` flushed to the disk, and only then are engines told. Nothing
 that an engine or a client does (or fails to do) can delay the record by more than the drain.
 
-The helper of launch.py makes the container; its verdict (started or failed) decides, even when init
-has ended before it arrives. The monitor is the parent of init and of every exec, and the subreaper
-of what they orphan. Codes are taken by pidfd; strays are looked at without being taken first, so
-that none is ever stolen.
+The spawner has made the container and hands it over (launch.py). The monitor is the parent of init
+and of every exec, and the subreaper of what they orphan. Codes are taken by pidfd; strays are
+looked at without being taken first, so that none is ever stolen.
 """
 
 from __future__ import annotations
@@ -17,13 +16,12 @@ from __future__ import annotations
 import _socket
 import errno
 import os
-from marshal import loads
 from time import time_ns
 
 from sampan.kernel import process
-from sampan.shim.control import Connection, Listener
+from sampan.shim.control import Connection, Listener, failure
 from sampan.shim.execs import LOST, Execs, take_status
-from sampan.shim.exits import EXIT, write_record
+from sampan.shim.exits import EXIT, STATE, write_record
 from sampan.shim.launch import read_filter
 from sampan.shim.logs import JsonFile
 from sampan.shim.loop import Loop, complain
@@ -37,7 +35,6 @@ MAX_CONNECTIONS = 16
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from select import epoll
     from typing import Any
 
     from sampan.shim.launch import Cgroup, Runtime
@@ -55,8 +52,7 @@ class Monitor:
         "_directory",
         "_execs",
         "_exit",
-        "_first",
-        "_helper",
+        "_gate",
         "_id",
         "_is_lost",
         "_listener",
@@ -64,30 +60,16 @@ class Monitor:
         "_loop",
         "_pid",
         "_pidfd",
-        "_report",
         "_runtime",
         "_seccomp",
         "_session",
-        "_shared",
         "_signals",
         "_started",
         "_status",
-        "_undecided",
-        "_waiting",
     )
 
-    def __init__(
-        self,
-        shared: tuple[_socket.socket, _socket.socket, epoll],
-        helper: int,
-        signals: int,
-        runtime: Runtime,
-    ) -> None:
-        """Go on where `idle` woke up.
-
-        `shared` are the socket pair and the epoll of the helper, kept open until it has ended;
-        `helper` is its pid, or 0 when it has ended well; `signals` reads SIGCHLD.
-        """
+    def __init__(self, signals: int, runtime: Runtime) -> None:
+        """`signals` reads SIGCHLD."""
         self._runtime = runtime
         self._loop = Loop()
         self._connections: list[Connection] = []
@@ -96,7 +78,7 @@ class Monitor:
         self._signals = signals
         self._execs = Execs(self._loop, runtime.spawn, self._tell)
         self._exit: Message | None = None
-        self._first: Connection | None = None
+        self._gate = (-1, -1, "")
         self._id = ""
         self._is_lost = False
         self._listener: Listener | None = None
@@ -105,116 +87,43 @@ class Monitor:
         self._started = 0
         self._session = Session(self._loop, self._drained)
         self._status: tuple[int, int, int] | None = None
-        self._undecided = True
-        self._waiting: list[tuple[Connection, object]] = []
-        self._report, self._shared = shared[0], shared
-        self._helper = process.pidfd_open(helper) if helper else -1
-        self._report.setblocking(False)
 
-    def run(self) -> None:
-        """Launch, and watch until nothing is left."""
+    def run(self, facts: Message, names: list[str], fds: list[int]) -> None:
+        """Take the container over and watch until nothing is left.
+
+        `names` say what the first of `fds` are; the others are of the attached peers.
+        """
         self._loop.add(self._signals, self._children_ready)
-        if self._helper >= 0:
-            self._loop.add(self._report.fileno(), self._report_ready)
-            self._loop.add(self._helper, self._helper_gone)
-            self._report_ready(0)
-        else:
-            self._helper_gone(0)
+        self._adopt(facts, dict(zip(names, fds, strict=False)), fds[len(names) :])
+        self._reap_strays()
         while not self._is_over():
             self._loop.once()
         if self._listener is not None:
             _attempt("close the listener", self._listener.close)
 
-    # What the helper reports
-
-    def _report_ready(self, _events: int) -> None:
-        """Read all there is: an engine that was told of the start may ask for an exec next."""
-        while True:
-            try:
-                data = self._report.recv(MAX_REPORT)
-            except BlockingIOError:
-                return
-            # marshal is safe here: the sender is a copy of this very process.
-            self._hear(*loads(data))  # noqa: S302
-
-    def _hear(self, word: str, content: Any) -> None:
-        if word == "created":
-            self._adopt(content)
-        elif word == "started":
-            self._begin(*content)
-        else:
-            control, event = content
-            if not self._connections:
-                self._connect(adopt(control))
-            self._fail(event)
-
-    def _helper_gone(self, _events: int) -> None:
-        self._report_ready(0)  # its last words may be in the same batch of events
-        self._loop.remove(self._report.fileno())
-        for one in self._shared:
-            one.close()
-        if self._helper >= 0:
-            self._loop.remove(self._helper)
-            os.close(self._helper)
-            self._helper = -1
-        self._reap_strays()
-        if self._undecided:
-            # It ended without a verdict: of a launch that never came, or because it was killed.
-            complain("launch: the helper died") if self._connections else None
-            self._loop.stop()
-
-    def _adopt(self, facts: Message) -> None:
-        """The container is created: from now on it is ours."""
-        self._id = facts["id"]
-        self._directory = facts["directory"]
-        self._pid, self._pidfd = facts["pid"], facts["pidfd"]
-        self._container = facts["state"]
-        self._seccomp = facts["seccomp"], facts["seccomp_flags"]
-        self._listener = Listener(self._loop, facts["listener"], self._directory, self._accept)
+    def _adopt(self, facts: Message, fds: dict[str, int], attached: list[int]) -> None:
+        """The container is ours from now on."""
+        self._id, self._container = facts["id"], facts["state"]
+        self._pid, self._pidfd = facts["pid"], fds["pidfd"]
+        self._started = facts["started"]
+        self._directory = fds["directory"]
+        self._gate = fds.get("gate", -1), fds.get("sync", -1), facts["program"]
+        self._seccomp = fds.get("seccomp", -1), facts["seccomp_flags"]
+        self._listener = Listener(self._loop, fds["listener"], self._directory, self._accept)
         if facts["log"] is not None:
             self._log = JsonFile(*facts["log"])
         session = self._session
-        session.configure(self._log, terminal=facts["master"] >= 0, once=facts["stdin_once"])
+        session.configure(self._log, terminal="master" in fds, once=facts["stdin_once"])
         if session.terminal:
-            session.open_terminal(facts["master"], stdin=facts["wants_input"])
+            session.open_terminal(fds["master"], stdin=facts["stdin"])
         else:
-            session.open_pipes(*facts["stdio"])
-        for fd, wish in facts["attach"]:
+            session.open_pipes(*(fds.get(name, -1) for name in ("stdin", "stdout", "stderr")))
+        for fd, wish in zip(attached, facts["attach"], strict=True):
             session.attach(fd, wish)
         self._loop.add(self._pidfd, self._init_ready)
-        self._first = self._connect(adopt(facts["control"]))
-        if not facts["start"]:
-            self._undecided = False
+        self._connect(adopt(fds["control"]))
+        if not self._started:
             self._tell({"event": "created", "pid": self._pid})
-
-    def _begin(self, when: int, told: bool) -> None:
-        """The container executes its program, or has done so already."""
-        self._undecided = False
-        self._started = when
-        event = {"event": "started", "pid": self._pid, "time": when}
-        for connection in tuple(self._connections):
-            if not (told and connection is self._first):
-                connection.send(event)
-        self._answer_waiting({"ok": True, "pid": self._pid})
-        if self._status is not None:
-            self._session.end()
-
-    def _fail(self, event: Message) -> None:
-        """The container never came to be; the helper has undone it."""
-        self._undecided = False
-        if self._pidfd >= 0:
-            self._loop.remove(self._pidfd)
-        self._pid = -1
-        self._session.abandon()
-        self._exit = event
-        self._tell(event)
-        self._answer_waiting({key: event[key] for key in ("error", "errno", "operation")})
-        self._loop.after("linger", LINGER, self._loop.stop)
-
-    def _answer_waiting(self, answer: Message) -> None:
-        waiting, self._waiting = self._waiting, []
-        for connection, number in waiting:
-            connection.send({"re": number, **answer})
 
     # Ending
 
@@ -225,10 +134,6 @@ class Monitor:
         self._loop.remove(self._pidfd)
         self._status = (*status, time_ns())
         self._is_lost = status is LOST
-        if self._undecided:
-            return  # whether it ran at all is the helper's to say
-        if self._helper >= 0 and not self._started:
-            process.pidfd_send_signal(self._helper, process.SIGKILL)
         self._session.end()
 
     def _drained(self) -> None:
@@ -252,7 +157,6 @@ class Monitor:
             complain(f"write {EXIT} of {self._id}: {error}")
         self._exit = {"event": "exit", **record}
         self._tell(self._exit)
-        self._answer_waiting({"error": "the container has ended", "errno": 3, "operation": ""})
         self._loop.after("linger", LINGER, self._loop.stop)
 
     def _clear_cgroup(self, cgroup: Cgroup) -> bool:
@@ -284,8 +188,6 @@ class Monitor:
 
     def _reap_strays(self) -> None:
         """Take what was orphaned to us; what we track goes to whom it belongs."""
-        if self._pid < 0 and self._exit is None and self._helper >= 0:
-            return  # one of them may be the init that we have not heard of yet
         options = os.WEXITED | os.WNOHANG
         while True:
             try:
@@ -322,13 +224,8 @@ class Monitor:
         for connection in tuple(self._connections):
             connection.send(event)
 
-    def _serve(self, connection: Connection, message: Message, fds: list[int]) -> Message | None:
-        if self._undecided:
-            self._report_ready(0)
+    def _serve(self, _connection: Connection, message: Message, fds: list[int]) -> Message | None:
         word = message.get("op")
-        if word == "start":
-            self._start(connection, message.get("re"))
-            return None
         operation = _OPERATIONS.get(word) if isinstance(word, str) else None
         if operation is None:
             raise ValueError(f"unknown operation {word!r}")
@@ -350,15 +247,31 @@ class Monitor:
 
     # Operations
 
-    def _start(self, connection: Connection, number: object) -> None:
-        """Answered when the helper has said how it went."""
-        if self._started or self._undecided or self._exit is not None or self._status is not None:
+    def op_start(self, _message: Message, _fds: list[int]) -> Message | None:
+        if self._started or self._exit is not None or self._status is not None:
             raise OSError(errno.EALREADY, "start: the container was started already")
-        if self._helper < 0:
-            raise OSError(errno.ESRCH, "start: the process that would do it is gone")
-        self._report.send(b"1")
-        self._undecided = True
-        self._waiting.append((connection, number))
+        gate, self._gate = self._gate, (-1, -1, "")
+        try:
+            self._runtime.resume(*gate)
+        except OSError as error:
+            self._fail(error)
+            raise
+        self._started = time_ns()
+        self._tell({"event": "started", "pid": self._pid, "time": self._started})
+        return {"pid": self._pid}
+
+    def _fail(self, error: OSError) -> None:
+        """The program could not be executed: undo what the launch made."""
+        self._loop.remove(self._pidfd)
+        _attempt("end the process", lambda: process.pidfd_send_signal(self._pidfd, process.SIGKILL))
+        take_status(self._pidfd, block=True)
+        self._pid = -1
+        self._session.abandon()
+        self._clear_cgroup(self._runtime.cgroup(self._container))
+        _attempt("remove the state", lambda: os.unlink(STATE, dir_fd=self._directory))
+        self._exit = {"event": "start-failed", **failure(error)}
+        self._tell(self._exit)
+        self._loop.after("linger", LINGER, self._loop.stop)
 
     def op_signal(self, message: Message, _fds: list[int]) -> Message | None:
         number = int(message["sig"])
@@ -441,6 +354,7 @@ _OPERATIONS: dict[str, Callable[[Monitor, Message, list[int]], Message | None]] 
     "reopen-log": Monitor.op_reopen_log,
     "resize": Monitor.op_resize,
     "signal": Monitor.op_signal,
+    "start": Monitor.op_start,
     "state": Monitor.op_state,
 }
 

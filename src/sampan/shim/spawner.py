@@ -1,14 +1,17 @@
-"""The spawner: a warm, sealed, single-threaded process that forks a shim for each container.
+"""The spawner: a warm, sealed, single-threaded process that launches containers.
 
 The engine runs it with an isolated interpreter (`python -I -S -B`) and one end of a SEQPACKET
 socket pair. It imports everything a shim and the runtime need, closes the import system, freezes
-the collector so that forks share its memory, and then only waits for launch messages: JSON, and
-descriptors of which the first is the control socket of the new shim. A message goes unread to a
-shim that was forked before it came; the next one is forked behind it.
+the collector so that forks share its memory, and then waits for launch messages: JSON, and
+descriptors of which the first is the control socket of the new shim.
 
-It answers nothing itself. A launch for which no shim can be forked is told on the control socket
-that came with it, as `start-failed`. The end of its own socket means that the engine is
-gone: it exits, and its shims live on.
+A shim that was forked before takes each container; the next one is asked for when there is nothing
+else to do. Several launches can be under way; each is a `Launch` that is stepped when its
+container-to-be has something to say. The end of the engine's socket means that the engine is gone:
+the launches under way are finished, the spawner exits, and its shims live on.
+
+Shims are forked by the nursery (nursery.py), a quiet copy of this process: what the spawner writes
+to its memory would otherwise leave the old pages to every shim alone.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import _socket
 import gc
 import os
 import resource
+import select
 import sys
 import time
 
@@ -28,9 +32,18 @@ from sampan.kernel.signals import signal_fd
 from sampan.runtime import freeze
 from sampan.shim.control import failure
 from sampan.shim.exits import encode
-from sampan.shim.idle import become_shim
-from sampan.shim.launch import LARGEST
+from sampan.shim.launch import Launch, Spare
 from sampan.shim.loop import complain
+from sampan.shim.nursery import Nursery
+
+LARGEST = 4 * 1024 * 1024
+"""Bytes of one launch message."""
+
+QUIET = 3
+"""Milliseconds without anything to do after which the next shim is forked."""
+
+PATIENCE = 10.0
+"""Seconds that launches under way have left when the engine is gone."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +74,7 @@ def real_runtime() -> Runtime:
 
 
 def serve(control: int, runtime: Runtime, kept: AbstractSet[int] = frozenset()) -> None:
-    """Harden this process, then hand each message to a shim until the engine is gone.
+    """Harden this process, then launch containers until the engine is gone.
 
     `kept` are descriptors that shims share: the roots of the cgroup hierarchies, found only once.
     """
@@ -69,21 +82,10 @@ def serve(control: int, runtime: Runtime, kept: AbstractSet[int] = frozenset()) 
     sock.setblocking(True)
     os.set_inheritable(control, False)
     harden()
-    spares = Spares(runtime, frozenset(kept))
-    spares.prepare()
-    while True:
-        try:
-            data, fds = descriptors.receive(sock, LARGEST)
-        except OSError as error:
-            complain(f"spawner: receive: {error}")
-            continue
-        if not data:
-            return
-        try:
-            spares.launch(data, fds)
-        finally:
-            descriptors.close_all(fds)
-        spares.prepare()
+    # Each reader of a signalfd reads its own signals, so all shims can have this one.
+    signals = signal_fd(process.SIGCHLD)
+    nursery = Nursery(runtime, signals, {*kept, signals})
+    Spawner(sock, runtime, nursery).run()
 
 
 def harden() -> None:
@@ -104,85 +106,79 @@ def harden() -> None:
     gc.freeze()
 
 
-class Spares:
-    """One shim that is forked already, warmed up and without a container, and how it gets one."""
+class Spawner:
+    """The loop: messages of the engine, words of containers-to-be, and a spare shim."""
 
-    __slots__ = ("_kept", "_runtime", "_signals", "_spare")
+    __slots__ = ("_engine", "_nursery", "_poll", "_runtime", "_spare", "_underway")
 
-    def __init__(self, runtime: Runtime, kept: AbstractSet[int]) -> None:
+    def __init__(self, engine: _socket.socket, runtime: Runtime, nursery: Nursery) -> None:
+        self._engine = engine
+        self._nursery = nursery
         self._runtime = runtime
-        # Each reader of a signalfd reads its own signals, so all shims can have this one.
-        self._signals = signal_fd(process.SIGCHLD)
-        self._kept = {*kept, self._signals}
-        self._spare: _socket.socket | None = None
+        self._spare: Spare | None = None
+        self._underway: dict[int, Launch] = {}
+        self._poll = select.poll()
+        self._poll.register(engine.fileno(), select.POLLIN)
 
-    def prepare(self) -> None:
-        """Fork the next shim, after the launch before it: the container does not wait for this."""
-        if self._spare is None:
-            try:
-                self._spare = self._fork()
-            except OSError as error:
-                complain(f"spawner: prepare a shim: {error}")
+    def run(self) -> None:
+        """Serve until the engine is gone and the launches under way have ended."""
+        is_open = True
+        deadline = 0.0
+        while is_open or (self._underway and time.monotonic() < deadline):
+            # A spare is made when nothing else is to be done, so that no container waits for it.
+            is_missing = self._spare is None and is_open
+            events = self._poll.poll(QUIET if is_missing else None if is_open else 1000)
+            if not events and is_missing:
+                self._prepare()
+            for fd, _ in events:
+                if fd in self._underway:
+                    self._step(fd)
+                elif not self._hear():
+                    is_open, deadline = False, time.monotonic() + PATIENCE
+                    self._poll.unregister(self._engine.fileno())
 
-    def launch(self, data: bytes, fds: list[int]) -> None:
-        """Hand a launch message to a shim; a failure is told on the control socket."""
+    def _hear(self) -> bool:
+        """Take one launch; false when the engine is gone."""
+        try:
+            data, fds = descriptors.receive(self._engine, LARGEST)
+        except OSError as error:
+            complain(f"spawner: receive: {error}")
+            return True
+        if not data:
+            return False
         if not fds:
             complain("spawner: a launch without a control socket")
-            return
-        spare, self._spare = self._spare, None
+            return True
         try:
-            if spare is None or not _hand_over(spare, data, fds):
-                _hand_over(self._fork(), data, fds)
+            launch = Launch(self._runtime, self._take_spare(), fds[0])
         except OSError as error:
             _refuse(fds[0], error)
+            descriptors.close_all(fds)
+            return True
+        if launch.begin(data, fds[1:]):
+            self._underway[launch.fileno()] = launch
+            self._poll.register(launch.fileno(), select.POLLIN)
+        return True
 
-    def _fork(self) -> _socket.socket:
-        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        ours.setsockopt(_socket.SOL_SOCKET, _send_buffer_option(), LARGEST)
-        if os.fork() == 0:
-            _become(theirs.fileno(), self._signals, self._runtime, self._kept)
-        theirs.close()
-        return ours
+    def _step(self, fd: int) -> None:
+        launch = self._underway[fd]
+        if not launch.step():
+            # Its descriptor is closed by now, and poll(2) knows numbers only.
+            del self._underway[fd]
+            self._poll.unregister(fd)
 
+    def _prepare(self) -> None:
+        try:
+            self._spare = self._nursery.fork()
+        except OSError as error:
+            complain(f"spawner: prepare a shim: {error}")
 
-def _hand_over(spare: _socket.socket, data: bytes, fds: list[int]) -> bool:
-    """Whether the shim behind `spare` was there to take the message."""
-    try:
-        descriptors.send(spare, data, fds)
-    except BrokenPipeError:
-        return False
-    finally:
-        spare.close()
-    return True
-
-
-def _send_buffer_option() -> int:
-    """SO_SNDBUFFORCE for root, who alone may pass the system's ceiling."""
-    return 32 if os.geteuid() == 0 else _socket.SO_SNDBUF
-
-
-def _become(requests: int, signals: int, runtime: Runtime, kept: AbstractSet[int]) -> NoReturn:
-    """The child: only its own socket and what shims share stay open."""
-    status = 1
-    try:
-        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-        keep_only({0, 1, 2, requests, *kept})
-        become_shim(requests, signals, runtime)
-        status = 0
-    except BaseException as error:
-        complain(f"shim: {type(error).__name__}: {error}")
-    finally:
-        os._exit(status)
-
-
-def keep_only(wanted: AbstractSet[int]) -> None:
-    """Close every descriptor that is not in `wanted`."""
-    first = 0
-    for fd in sorted(wanted):
-        if first < fd:  # closerange(0, 0) would close everything
-            os.closerange(first, fd)
-        first = fd + 1
-    os.closerange(first, 2**31 - 1)
+    def _take_spare(self) -> Spare:
+        spare, self._spare = self._spare, None
+        if spare is not None and not spare.is_alive():
+            spare.close()
+            spare = None
+        return spare or self._nursery.fork()
 
 
 def _refuse(fd: int, error: Exception) -> None:

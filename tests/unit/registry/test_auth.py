@@ -349,7 +349,7 @@ def test_a_name_that_leads_inside_is_dropped_by_the_resolver():
     from sampan.registry.http import PublicResolver
 
     async def resolve():
-        await PublicResolver().resolve("localhost", 443)
+        await PublicResolver().resolve("127.0.0.1", 443)
 
     with pytest.raises(OSError, match="internal to this machine"):
         asyncio.run(resolve())

@@ -10,7 +10,7 @@ import pytest
 
 from sampan.shim.control import failure, parse
 from sampan.shim.exits import write_record
-from sampan.shim.spawner import keep_only
+from sampan.shim.nursery import keep_only
 
 
 @pytest.fixture

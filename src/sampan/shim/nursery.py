@@ -1,0 +1,120 @@
+"""The nursery: a quiet copy of the spawner that does nothing but fork shims.
+
+Memory is shared with whom one was forked from until one of the two writes. A busy parent writes all
+the time, and every page it copies for itself leaves the old one to its children alone, each with
+its own. So shims are forked from a process that has imported everything and then only waits: it
+gets two descriptors, forks, and answers with the pid.
+
+It ends with the spawner; its shims live on.
+"""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import os
+import select
+import struct
+
+from sampan.kernel import fds as descriptors
+from sampan.kernel import process
+from sampan.shim.idle import become_shim
+from sampan.shim.launch import Spare
+from sampan.shim.loop import complain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+    from typing import NoReturn
+
+    from sampan.shim.launch import Runtime
+
+_PID = struct.Struct("i")
+
+
+class Nursery:
+    """The spawner's end of the nursery."""
+
+    __slots__ = ("_sock",)
+
+    def __init__(self, runtime: Runtime, signals: int, kept: AbstractSet[int]) -> None:
+        """Fork the nursery. `signals` reads SIGCHLD; `kept` are descriptors that shims share."""
+        self._sock, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        if os.fork() == 0:
+            self._sock.close()
+            _serve(theirs, runtime, signals, kept)
+        theirs.close()
+
+    def fork(self) -> Spare:
+        """A new shim that sleeps.
+
+        Raises:
+            OSError: it could not be forked, or the nursery is gone.
+        """
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        bell = select.epoll()
+        bell.register(theirs.fileno(), 0)  # its end alone
+        try:
+            descriptors.send(self._sock, b"F", [theirs.fileno(), bell.fileno()])
+            answer = self._sock.recv(_PID.size)
+            if len(answer) != _PID.size:
+                raise OSError(32, "the nursery is gone")
+            (pid,) = _PID.unpack(answer)
+            if pid < 0:
+                raise OSError(-pid, f"fork a shim: {os.strerror(-pid).lower()}")
+            return Spare(pid, ours, theirs, bell)
+        except BaseException:
+            for one in (ours, theirs, bell):
+                one.close()
+            raise
+
+
+def _serve(
+    sock: _socket.socket, runtime: Runtime, signals: int, kept: AbstractSet[int]
+) -> NoReturn:
+    """Be the nursery until the spawner is gone."""
+    try:
+        process.set_name("sampan-nursery")
+        keep_only({0, 1, 2, sock.fileno(), *kept})
+        while True:
+            word, fds = descriptors.receive(sock, 1)
+            if not word:
+                break
+            try:
+                pid = os.fork()
+            except OSError as error:
+                pid = -(error.errno or 1)
+            if pid == 0:
+                _become(fds[0], fds[1], signals, runtime, kept)
+            descriptors.close_all(fds)
+            sock.send(_PID.pack(pid))
+    except BaseException as error:
+        complain(f"nursery: {type(error).__name__}: {error}")
+    finally:
+        os._exit(0)
+
+
+def _become(
+    orders: int, bell: int, signals: int, runtime: Runtime, kept: AbstractSet[int]
+) -> NoReturn:
+    """The child: only its own socket and what shims share stay open."""
+    status = 1
+    try:
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        keep_only({0, 1, 2, orders, bell, *kept})
+        become_shim(orders, select.epoll.fromfd(bell), signals, runtime)
+        status = 0
+    except BaseException as error:
+        complain(f"shim: {type(error).__name__}: {error}")
+    finally:
+        os._exit(status)
+
+
+def keep_only(wanted: AbstractSet[int]) -> None:
+    """Close every descriptor that is not in `wanted`."""
+    first = 0
+    for fd in sorted(wanted):
+        if first < fd:  # closerange(0, 0) would close everything
+            os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, 2**31 - 1)
