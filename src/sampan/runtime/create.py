@@ -16,7 +16,7 @@ from sampan.kernel import cgroups, fds, mounts, namespaces, process
 from sampan.kernel.paths import Root
 from sampan.runtime import freeze, init, rootfs, users, validate
 from sampan.runtime.failure import RuntimeFailure, reason
-from sampan.runtime.plan import Facts, clone_flags, is_bind
+from sampan.runtime.plan import Facts, build, clone_flags, is_bind
 from sampan.runtime.plan import namespaces as plan_namespaces
 from sampan.runtime.stage import CGROUP_READY
 
@@ -268,12 +268,13 @@ class Blank:
 
 
 def make_blank(
-    kinds: list[str], pid_namespace: int | None = None, *, die_with_parent: bool = False
+    kinds: list[str], pid_namespace: int | None = None, *, is_spare: bool = False
 ) -> Blank:
     """A blank whose namespaces of `kinds` are new.
 
     `pid_namespace` is a descriptor of the pid namespace to be born in, where that is not new.
-    `die_with_parent` holds from its birth on.
+    A spare has time: it makes ready what most containers want, and dies with its parent from its
+    birth on.
     """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     flags = clone_flags(kinds)
@@ -283,7 +284,7 @@ def make_blank(
         pid, pidfd = namespaces.clone_in_pid_namespace(pid_namespace, flags)
     if pid == 0:
         ours.close()
-        init.live_as_blank(theirs, die_with_parent=die_with_parent)
+        init.live_as_blank(theirs, kinds if is_spare else [])
     theirs.close()
     return Blank(kinds, pid, pidfd, ours)
 
@@ -338,11 +339,11 @@ class _Builder:
         given: tuple[bytes, int] | None,
     ) -> None:
         """Tell the child what it becomes."""
+        program = self._filter(given)
         order = {
-            "spec": self.spec,
-            "facts": facts.pack(),
+            "plan": build(self.spec, facts).pack(),
             "gate": gate is not None,
-            "filter": self._filter(given),
+            "filter": program,
             "join": [kind for kind, _ in self.join],
             "sources": len(self._sources),
         }

@@ -9,26 +9,33 @@ import stat
 from sampan.kernel import mounts, terminal
 from sampan.runtime.operations import Operation, writable_target
 from sampan.runtime.stage import Stage
-
-# path, major, minor; each is a character device with mode 0666 (runtime-spec, "Default Devices").
-DEFAULT = (
-    ("/dev/null", 1, 3),
-    ("/dev/zero", 1, 5),
-    ("/dev/full", 1, 7),
-    ("/dev/random", 1, 8),
-    ("/dev/urandom", 1, 9),
-    ("/dev/tty", 5, 0),
-)
-
-LINKS = (
-    ("/dev/fd", "/proc/self/fd"),
-    ("/dev/stdin", "/proc/self/fd/0"),
-    ("/dev/stdout", "/proc/self/fd/1"),
-    ("/dev/stderr", "/proc/self/fd/2"),
-    ("/dev/ptmx", "pts/ptmx"),
-)
+from sampan.runtime.stock import DEVICES, LINKS
 
 KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+
+
+class DefaultDevices(Operation):
+    """The devices and links that every container has, but for those that are configured."""
+
+    __slots__ = ("configured",)
+
+    def __init__(self, configured: list[str]) -> None:
+        self.configured = configured
+
+    def execute(self, stage: Stage) -> None:
+        if stage.stock.has_dev:  # they came with the mount
+            for path in self.configured:
+                _remove(stage, path)
+            return
+        for name, major, minor in DEVICES:
+            if f"/dev/{name}" not in self.configured:
+                Device(f"/dev/{name}", "c", major, minor, 0o666, 0, 0).execute(stage)
+        for name, target in LINKS:
+            Link(f"/dev/{name}", target).execute(stage)
+
+    def describe(self) -> str:
+        names = [name for name, _, _ in DEVICES if f"/dev/{name}" not in self.configured]
+        return f"make the devices {', '.join(names)} and the links of /dev"
 
 
 class Device(Operation):
@@ -113,6 +120,14 @@ def open_terminal(stage: Stage, size: tuple[int, int] | None) -> tuple[int, int]
     if size:
         terminal.set_size(master, *size)
     return master, peer
+
+
+def _remove(stage: Stage, path: str) -> None:
+    parent, name = stage.root.parent(path)
+    try:
+        _unlink_if_there(name, parent)
+    finally:
+        os.close(parent)
 
 
 def _unlink_if_there(name: str, parent: int) -> None:

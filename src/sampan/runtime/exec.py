@@ -19,6 +19,7 @@ from sampan.runtime.devices import open_terminal
 from sampan.runtime.failure import RuntimeFailure, reason
 from sampan.runtime.operations import JoinCgroup, Operation
 from sampan.runtime.stage import Stage
+from sampan.runtime.stock import Stock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _spawn(
     cgroup_fds = [fd for _, fd in cgroups.manager(state["cgroup"]).procs_fds()]
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
-        stage = Stage(rootfs=-1, stdio=stdio, sync=theirs)
+        stage = Stage(rootfs=-1, stdio=stdio, sync=theirs, stock=Stock([]))
         stage.take_cgroup_fds(cgroup_fds)
         stage.seccomp = filter_program
         if "pid" in state["namespaces"]:

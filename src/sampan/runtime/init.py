@@ -25,8 +25,9 @@ from sampan.kernel import fds, process, trampoline
 from sampan.runtime.failure import RuntimeFailure, reason
 from sampan.runtime.freeze import close_imports
 from sampan.runtime.operations import Operation
-from sampan.runtime.plan import Facts, build
+from sampan.runtime.plan import Plan
 from sampan.runtime.stage import Stage, run
+from sampan.runtime.stock import Stock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,36 +42,40 @@ MAX_ORDER = 64 << 20
 NO_GATE = -1
 
 
-def live_as_blank(sync: _socket.socket, *, die_with_parent: bool) -> NoReturn:
-    """Wait for the order and become its container. Does not return."""
+def live_as_blank(sync: _socket.socket, spare_of: list[str]) -> NoReturn:
+    """Wait for the order and become its container. Does not return.
+
+    `spare_of` are the new namespaces of a blank that is made before it is needed; empty otherwise.
+    """
     try:
-        if die_with_parent:
+        if spare_of:
             process.set_parent_death_signal(process.SIGKILL)
         _signal.set_wakeup_fd(-1)
         close_imports()
         os.umask(0)
+        stock = Stock(spare_of) if spare_of else Stock([])
         message, received = fds.receive(sync, MAX_MESSAGE)
         if message == ORDER:
-            _obey(sync, received)
+            _obey(sync, received, stock)
     except BaseException as error:  # the edge of this process
         _report(sync, RuntimeFailure(0, f"{type(error).__name__}: {error}", "runtime defect"))
     finally:
         os._exit(1)
 
 
-def _obey(sync: _socket.socket, received: list[int]) -> None:
+def _obey(sync: _socket.socket, received: list[int], stock: Stock) -> None:
     """The order's descriptors: its text, root, 0, 1, 2, the gate if there is one, namespaces."""
     # marshal is safe here: the sender is the process that this one is a copy of.
     order: dict[str, Any] = marshal.loads(fds.read_all(received[0], MAX_ORDER))  # noqa: S302
     root, stdin, stdout, stderr = received[1:5]
     rest = received[5:]
     gate = rest.pop(0) if order["gate"] else NO_GATE
-    stage = Stage(rootfs=root, stdio=(stdin, stdout, stderr), sync=sync)
+    stage = Stage(rootfs=root, stdio=(stdin, stdout, stderr), sync=sync, stock=stock)
     stage.namespace_fds = dict(zip(order["join"], rest, strict=True))
     stage.seccomp = order["filter"]
     while len(stage.sources) < order["sources"]:
         stage.sources += fds.receive(sync, MAX_MESSAGE)[1]
-    plan = build(order["spec"], Facts.unpack(order["facts"]))
+    plan = Plan.unpack(order["plan"])
     become(plan.before_gate, plan.after_gate, stage, sync, gate)
 
 

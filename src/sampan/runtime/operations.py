@@ -100,7 +100,8 @@ class Loopback(Operation):
     __slots__ = ()
 
     def execute(self, stage: Stage) -> None:
-        loopback.bring_up()
+        if not stage.stock.has_loopback:
+            loopback.bring_up()
 
     def describe(self) -> str:
         return "bring up the loopback interface"
@@ -190,15 +191,11 @@ class Mount(Operation):
         self.kind, self.source, self.destination, self.options = kind, source, destination, options
 
     def execute(self, stage: Stage) -> None:
-        options = MountOptions(self.options)
-        data = list(options.data)
-        if options.on & n.MOUNT_ATTR_RDONLY and self.kind != "tmpfs":
-            data.append(("ro", None))
-        mount = mounts.new_mount(self.kind, data, source=self.source, attributes=options.on)
+        mount = stage.stock.take(self.kind, self.source, self.options)
         if self.kind == "proc":
             stage.proc_device = os.fstat(mount).st_dev
         stage.place(mount, self._target(stage))
-        _propagate(stage, self.destination, options)
+        _propagate(stage, self.destination, MountOptions(self.options))
 
     def _target(self, stage: Stage) -> int:
         if self.kind in ("proc", "sysfs", "cgroup", "cgroup2"):

@@ -19,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    Packed = tuple[list[tuple[str, list[object]]], list[tuple[str, list[object]]]]
+
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_UMASK = 0o022
 
@@ -31,7 +33,7 @@ class Facts:
     `die_with_parent`: whether the container must not outlive the process that starts it.
     """
 
-    __slots__ = FACTS = (
+    __slots__ = (
         "attach_at",
         "cgroup",
         "cgroup_links",
@@ -50,18 +52,6 @@ class Facts:
         self.die_with_parent = False
         self.sealed = True
 
-    def pack(self) -> dict[str, Any]:
-        """As plain data, for the child."""
-        return {name: getattr(self, name) for name in self.FACTS}
-
-    @classmethod
-    def unpack(cls, packed: dict[str, Any]) -> Facts:
-        """The inverse of `pack`."""
-        facts = cls("")
-        for name in cls.FACTS:
-            setattr(facts, name, packed[name])
-        return facts
-
 
 class Plan:
     """The operations before and after the start gate."""
@@ -71,6 +61,45 @@ class Plan:
     def __init__(self) -> None:
         self.before_gate: list[o.Operation] = []
         self.after_gate: list[o.Operation] = []
+
+    def pack(self) -> Packed:
+        """As plain data, for the child: what it need not build costs it nothing."""
+        return _pack(self.before_gate), _pack(self.after_gate)
+
+    @classmethod
+    def unpack(cls, packed: Packed) -> Plan:
+        """The inverse of `pack`."""
+        plan = cls()
+        plan.before_gate, plan.after_gate = map(_unpack, packed)
+        return plan
+
+
+def _pack(operations: list[o.Operation]) -> list[tuple[str, list[object]]]:
+    packed: list[tuple[str, list[object]]] = []
+    for one in operations:
+        slots: tuple[str, ...] = type(one).__slots__
+        packed.append((type(one).__name__, [getattr(one, slot) for slot in slots]))
+    return packed
+
+
+def _unpack(packed: list[tuple[str, list[object]]]) -> list[o.Operation]:
+    operations = []
+    for name, values in packed:
+        kind = _KINDS[name]
+        one = kind.__new__(kind)
+        slots: tuple[str, ...] = kind.__slots__
+        for slot, value in zip(slots, values, strict=True):
+            setattr(one, slot, value)
+        operations.append(one)
+    return operations
+
+
+_KINDS: dict[str, type[o.Operation]] = {
+    kind.__name__: kind
+    for module in (c, d, o)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, o.Operation)
+}
 
 
 def namespaces(spec: dict[str, Any]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -192,11 +221,11 @@ def _devices(spec: dict[str, Any], linux: dict[str, Any]) -> list[o.Operation]:
     for mount in spec.get("mounts") or []:
         if mount["destination"].rstrip("/") == "/dev" and is_bind(mount):
             return []
-    nodes: dict[str, o.Operation] = {
-        path: d.Device(path, "c", major, minor, 0o666, 0, 0) for path, major, minor in d.DEFAULT
-    }
-    for device in linux.get("devices") or []:
-        nodes[device["path"]] = d.Device(
+    # ptmx is always the link to the container's own devpts, as under runc.
+    configured = [one for one in linux.get("devices") or [] if one["path"] != "/dev/ptmx"]
+    operations: list[o.Operation] = [d.DefaultDevices([device["path"] for device in configured])]
+    for device in configured:
+        node = d.Device(
             device["path"],
             device["type"],
             device.get("major", 0),
@@ -205,7 +234,7 @@ def _devices(spec: dict[str, Any], linux: dict[str, Any]) -> list[o.Operation]:
             device.get("uid") or 0,
             device.get("gid") or 0,
         )
-    operations = [*nodes.values(), *(d.Link(path, target) for path, target in d.LINKS)]
+        operations.append(node)
     if spec["process"].get("terminal"):
         operations.append(d.Console(console_size(spec["process"])))
     return operations

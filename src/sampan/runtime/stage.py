@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import _socket
 
     from sampan.runtime.operations import Operation
+    from sampan.runtime.stock import Stock
 
 CGROUP_READY = b"C"
 
@@ -38,14 +39,18 @@ class Stage:
         "seccomp",
         "sources",
         "stdio",
+        "stock",
         "sync",
         "trampoline",
     )
 
-    def __init__(self, *, rootfs: int, stdio: tuple[int, int, int], sync: _socket.socket) -> None:
+    def __init__(
+        self, *, rootfs: int, stdio: tuple[int, int, int], sync: _socket.socket, stock: Stock
+    ) -> None:
         self.rootfs = rootfs
         self.root = Root(rootfs)
         self.stdio = stdio
+        self.stock = stock
         self.sync = sync
         self.trampoline = -1
         self._cgroup_fds: list[int] | None = None

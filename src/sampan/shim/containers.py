@@ -46,10 +46,10 @@ def _kinds(spec: dict[str, Any]) -> tuple[list[str], str]:
 def _prepare(kinds: list[str], pid_namespace: str) -> create.Blank:
     wanted = sorted(kinds or USUAL)
     if not pid_namespace:
-        return create.make_blank(wanted, die_with_parent=True)
+        return create.make_blank(wanted, is_spare=True)
     fd = os.open(pid_namespace, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return create.make_blank(wanted, fd, die_with_parent=True)
+        return create.make_blank(wanted, fd, is_spare=True)
     finally:
         os.close(fd)
 
