@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 from calendar import timegm
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -72,33 +72,31 @@ class LogReader:
         self, follow: bool, watch: DirectoryWatch | None, start: tuple[int, int] | None
     ) -> AsyncIterator[LogRecord]:
         fd, offset = self._open_first(start)
+        newer = -1
         try:
             while True:
-                over = (
-                    self._end is None or self._end.is_done
-                )  # before the read: what came until then is read below
-                if fd < 0:
-                    fd, offset = self._open_first(None)
+                # Before the read: what came until then is read below.
+                over = self._end is None or self._end.is_done
+                fd, offset = (fd, offset) if fd >= 0 else self._open_first(None)
                 while fd >= 0:
-                    piece, offset = _read_lines(fd, offset)
-                    for line in piece:
-                        record = self._parse(line)
-                        if record is not None:
-                            yield record
-                    if piece:
-                        await asyncio.sleep(0)
-                        continue
+                    # Also before the read: a file that has a successor is written to its end.
                     newer = self._open_newer(fd)
+                    while piece := _read_lines(fd, offset):
+                        for record in filter(None, map(self._parse, piece.lines)):
+                            yield record
+                        offset = piece.end
+                        await asyncio.sleep(0)
                     if newer < 0:
                         break
                     os.close(fd)
-                    fd, offset = newer, 0
+                    fd, offset, newer = newer, 0, -1
                 if not follow or over:
                     return
                 await _change(watch)
         finally:
-            if fd >= 0:
-                os.close(fd)
+            for one in (fd, newer):
+                if one >= 0:
+                    os.close(one)
 
     def _open_first(self, start: tuple[int, int] | None) -> tuple[int, int]:
         """The oldest file, or the one and the offset that a tail begins at; -1 for none."""
@@ -112,19 +110,22 @@ class LogReader:
 
     def _open_newer(self, fd: int) -> int:
         """The file that came after the one behind `fd`, -1 when that is the newest."""
-        own = os.fstat(fd)
+        while True:
+            path = self._next_path(fd)
+            newer = _open(path) if path else -1
+            # Rotated between the look and the open, the name would mean another file.
+            if newer < 0 or _is_same(newer, self._next_path(fd)):
+                return newer
+            os.close(newer)
+
+    def _next_path(self, fd: int) -> str:
+        """The name of the file that came after the one behind `fd`; "" when that is the newest."""
         paths = self._files()
         for index, path in enumerate(paths):
-            try:
-                status = os.stat(path, follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            if (status.st_dev, status.st_ino) == (own.st_dev, own.st_ino):
-                # Written to its end before it was renamed, so the end that was seen is the end.
-                return _open(paths[index - 1]) if index else -1
+            if _is_same(fd, path):
+                return paths[index - 1] if index else ""
         # It was removed: everything that is there is newer.
-        oldest, _ = self._open_first(None)
-        return oldest
+        return paths[-1] if paths else ""
 
     def _files(self) -> list[str]:
         """Newest first."""
@@ -223,17 +224,36 @@ def _open(path: str) -> int:
         return -1
 
 
-def _read_lines(fd: int, offset: int) -> tuple[list[bytes], int]:
-    """Whole lines from `offset` on, at most about PIECE bytes, and the offset behind them."""
+def _is_same(fd: int, path: str) -> bool:
+    """Whether the file named `path` is the one behind `fd`."""
+    if not path:
+        return False
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    own = os.fstat(fd)
+    return (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)
+
+
+class _Piece(NamedTuple):
+    """Whole lines, and the offset behind them."""
+
+    lines: list[bytes]
+    end: int
+
+
+def _read_lines(fd: int, offset: int) -> _Piece | None:
+    """Whole lines from `offset` on, at most about PIECE bytes; None when there is none."""
     data = os.pread(fd, PIECE, offset)
     end = data.rfind(b"\n") + 1
     if end == 0:
         if len(data) < PIECE:
-            return [], offset
+            return None
         # A line that is longer than any record of ours: look for its end, and drop it.
         data = os.pread(fd, LONGEST_LINE, offset)
         end = data.find(b"\n") + 1 or len(data)
-    return data[:end].split(b"\n")[:-1] or [b""], offset + end
+    return _Piece(data[:end].split(b"\n")[:-1], offset + end)
 
 
 def _lines_backward(fd: int) -> Iterator[tuple[int, bytes]]:

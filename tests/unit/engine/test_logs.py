@@ -134,3 +134,37 @@ def test_follow_of_a_log_that_is_not_there_ends_with_the_container(tmp_path: Pat
         return [record async for record in reader.read(LogQuery(follow=True))]
 
     assert asyncio.run(main()) == []
+
+
+def rotate(path: Path) -> None:
+    """As the shim does: the elders first, then the log itself."""
+    count = 1
+    while path.with_name(f"{path.name}.{count}").exists():
+        count += 1
+    for number in range(count, 1, -1):
+        os.rename(f"{path}.{number - 1}", f"{path}.{number}")
+    os.rename(path, f"{path}.1")
+
+
+def test_follow_loses_nothing_of_a_log_that_rotates_all_the_time(tmp_path: Path):
+    path = tmp_path / "container.log"
+    total = 2000
+
+    async def main() -> list[LogRecord]:
+        end = Wait(WaitCondition.NOT_RUNNING)
+
+        def write() -> None:
+            for number in range(total):
+                with path.open("a") as file:
+                    file.write(line(number))
+                if number % 20 == 19:
+                    rotate(path)
+
+        writing = asyncio.create_task(asyncio.to_thread(write))
+        writing.add_done_callback(lambda _: end.resolve(WaitResult(exit_code=0)))
+        reader = LogReader(str(path), end)
+        records = [record async for record in reader.read(LogQuery(follow=True))]
+        await writing
+        return records
+
+    assert numbers(asyncio.run(main())) == list(range(total))
