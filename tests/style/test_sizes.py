@@ -27,7 +27,7 @@ WATCHED_FILES = {
 WATCHED_FUNCTIONS = {
     "api/docker/convert.py:host_answer": "a table: one line per field of HostConfig",
     "api/docker/requests.py:host_config": "a table: one line per field of HostConfig",
-    "runtime/create.py:create": "nine named parameters, and everything undone in one place",
+    "runtime/create.py:begin": "nine named parameters, and everything undone in one place",
     "runtime/specification.py:example": "a table: the document that `sampan-oci spec` writes",
 }
 

@@ -91,6 +91,8 @@ class Execs:
     async def settled(self, exec_id: str) -> Exec:
         """See Engine.exec_settled. The shim's words keep their order: its answer is the fence."""
         session = self.find(exec_id)
+        # The shim tells us before it lets its clients go: what it said may be read already.
+        await asyncio.sleep(0)
         task = session.entry.task
         if session.exec.running and task is not None:
             try:

@@ -56,7 +56,7 @@ class Exec:
         self.pidfd = -1
         self.status: tuple[int, int] | None = None
         self.time = 0
-        self.session = Session(loop, lambda: done(self))
+        self.session = Session(loop, lambda: done(self), tell_first=True)
         self.session.configure(None, terminal=terminal, once=True)
 
 

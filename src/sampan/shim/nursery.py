@@ -45,7 +45,7 @@ class Nursery:
             _serve(theirs, runtime, signals, kept)
         theirs.close()
 
-    def fork(self) -> Spare:
+    def new_shim(self) -> Spare:
         """A new shim that sleeps.
 
         Raises:

@@ -169,7 +169,7 @@ class Spawner:
 
     def _prepare(self) -> None:
         try:
-            self._spare = self._nursery.fork()
+            self._spare = self._nursery.new_shim()
         except OSError as error:
             complain(f"spawner: prepare a shim: {error}")
 
@@ -178,7 +178,7 @@ class Spawner:
         if spare is not None and not spare.is_alive():
             spare.close()
             spare = None
-        return spare or self._nursery.fork()
+        return spare or self._nursery.new_shim()
 
 
 def _refuse(fd: int, error: Exception) -> None:

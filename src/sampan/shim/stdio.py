@@ -179,6 +179,7 @@ class Session:
         "_ended",
         "_master",
         "_once",
+        "_tell_first",
         "log",
         "loop",
         "outputs",
@@ -187,9 +188,14 @@ class Session:
         "terminal",
     )
 
-    def __init__(self, loop: Loop, done: Callable[[], None]) -> None:
-        """An empty session; `configure`, then `open_pipes` or `open_terminal`, make it one."""
+    def __init__(self, loop: Loop, done: Callable[[], None], *, tell_first: bool = False) -> None:
+        """An empty session; `configure`, then `open_pipes` or `open_terminal`, make it one.
+
+        With `tell_first`, `done` is called before the peers are let go: who sees the end of an
+        exec's output asks for its code next, and the engine should have it by then.
+        """
         self.loop = loop
+        self._tell_first = tell_first
         self.log: JsonFile | None = None
         self.terminal = False
         self.outputs: list[Output] = []
@@ -349,11 +355,14 @@ class Session:
         self._close_stdin()
         if self.log is not None:
             self.log.close()
-        for peer in tuple(self.peers):
-            peer.finish()
         # The collector is off in a shim, so the circle is opened by hand.
         done, self._done = self._done, _nothing
-        done()
+        if self._tell_first:
+            done()
+        for peer in tuple(self.peers):
+            peer.finish()
+        if not self._tell_first:
+            done()
 
 
 def make_pipes(

@@ -485,7 +485,7 @@ def test_execs_leave_no_descriptor_and_no_zombie_behind(sleeper):
         peer = attached_exec(sleeper, f"a{number}", "/bin/true")
         assert read_to_end(peer) == b""
         sleeper.next_event("exec-exit")
-    assert look() == before
+    wait_for("all is as before", lambda: look() == before)
 
 
 def test_orphans_are_reaped_and_take_no_code_with_them(lab):
