@@ -29,8 +29,14 @@ SIGKILL = int(_signal.SIGKILL)
 _clone3 = syscall(n.SYS_clone3, c_void_p, c_size_t)
 _close_range = syscall(n.SYS_close_range, c_uint, c_uint, c_uint)
 _pidfd_open = syscall(n.SYS_pidfd_open, c_int, c_uint)
+_sigaction = syscall(n.SYS_rt_sigaction, c_int, c_void_p, c_void_p, c_size_t)
 _prctl = prototype("prctl", c_int, c_int, c_ulong, c_ulong, c_ulong, c_ulong)
 _prctl_name = prototype("prctl", c_int, c_int, ctypes.c_char_p)
+
+
+# The C library keeps these two to itself; only the raw call can give them back.
+_LIBRARY_SIGNALS = (32, 33)
+_DEFAULT_ACTION = bytes(32)  # struct sigaction of the kernel: SIG_DFL, no flags, an empty mask
 
 
 class _CloneArgs(ctypes.Structure):
@@ -149,4 +155,6 @@ def reset_signals() -> None:
     for number in range(1, _signal.NSIG):
         if _signal.getsignal(number) not in (_signal.SIG_DFL, None):
             _signal.signal(number, _signal.SIG_DFL)
+    for number in _LIBRARY_SIGNALS:
+        _sigaction(number, _DEFAULT_ACTION, None, 8)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())

@@ -87,7 +87,9 @@ def _serve(
             if pid == 0:
                 _become(fds[0], fds[1], signals, runtime, kept)
             descriptors.close_all(fds)
-            sock.send(_PID.pack(pid))
+            sock.send(_PID.pack(pid), _socket.MSG_NOSIGNAL)
+    except BrokenPipeError:
+        pass  # the spawner is gone
     except BaseException as error:
         complain(f"nursery: {type(error).__name__}: {error}")
     finally:
