@@ -314,6 +314,8 @@ class Launch:
         self._send()
         if facts["start"]:
             self._arm()
+            # Only now: were we killed before, the end of our socket would still wake the shim.
+            self._spare.bell.unregister(self._spare.shim_end.fileno())
             event = {"event": "started", "pid": created.pid, "time": facts["started"]}
             self._tell(event)
         created.release()
@@ -323,12 +325,10 @@ class Launch:
         self._fds["control"] = self._control.detach()
         names = list(self._fds)
         spare = self._spare
-        # From here on the end of our socket is no news to the shim, unless it is to wake up now.
+        # A container that is not started at once is the awake shim's to start.
         spare.bell.modify(spare.shim_end.fileno(), 0 if self._facts["start"] else select.EPOLLIN)
         text = marshal.dumps(("launched", (self._facts, names)))
         descriptors.send(spare.sock, text, [*self._fds.values(), *self._attached])
-        if self._facts["start"]:
-            spare.bell.unregister(spare.shim_end.fileno())
         self._control = _socket.socket(-1, -1, -1, self._fds.pop("control"))
 
     def _arm(self) -> None:
