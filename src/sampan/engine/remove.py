@@ -45,18 +45,22 @@ class Remover:
 
     async def remove(self, entry: Entry, force: bool = False) -> None:
         """See Engine.remove."""
-        container = entry.container
-        if container.status is Status.REMOVING:
-            raise Conflict(f"removal of container {container.name} is already in progress")
-        if not container.status.can_remove or entry.launched is not None:
-            _refuse_running(entry, force)
-            await self._end(entry)
-        async with entry.lock:
-            if entry.container.status is Status.REMOVING:
-                raise ContainerNotFound(f"No such container: {entry.id}")
-            if entry.container.status.is_running:
+        while True:
+            container = entry.container
+            if container.status is Status.REMOVING:
+                raise Conflict(f"removal of container {container.name} is already in progress")
+            if not container.status.can_remove or entry.launched is not None:
+                _refuse_running(entry, force)
+                await self._end(entry)
+            async with entry.lock:
+                if entry.container.status is Status.REMOVING:
+                    raise ContainerNotFound(f"No such container: {entry.id}")
+                if not entry.container.status.is_running:
+                    await self._remove(entry)
+                    return
+            # A start was under way when we looked. Who forces ends that one too.
+            if not force:
                 raise Conflict(f"container {entry.container.name} was started meanwhile")
-            await self._remove(entry)
 
     async def remove_ended(self, entry: Entry) -> None:
         """Remove a container that asked for it at its end, unless somebody was quicker."""
