@@ -147,8 +147,8 @@ class Demo:
         """Remove the containers, end the daemon and the registry in order."""
         try:
             if Path(self.environ["SAMPAN_STATE"]).exists():
-                names = self.sampan("ps", "--all", "--quiet", shown=False).split()
-                if names:
+                # Until there is none: a request that we interrupted may still be carried out.
+                while names := self.sampan("ps", "--all", "--quiet", shown=False).split():
                     self.sampan("rm", "--force", *names)
                 say(f"$ kill {self.daemon()}   # the daemon, SIGTERM")
                 end_process(self.daemon(), signal.SIGTERM)
