@@ -1,6 +1,6 @@
 # Two commands do everything, set-up included: `make demo` and `make test`. Both need root.
 DEMO_PACKAGES = busybox-static docker-registry
-TEST_PACKAGES = $(DEMO_PACKAGES) iproute2 runc libseccomp2 strace util-linux
+TEST_PACKAGES = $(DEMO_PACKAGES) containernetworking-plugins iproute2 iptables nftables runc libseccomp2 strace util-linux
 
 .PHONY: demo test bench clean
 

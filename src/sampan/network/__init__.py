@@ -1,0 +1,1 @@
+"""Networks: links, addresses, the packet filter, names, and foreign plugins."""
