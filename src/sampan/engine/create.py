@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import stat
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from sampan.engine import binds, limits, resolve
 from sampan.engine.config import reach
-from sampan.engine.model import Container, Created, LogDriver
+from sampan.engine.model import Container, Created, LogDriver, Ownership
 from sampan.engine.start import overlay_above, split_rootfs
 from sampan.errors import InvalidArgument
 from sampan.ids import new_id
@@ -36,7 +37,12 @@ class Creator:
         self._services = services
 
     async def create(
-        self, config: ContainerConfig, host: HostConfig, name: str | None, platform: str | None
+        self,
+        config: ContainerConfig,
+        host: HostConfig,
+        name: str | None,
+        platform: str | None,
+        owner: Ownership | None = None,
     ) -> Created:
         """See Engine.create."""
         services = self._services
@@ -47,6 +53,8 @@ class Creator:
         try:
             image = await self._image(config, platform)
             container = self._container(container_id, name, config, host, image)
+            if owner is not None:
+                container = replace(container, owner=owner.owner, notes=owner.notes)
             services.filters.get(host, container.architecture)  # refused here, not at the start
             _make_bind_sources(host)
             reach(services.config, "create")
@@ -92,7 +100,7 @@ class Creator:
             architecture=image.architecture if image else "",
             log_path=services.layout.log(container_id)
             if host.log.driver is LogDriver.JSON_FILE
-            else "",
+            else host.log.path,
         )
 
     def _prepare(self, container: Container) -> partial[Mount] | None:

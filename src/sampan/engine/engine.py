@@ -27,7 +27,7 @@ from sampan.spec.platform import Platform
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from typing import Self
 
     from sampan.engine.build import Parts
@@ -44,12 +44,14 @@ if TYPE_CHECKING:
         Exec,
         ExecConfig,
         LogRecord,
+        Ownership,
         Pruned,
         RestartPolicy,
         Stats,
         Top,
         WaitResult,
     )
+    from sampan.engine.services import SpecMaker
     from sampan.images.model import Image
     from sampan.images.progress import Report
     from sampan.registry.credentials import Credentials
@@ -98,6 +100,7 @@ class Engine:
         host: HostConfig | None = None,
         name: str | None = None,
         platform: str | None = None,
+        owner: Ownership | None = None,
     ) -> Created:
         """Make a container of an image that is here, or of a directory. It does not pull.
 
@@ -107,7 +110,7 @@ class Engine:
             InvalidArgument: a value is wrong; the message says which.
             NotImplementedHere: an option that this engine has not.
         """
-        return await self._parts.creator.create(config, host or HostConfig(), name, platform)
+        return await self._parts.creator.create(config, host or HostConfig(), name, platform, owner)
 
     async def start(self, ref: str, attachments: Sequence[Attachment] = ()) -> None:
         """Start; returns when execve has happened.
@@ -216,14 +219,20 @@ class Engine:
         all: bool = False,  # noqa: A002 - Docker's word
         filters: Filters | None = None,
         limit: int | None = None,
+        owner: str = "",
     ) -> builtins.list[Container]:
-        """Containers, newest first; only running ones unless `all`, `limit` or a status filter."""
+        """Containers, newest first; only running ones unless `all`, `limit` or a status filter.
+
+        Those of an owner are listed for that owner alone.
+        """
         matches = container_filter(filters, self.get)
         everything = all or limit or (filters and "status" in filters)
         found = [
             entry.container
             for entry in self._services.containers
-            if (everything or entry.container.status.is_running) and matches(entry.container)
+            if entry.container.owner == owner
+            and (everything or entry.container.status.is_running)
+            and matches(entry.container)
         ]
         found.sort(key=lambda container: container.created_at, reverse=True)
         return found[:limit] if limit else found
@@ -264,6 +273,10 @@ class Engine:
         """Set the size of an exec's terminal."""
         await self._parts.execs.resize(exec_id, height, width)
 
+    async def exec_kill(self, exec_id: str) -> None:
+        """Kill an exec's process and every process of its session; fine when it has ended."""
+        await self._parts.execs.kill(exec_id)
+
     async def attach(self, ref: str, attachment: Attachment) -> None:
         """Join a client's socket to the container. Returns when the socket is handed to the shim,
         or queued for the next start; the shim closes it when the streams end."""
@@ -278,6 +291,28 @@ class Engine:
         """Set the size of the container's terminal."""
         task = check_running(self._find(ref))
         await task.call("resize", height=height, width=width)
+
+    async def reopen_log(self, ref: str) -> None:
+        """Write to a new file of the log's name from now on, for the old one was moved away.
+
+        Raises:
+            Conflict: the container does not run.
+        """
+        await check_running(self._find(ref)).call("reopen-log")
+
+    async def amend(
+        self, ref: str, notes: str, resources: Mapping[str, object] | None = None
+    ) -> None:
+        """Replace the notes of an owned container, and apply OCI resources to it if it runs.
+
+        Raises:
+            Conflict: the kernel refuses a limit; nothing has changed then.
+        """
+        await self._parts.lifecycle.amend(self._find(ref), notes, resources)
+
+    def own(self, owner: str, make_spec: SpecMaker) -> None:
+        """Take care of the containers of `owner`: `make_spec` gives their OCI configuration."""
+        self._services.owners[owner] = make_spec
 
     def logs(self, ref: str, query: LogQuery | None = None) -> AsyncIterator[LogRecord]:
         """The log, record by record; with `follow` until the container ends.

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from errno import ESRCH
+from signal import SIGKILL
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine import specgen
@@ -108,6 +110,18 @@ class Execs:
         if task is None or not session.exec.running:
             raise Conflict(f"exec {exec_id} is not running")
         await task.call("resize", exec=exec_id, height=height, width=width)
+
+    async def kill(self, exec_id: str) -> None:
+        """See Engine.exec_kill."""
+        session = self.find(exec_id)
+        task = session.entry.task
+        if task is None or not session.exec.running:
+            return
+        try:
+            await task.call("exec-signal", exec=exec_id, sig=int(SIGKILL), all=True)
+        except TaskFailure as failure:
+            if failure.errno != ESRCH:  # else it has ended meanwhile
+                raise Conflict(f"kill exec {exec_id}: {failure}") from failure
 
     def find(self, exec_id: str) -> Session:
         """The session of an id. Raises NotFound."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sampan.engine import restart
 from sampan.engine.config import reach
 from sampan.engine.model import Status, WaitCondition
+from sampan.engine.placement import cgroup_path
 from sampan.tasks import recovery
 from sampan.tasks.recovery import LOST, LOST_CODE, ExitRecord
 
@@ -142,9 +143,9 @@ class Exits:
 
     async def lost(self, entry: Entry) -> None:
         """The shim died without a record: nothing of the container may stay, then it has ended."""
-        config = self._services.config
+        path = cgroup_path(self._services.config, entry.container)
         try:
-            await self._services.on_disk(recovery.bury, f"{config.cgroup_parent}/{entry.id}")
+            await self._services.on_disk(recovery.bury, path)
         except OSError as error:
             log.error("bury container %s: %s", entry.id, error)  # noqa: TRY400 - no trace needed
         self.ended(

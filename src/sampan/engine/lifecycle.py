@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.engine import limits, signals, specgen
 from sampan.engine.model import HostConfig, RestartPolicy, Status, WaitCondition
+from sampan.engine.placement import cgroup_path
 from sampan.engine.remove import wait_for_end
 from sampan.errors import Conflict, InvalidArgument, NotModified, SampanError, Unavailable
 from sampan.kernel import cgroups
 from sampan.tasks.task import TaskFailure
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sampan.engine.containers import Entry
     from sampan.engine.exits import Exits
     from sampan.engine.services import Services
@@ -157,6 +160,13 @@ class Lifecycle:
             await containers.change(entry, updated, containers.event(updated, "update"))
         return tuple(warnings)
 
+    async def amend(self, entry: Entry, notes: str, resources: Mapping[str, Any] | None) -> None:
+        """See Engine.amend."""
+        async with entry.lock:
+            if resources and entry.container.status.is_running:
+                await self._on_cgroup(entry, "update", dict(resources))
+            await self._services.containers.change(entry, replace(entry.container, notes=notes))
+
     # details
 
     def _patience(self, entry: Entry, timeout: int | None) -> float | None:
@@ -222,7 +232,7 @@ def _runs(entry: Entry) -> bool:
 
 def cgroup_of(services: Services, entry: Entry) -> Cgroup:
     """The container's cgroup."""
-    return cgroups.manager(f"{services.config.cgroup_parent}/{entry.id}")
+    return cgroups.manager(cgroup_path(services.config, entry.container))
 
 
 def _merge(host: HostConfig, policy: RestartPolicy | None, changes: dict[str, Any]) -> HostConfig:

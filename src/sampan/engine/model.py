@@ -60,6 +60,7 @@ class LogDriver(StrEnum):
     """Where output is kept."""
 
     JSON_FILE = "json-file"
+    CRI = "cri"
     NONE = "none"
 
 
@@ -106,11 +107,16 @@ class Device:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
-    """How output is kept; 0 means the engine's default."""
+    """How output is kept; 0 means the engine's default.
+
+    `path` is for the driver cri alone: the file belongs to whoever asked for it, who rotates and
+    removes it.
+    """
 
     driver: LogDriver = LogDriver.JSON_FILE
     max_size: int = 0
     max_file: int = 0
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +155,7 @@ class HostConfig:
 
     `binds` are Docker's `source:target[:options]`; `tmpfs` maps a target to mount options.
     `nano_cpus` are billionths of a processor; `cpu_period` and `cpu_quota` microseconds.
+    `cgroup_parent` "" is the engine's own.
     """
 
     memory: int = 0
@@ -165,6 +172,7 @@ class HostConfig:
     cpuset_mems: str = ""
     pids_limit: int | None = None
     blkio_weight: int = 0
+    cgroup_parent: str = ""
     network_mode: str = "none"
     pid_mode: str = ""
     ipc_mode: str = ""
@@ -218,6 +226,10 @@ class Container:
     `config` is complete: what the request left open was taken from the image. `path` and `args` are
     the command line that runs. `image_id` and `chain_id` are "" for a container of a directory.
     `image_labels` stay apart from `config.labels`; an API may show them merged.
+
+    A container with an `owner` belongs to a room above the engine (pods): that room makes its OCI
+    configuration, lists it and removes it. `notes` is what the owner wants to be kept with it; the
+    engine does not read them.
     """
 
     id: str
@@ -233,12 +245,22 @@ class Container:
     chain_id: str = ""
     architecture: str = ""
     log_path: str = ""
+    owner: str = ""
+    notes: str = ""
     state: State = State()
 
     @property
     def status(self) -> Status:
         """Short for `state.status`."""
         return self.state.status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ownership:
+    """What a room above the engine says when it creates a container for itself; see Container."""
+
+    owner: str
+    notes: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

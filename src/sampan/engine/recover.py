@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.engine import restart
 from sampan.engine.model import Status
+from sampan.engine.placement import cgroup_path
 from sampan.errors import ContainerNotFound
 from sampan.tasks import recovery
 from sampan.tasks.task import Task, open_socket
@@ -76,7 +77,7 @@ class Recovery:
                 break
             await asyncio.sleep(PAUSE)  # a launch that was under way goes on; it listens soon
         else:
-            await self._bury(entry.id)
+            await self._bury(cgroup_path(self._services.config, entry.container))
         await self._services.containers.flush(entry)
         if not entry.container.status.is_running:
             recovery.clear(directory)
@@ -130,16 +131,15 @@ class Recovery:
 
     async def _stray(self, container_id: str) -> None:
         """A shim's directory without a container: nothing of it may stay."""
-        if await self._bury(container_id):
+        if await self._bury(f"{self._services.config.cgroup_parent}/{container_id}"):
             recovery.clear(f"{self._services.layout.shims}/{container_id}")
 
-    async def _bury(self, container_id: str) -> bool:
+    async def _bury(self, path: str) -> bool:
         """Kill what is left in a container's cgroup; whether nothing is."""
-        path = f"{self._services.config.cgroup_parent}/{container_id}"
         try:
             await self._services.on_disk(recovery.bury, path)
         except (OSError, ValueError) as error:
-            log.error("bury container %s: %s", container_id, error)  # noqa: TRY400
+            log.error("bury container %s: %s", path, error)  # noqa: TRY400
             return False
         return True
 

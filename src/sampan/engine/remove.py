@@ -80,7 +80,7 @@ class Remover:
         freed = 0
         for entry in self._services.containers:
             container = entry.container
-            if not container.status.can_remove or not matches(container):
+            if container.owner or not container.status.can_remove or not matches(container):
                 continue
             if unlabelled and filters.has_labels(container.config.labels, unlabelled):
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from sampan.engine.containers import Containers
     from sampan.engine.events import Events
     from sampan.engine.imagery import Images
+    from sampan.engine.model import Container
     from sampan.engine.seccomp import Filters
     from sampan.snapshots.overlay import OverlaySnapshotter
     from sampan.store.database import Database
     from sampan.store.layout import Layout
     from sampan.tasks.launch import Launcher
+
+    SpecMaker = Callable[[Container, str], dict[str, Any]]
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,9 @@ class Services:
     containers: Containers
     filters: Filters
     background: Background
+    owners: dict[str, SpecMaker] = field(default_factory=dict)
+    """Who makes the OCI configuration of an owned container, by its owner; it gets the container
+    and the path of its cgroup."""
 
     async def on_disk(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Run blocking work in the bounded pool."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sampan.engine import devices, specgen
 from sampan.engine.config import reach
 from sampan.engine.model import Status, WaitCondition
+from sampan.engine.placement import cgroup_path
 from sampan.errors import Conflict, NotModified, SampanError, StartFailed
 from sampan.tasks import recovery
 from sampan.tasks.task import Task, encode
@@ -162,7 +163,7 @@ class Starter:
             "op": "launch",
             "id": container.id,
             "dir": services.layout.shim(container.id),
-            "spec": specgen.generate(container, self._facts(container)),
+            "spec": self._spec(container),
             "rootfs": mount,
             "log": self._log(container),
             "stdin": config.open_stdin,
@@ -175,6 +176,12 @@ class Starter:
             message["seccomp"] = True
             message["seccomp_flags"] = program[1]
         return message
+
+    def _spec(self, container: Container) -> dict[str, Any]:
+        maker = self._services.owners.get(container.owner)
+        if maker is not None:
+            return maker(container, cgroup_path(self._services.config, container))
+        return specgen.generate(container, self._facts(container))
 
     def _log(self, container: Container) -> dict[str, Any]:
         wish, config = container.host.log, self._services.config
@@ -196,7 +203,7 @@ class Starter:
             _write_files(directory, container)
         shared = host.network_mode == "host"
         return specgen.Facts(
-            cgroups_path=f"{config.cgroup_parent}/{container.id}",
+            cgroups_path=cgroup_path(config, container),
             no_new_privileges=config.no_new_privileges,
             shm_size=config.shm_size,
             hosts=f"{directory}/hosts",
@@ -229,7 +236,7 @@ class Starter:
         task.close()
         if entry.task is task:
             entry.task = None
-        path = f"{self._services.config.cgroup_parent}/{entry.id}"
+        path = cgroup_path(self._services.config, entry.container)
         try:
             await self._services.on_disk(recovery.bury, path)
         except OSError as error:

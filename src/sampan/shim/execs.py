@@ -45,6 +45,21 @@ def take_status(pidfd: int, *, block: bool = False) -> tuple[int, int] | None:
         return LOST
 
 
+def _kill_member(pid: int, session: int) -> None:
+    try:
+        pidfd = process.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        # Looked at behind the descriptor: what the number meant before is of no interest.
+        if os.getsid(pid) == session:
+            process.pidfd_send_signal(pidfd, process.SIGKILL)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
 class Exec:
     """One executed process."""
 
@@ -117,6 +132,19 @@ class Execs:
         if one.status is not None:
             raise OSError(errno.ESRCH, f"exec {name}: it has ended")
         process.pidfd_send_signal(one.pidfd, number)
+
+    def kill_session(self, name: str, pids: list[int]) -> None:
+        """End an exec and, of `pids`, every process of its session; do not wait for its output.
+
+        Who started a session of its own has left; what it writes to our pipes is not read.
+        """
+        one = self.get(name)
+        for pid in pids:
+            if pid != one.pid:
+                _kill_member(pid, one.pid)
+        if one.status is None:
+            process.pidfd_send_signal(one.pidfd, process.SIGKILL)
+        one.session.hurry()
 
     def reap(self, pid: int) -> bool:
         """Take the status of `pid` if it is one of ours that has ended."""

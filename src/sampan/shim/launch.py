@@ -26,6 +26,7 @@ from sampan.kernel import fds as descriptors
 from sampan.kernel import process
 from sampan.shim.control import SOCKET, failure, listen, parse
 from sampan.shim.exits import STATE, encode, write_record
+from sampan.shim.logs import DRIVERS
 from sampan.shim.loop import complain
 from sampan.shim.stdio import close_ends, make_pipes
 
@@ -400,10 +401,12 @@ def read_filter(fd: int, flags: int) -> tuple[bytes, int] | None:
     return None if fd < 0 else (descriptors.read_all(fd, MAX_PROGRAM), flags)
 
 
-def _checked_log(wish: Message) -> tuple[str, int, int] | None:
-    """The path, size and number of files of a log; None for no log."""
-    if wish.get("driver", "none") == "none":
+def _checked_log(wish: Message) -> tuple[str, str, int, int] | None:
+    """The driver, path, size and number of files of a log; None for no log."""
+    driver = wish.get("driver", "none")
+    if driver == "none":
         return None
-    if wish["driver"] != "json-file":
-        raise ValueError(f"unknown log driver {wish['driver']!r}")
-    return str(wish["path"]), int(wish.get("max_size") or 0), int(wish.get("max_file") or 1)
+    if driver not in DRIVERS:
+        raise ValueError(f"unknown log driver {driver!r}")
+    size, count = int(wish.get("max_size") or 0), int(wish.get("max_file") or 1)
+    return driver, str(wish["path"]), size, count

@@ -1,9 +1,14 @@
-"""The json-file log of a container: one JSON object per line, as dockerd writes it.
+"""The log files of a container: dockerd's JSON objects, or the lines that kubelets read.
 
-A record is `{"log":TEXT,"stream":"stdout"|"stderr","time":RFC3339Nano}`. TEXT ends with a newline
-when the container ended the line; a line longer than 16 KiB becomes several records of which only
-the last ends with one, and what stands unterminated at the end of the stream becomes a record
-without. Bytes that are not UTF-8 become U+FFFD. A batch of bytes is one write and has one time.
+A record of json-file is `{"log":TEXT,"stream":"stdout"|"stderr","time":RFC3339Nano}`. TEXT ends
+with a newline when the container ended the line; a line longer than 16 KiB becomes several records
+of which only the last ends with one, and what stands unterminated at the end of the stream becomes
+a record without. Bytes that are not UTF-8 become U+FFFD. A batch of bytes is one write and has one
+time.
+
+A record of cri is `RFC3339Nano stdout|stderr F|P TEXT`, bytes as they came; P says that the line
+goes on in the next record of its stream. The file is there from the start, and is never rotated by
+us: who asked for it moves it away and says `reopen`.
 
 The file is opened at the first byte. When it has reached `max_size` it is rotated: the name gets
 `.1`, `.1` becomes `.2`, and so on, `max_file` files in all.
@@ -91,6 +96,10 @@ class JsonFile:
             os.close(self._fd)
             self._fd = -1
 
+    def renew(self) -> None:
+        """The same, for whoever asks for it."""
+        self.reopen()
+
     def close(self) -> None:
         """Log open lines of both streams and close the file."""
         self.end(1)
@@ -162,6 +171,47 @@ class JsonFile:
         finally:
             os.close(directory)
         self._open()
+
+
+class CriFile(JsonFile):
+    """The same, in the format of the Kubernetes runtime interface."""
+
+    __slots__ = ()
+
+    def __init__(self, path: str, max_size: int = 0, max_file: int = 1) -> None:
+        """The sizes are for others."""
+        super().__init__(path, 0, 1)
+
+    def renew(self) -> None:
+        """Open the path again now: its reader waits for a new file there.
+
+        Raises:
+            OSError: it cannot be opened; the next record tries again.
+        """
+        self.reopen()
+        self._open()
+
+    def _records(self, stream: int, data: bytes) -> bytes:
+        head = b"%s %s " % (self._now(), STREAMS[stream])
+        if len(data) <= LONGEST or _is_short_lined(data):
+            return _lines(data, head)
+        return b"".join([_lines(piece, head) for piece in _pieces(data)])
+
+
+def _lines(data: bytes, head: bytes) -> bytes:
+    """Whole lines, and what follows the last newline as a part of one."""
+    end = data.rfind(b"\n") + 1
+    full = head + b"F "
+    lines = full + data[: end - 1].replace(b"\n", b"\n" + full) + b"\n" if end else b""
+    return lines if end == len(data) else b"%s%sP %s\n" % (lines, head, data[end:])
+
+
+DRIVERS = {"cri": CriFile, "json-file": JsonFile}
+
+
+def open_log(driver: str, path: str, max_size: int, max_file: int) -> JsonFile:
+    """The writer of one of DRIVERS."""
+    return DRIVERS[driver](path, max_size, max_file)
 
 
 def _rename(directory: int, old: str, new: str) -> None:

@@ -23,7 +23,7 @@ from sampan.shim.control import Connection, Listener, failure
 from sampan.shim.execs import LOST, Execs, take_status
 from sampan.shim.exits import EXIT, STATE, write_record
 from sampan.shim.launch import read_filter
-from sampan.shim.logs import JsonFile
+from sampan.shim.logs import JsonFile, open_log
 from sampan.shim.loop import Loop, complain
 from sampan.shim.peers import adopt
 from sampan.shim.stdio import Session
@@ -111,7 +111,7 @@ class Monitor:
         self._seccomp = fds.get("seccomp", -1), facts["seccomp_flags"]
         self._listener = Listener(self._loop, fds["listener"], self._directory, self._accept)
         if facts["log"] is not None:
-            self._log = JsonFile(*facts["log"])
+            self._log = open_log(*facts["log"])
         session = self._session
         session.configure(self._log, terminal="master" in fds, once=facts["stdin_once"])
         if session.terminal:
@@ -308,7 +308,11 @@ class Monitor:
             os.close(own)
 
     def op_exec_signal(self, message: Message, _fds: list[int]) -> Message | None:
-        self._execs.signal(str(message["exec"]), int(message["sig"]))
+        name = str(message["exec"])
+        if message.get("all"):
+            self._execs.kill_session(name, self._runtime.cgroup(self._container).pids())
+        else:
+            self._execs.signal(name, int(message["sig"]))
         return None
 
     def op_attach(self, message: Message, fds: list[int]) -> Message | None:
@@ -331,7 +335,7 @@ class Monitor:
 
     def op_reopen_log(self, _message: Message, _fds: list[int]) -> Message | None:
         if self._log is not None:
-            self._log.reopen()
+            self._log.renew()
         return None
 
     def op_pids(self, _message: Message, _fds: list[int]) -> Message | None:

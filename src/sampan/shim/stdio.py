@@ -177,6 +177,7 @@ class Session:
     __slots__ = (
         "_done",
         "_ended",
+        "_hurried",
         "_master",
         "_once",
         "_tell_first",
@@ -204,6 +205,7 @@ class Session:
         self._master = -1
         self._once = False
         self._ended = False
+        self._hurried = False
         self._done = done
 
     def configure(self, log: JsonFile | None, *, terminal: bool, once: bool) -> None:
@@ -258,11 +260,20 @@ class Session:
         if not self.outputs:
             self._finish()
             return
+        if self._hurried:
+            self._cut()
+            return
         self.loop.after(self, QUIET, self._cut)
         self.loop.after((self, "limit"), LIMIT, self._cut)
         for output in list(self.outputs):
             output.pause(False)
             self._empty(output)
+
+    def hurry(self) -> None:
+        """What is still written to our pipes interests nobody: end as soon as the process does."""
+        self._hurried = True
+        if self._ended:
+            self._cut()
 
     def abandon(self) -> None:
         """The process never came to be: close everything, call nobody."""
