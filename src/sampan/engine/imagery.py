@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sampan.images.progress import Report, silent
+from sampan.layers.compression import Compression
 
 if TYPE_CHECKING:
     import builtins
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from sampan.engine.events import Events
+    from sampan.images.diffing import Change, CommittedLayer
     from sampan.images.model import HistoryStep, Image, Pruned, Removed
     from sampan.images.service import ImageService
     from sampan.registry.credentials import Credentials
+    from sampan.snapshots.base import Mount
     from sampan.spec.digest import Digest
+    from sampan.spec.image import ImageConfig
     from sampan.spec.platform import Platform
     from sampan.spec.reference import Reference
 
@@ -90,6 +95,43 @@ class Images:
             content, reference, message=message, changes=changes, progress=progress
         )
         await self._tell("import", image.id, image.id)
+        return image
+
+    def lease(self) -> AbstractAsyncContextManager[str]:
+        """A lease that keeps what `commit_layer` makes until an image has it."""
+        return self._service.lease()
+
+    async def changes(self, snapshot: str | Mount) -> Sequence[Change]:
+        """What an active snapshot changes below it."""
+        return await self._service.changes(snapshot)
+
+    async def commit_layer(
+        self,
+        snapshot: str | Mount,
+        *,
+        lease: str,
+        compression: Compression = Compression.GZIP,
+        newest: int | None = None,
+    ) -> CommittedLayer:
+        """Make a layer of what an active snapshot changes."""
+        return await self._service.commit_layer(
+            snapshot, lease=lease, compression=compression, newest=newest
+        )
+
+    async def create_image(
+        self,
+        config: ImageConfig,
+        layers: Sequence[CommittedLayer],
+        name: Reference | str | None = None,
+        *,
+        annotations: Mapping[str, str] | None = None,
+        lease: str | None = None,
+    ) -> Image:
+        """Make an image of layers whose blobs are here."""
+        image = await self._service.create_image(
+            config, layers, name, annotations=annotations, lease=lease
+        )
+        await self._tell("create", image.id, image.id if name is None else _name(name))
         return image
 
     async def tag(self, source: str, name: Reference | str) -> None:

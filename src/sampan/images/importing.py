@@ -12,23 +12,22 @@ from typing import TYPE_CHECKING, Final
 
 from sampan.errors import InvalidArgument
 from sampan.ids import new_id
-from sampan.images import catalog
-from sampan.images.documents import links_of
+from sampan.images.creating import ImageMaker, NewImage
+from sampan.images.diffing import CommittedLayer
 from sampan.images.failures import finish, one_error
 from sampan.images.progress import Meter, Report
 from sampan.spec import mediatypes
-from sampan.spec.image import Descriptor, History, ImageConfig, Manifest, RunConfig
-from sampan.spec.reference import Reference
+from sampan.spec.image import Descriptor, History, ImageConfig, RunConfig
 from sampan.store import leases
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sampan.images.unpack import Unpacker
-    from sampan.spec.digest import Digest
     from sampan.spec.platform import Platform
+    from sampan.spec.reference import Reference
     from sampan.store.content import ContentStore
-    from sampan.store.database import Connection, Database
+    from sampan.store.database import Database
 
 _MAGIC_LENGTH: Final = 6
 _MAGIC: Final = (
@@ -36,19 +35,23 @@ _MAGIC: Final = (
     (b"\x28\xb5\x2f\xfd", mediatypes.OCI_LAYER_ZSTD),
 )
 _UNFIT: Final = ((b"BZh", "bzip2"), (b"\xfd7zXZ", "xz"))
-# A name for what an import without a reference makes; its digest keeps it, as a moved tag's does.
-UNNAMED: Final = "localhost/none"
 
 
 class Importer:
     """Imports into one store."""
 
     def __init__(
-        self, db: Database, content: ContentStore, unpacker: Unpacker, platform: Platform
+        self,
+        db: Database,
+        content: ContentStore,
+        unpacker: Unpacker,
+        maker: ImageMaker,
+        platform: Platform,
     ) -> None:
         self._db = db
         self._content = content
         self._unpacker = unpacker
+        self._maker = maker
         self._platform = platform
 
     async def run(
@@ -70,9 +73,11 @@ class Importer:
             async with leases.lease(self._db) as lease:
                 layer = await self._layer(content, lease, report)
                 applied = await self._unpacker.unpack_base(layer, lease=lease)
-                image = self._config(applied.diff_id, config, message)
-                target = await self._documents(image, layer, lease)
-                await self._name(reference, target)
+                image = NewImage(
+                    config=self._config(config, message),
+                    layers=(CommittedLayer(layer, applied.diff_id, applied.size),),
+                )
+                target, _ = await self._maker.make(image, reference, lease=lease)
         return target
 
     async def _layer(self, content: AsyncIterator[bytes], lease: str, report: Report) -> Descriptor:
@@ -94,7 +99,7 @@ class Importer:
             raise
         return Descriptor(media_type, digest, size)
 
-    def _config(self, diff_id: Digest, config: RunConfig, message: str) -> ImageConfig:
+    def _config(self, config: RunConfig, message: str) -> ImageConfig:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         return ImageConfig(
             architecture=self._platform.architecture,
@@ -102,30 +107,8 @@ class Importer:
             variant=self._platform.variant,
             created=now,
             config=config,
-            rootfs_diff_ids=(diff_id,),
             history=(History(created=now, comment=message or "Imported from -"),),
         )
-
-    async def _documents(self, image: ImageConfig, layer: Descriptor, lease: str) -> Descriptor:
-        """Store config and manifest; the descriptor of the manifest."""
-        content = image.encode()
-        config = await self._content.put(content, snapshots=image.rootfs_diff_ids, lease=lease)
-        manifest = Manifest(
-            mediatypes.OCI_MANIFEST,
-            Descriptor(mediatypes.OCI_CONFIG, config, len(content)),
-            (layer,),
-        )
-        content = manifest.encode()
-        digest = await self._content.put(content, links=links_of(manifest), lease=lease)
-        return Descriptor(mediatypes.OCI_MANIFEST, digest, len(content))
-
-    async def _name(self, reference: Reference | None, target: Descriptor) -> None:
-        name = reference or Reference.parse(UNNAMED).with_digest(target.digest)
-
-        def point(conn: Connection) -> bool:
-            return catalog.point(conn, name, target)
-
-        await self._db.write(point)
 
 
 def _media_type(start: bytes) -> str:

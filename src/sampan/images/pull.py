@@ -130,11 +130,15 @@ class Puller:
 
     async def unpack(self, image: Content) -> None:
         """Make the snapshots of an image whose blobs are here. Raises as `Unpacker.unpack`."""
-        layers = _layers_of(image.manifest, image.config)
         with one_error(f"unpack image {image.id}"):
-            async with leases.lease(self._db) as lease, asyncio.TaskGroup() as tasks:
-                for layer in layers:
-                    tasks.create_task(self.unpack_layer(layer, lease))
+            async with leases.lease(self._db) as lease:
+                await self.unpack_under(image, lease)
+
+    async def unpack_under(self, image: Content, lease: str) -> None:
+        """The same under a lease of the caller's, who takes failures out of their group."""
+        async with asyncio.TaskGroup() as tasks:
+            for layer in _layers_of(image.manifest, image.config):
+                tasks.create_task(self.unpack_layer(layer, lease))
 
     async def unpack_layer(self, layer: Layer, lease: str) -> None:
         """Make the snapshot of one layer whose blob is here, and tell the layer above it."""

@@ -9,35 +9,41 @@ follow when the collector finds that nothing needs them.
 from __future__ import annotations
 
 import logging
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sampan.errors import Conflict, DataLoss, InvalidArgument, NotFound
+from sampan.errors import Conflict, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from sampan.images import catalog, importing, push
 from sampan.images import changes as changing
 from sampan.images import filters as filtering
+from sampan.images.creating import ImageMaker, NewImage
+from sampan.images.diffing import Differ
 from sampan.images.documents import Documents
 from sampan.images.model import Content, HistoryStep, Image, Pruned, Removed
 from sampan.images.progress import Report, silent
 from sampan.images.pull import Puller
 from sampan.images.unpack import Unpacker
+from sampan.layers.compression import Compression
 from sampan.spec.digest import chain_ids
 from sampan.spec.image import RunConfig
 from sampan.spec.platform import Platform
 from sampan.spec.reference import Reference
-from sampan.store import images
+from sampan.store import images, leases
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from sampan.images.catalog import Name
+    from sampan.images.diffing import Change, CommittedLayer
     from sampan.images.filters import Filters
     from sampan.layers.workers import LayerWorkers
     from sampan.registry.client import Registry
     from sampan.registry.credentials import Credentials
-    from sampan.snapshots.base import Snapshotter
+    from sampan.snapshots.base import Mount, Snapshotter
     from sampan.spec.digest import Digest
-    from sampan.spec.image import Descriptor
+    from sampan.spec.image import Descriptor, ImageConfig
     from sampan.store.content import ContentStore
     from sampan.store.database import Connection, Database
 
@@ -80,6 +86,8 @@ class ImageService:
         self._documents = Documents(content, self.platform)
         self._unpacker = Unpacker(db, content, snapshotter, workers)
         self._puller = Puller(db, content, self._unpacker, registry)
+        self._maker = ImageMaker(db, content, self._puller)
+        self._differ = Differ(content, workers)
 
     async def aclose(self) -> None:
         """Close the connections to registries. Call it when no operation runs any more."""
@@ -226,10 +234,66 @@ class ImageService:
         if name is not None and name.digest is not None:
             raise InvalidArgument("cannot import digest reference")
         config = changing.apply(RunConfig(), changes)
-        importer = importing.Importer(self._db, self._content, self._unpacker, self.platform)
+        importer = importing.Importer(
+            self._db, self._content, self._unpacker, self._maker, self.platform
+        )
         target = await importer.run(content, name, config=config, message=message, report=progress)
         image = await self._documents.content(target)
         return await self._image(image, self._names_of(target))
+
+    # make
+
+    def lease(self, *, seconds: float = leases.DEADLINE_S) -> AbstractAsyncContextManager[str]:
+        """A lease for `commit_layer` and `create_image`: what they make stays for its time."""
+        return leases.lease(self._db, seconds=seconds)
+
+    async def changes(self, snapshot: str | Mount) -> Sequence[Change]:
+        """What an active snapshot, by its key or as its mount, changes below it; by path.
+
+        Raises:
+            NotFound: there is no such snapshot.
+            FailedPrecondition: it has no writable directory.
+        """
+        return await self._differ.changes(self._writable(snapshot))
+
+    async def commit_layer(
+        self,
+        snapshot: str | Mount,
+        *,
+        lease: str,
+        compression: Compression = Compression.GZIP,
+        newest: int | None = None,
+    ) -> CommittedLayer:
+        """Make a layer of what an active snapshot changes; see `Differ.commit`."""
+        return await self._differ.commit(
+            self._writable(snapshot), lease=lease, compression=compression, newest=newest
+        )
+
+    async def create_image(
+        self,
+        config: ImageConfig,
+        layers: Sequence[CommittedLayer],
+        name: Reference | str | None = None,
+        *,
+        annotations: Mapping[str, str] | None = None,
+        lease: str | None = None,
+    ) -> Image:
+        """Make an image of layers whose blobs are here, bottom first; their snapshots too.
+
+        The config's diff ids are those of the layers. Without a name its digest keeps it.
+
+        Raises:
+            NotFound: a layer's blob is not here.
+            InvalidArgument: the name has a digest, or a layer cannot be unpacked.
+        """
+        reference = None if name is None else _reference(name)
+        if reference is not None and reference.digest is not None:
+            raise InvalidArgument("create image: a digest cannot be chosen as its name")
+        image = NewImage(config=config, layers=layers, annotations=dict(annotations or {}))
+        async with AsyncExitStack() as stack:
+            held = lease or str(await stack.enter_async_context(self.lease()))
+            target, content = await self._maker.make(image, reference, lease=held)
+        return await self._image(content, self._names_of(target))
 
     # change
 
@@ -294,6 +358,12 @@ class ImageService:
         return Pruned(removed=removed, reclaimed=reclaimed)
 
     # inside
+
+    def _writable(self, snapshot: str | Mount) -> Mount:
+        mount = self._snapshotter.mounts(snapshot) if isinstance(snapshot, str) else snapshot
+        if mount["type"] == "overlay" and "upper" not in mount:
+            raise FailedPrecondition(f"read snapshot {snapshot}: it is read-only")
+        return mount
 
     def _names(self) -> Sequence[Name]:
         return self._db.read_now(catalog.names)

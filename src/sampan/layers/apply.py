@@ -350,7 +350,7 @@ def _set_attributes(fd: int, attributes: dict[bytes, bytes]) -> None:
     host's to give. Docker and containerd try all and ignore failures.
     """
     for name, value in attributes.items():
-        if not _is_allowed(name):
+        if not is_allowed_attribute(name):
             continue
         try:
             os.setxattr(fd, name, value)
@@ -359,7 +359,8 @@ def _set_attributes(fd: int, attributes: dict[bytes, bytes]) -> None:
                 raise
 
 
-def _is_allowed(name: bytes) -> bool:
+def is_allowed_attribute(name: bytes) -> bool:
+    """Whether a layer may set the extended attribute `name`."""
     if name.startswith(b"user."):
         return not name.startswith(b"user.overlay.")
     return name == b"security.capability" or name in _ACLS
@@ -373,7 +374,7 @@ def _get_attributes(below: int) -> dict[bytes, bytes] | None:
         return None
     try:
         names = (os.fsencode(name) for name in os.listxattr(fd))
-        return {name: os.getxattr(fd, name) for name in names if _is_allowed(name)} or None
+        return {name: os.getxattr(fd, name) for name in names if is_allowed_attribute(name)} or None
     except OSError:
         return None
     finally:

@@ -1,7 +1,7 @@
 """The seccomp filter of the process that unpacks: a short list of system calls to go on with.
 
-The list is what CPython's allocator and threads, OpenSSL's hash and `layers.apply` use once
-everything is imported. Anything else gives EPERM. It is a fixed program for one purpose; container
+The list is what CPython's allocator and threads, OpenSSL's hash, `layers.apply` and `layers.diff`
+use once everything is imported. Anything else gives EPERM. It is a fixed program for one purpose; container
 profiles are compiled by `kernel.seccomp`.
 """
 
@@ -65,6 +65,7 @@ _CALLS: Final = {
     "pread64": (17, 67),
     "preadv": (295, 69),
     "preadv2": (327, 286),
+    "read": (0, 63),
     "readlinkat": (267, 78),
     "restart_syscall": (219, 128),
     "rseq": (334, 293),

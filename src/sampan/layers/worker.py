@@ -1,4 +1,4 @@
-"""The process that unpacks layers, one at a time, each in a child that can harm nobody.
+"""The process that unpacks and makes layers, one at a time, each in a child that can harm nobody.
 
 `layers.workers` starts it as `python -I -S -B` with an explicit sys.path and one SEQPACKET socket.
 A job is a JSON message with descriptors: the blob, the destination, and the lower layers if known.
@@ -6,8 +6,12 @@ Everything is imported by then; for each job the worker forks, the child locks i
 (`layers.sandbox`), unpacks, sends one answer and exits. A chroot cannot be undone, so a child
 serves one job only. When the socket closes, the worker kills its child and ends.
 
-    request  {"expected": digest or null, "limit": bytes}        fds: blob, destination, lowers...
+    apply    {"expected": digest or null, "limit": bytes}        fds: blob, destination, lowers...
+    diff     {"compression": ..., "newest": ..., "limit": ...}   fds: pipe, tree[, lower tree]
+    changes  {}                                                  fds: pipe, tree[, lower tree]
     answer   {"diff_id": ..., "size": ..., "entries": ...}  or  {"error": text, "kind": class name}
+
+Every request has `"do"`, the word before it here, and `"overlay"` where trees are read.
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ from sampan.kernel import process
 from sampan.layers import sandbox
 from sampan.layers.apply import apply
 from sampan.layers.compression import Compression, open_stream
+from sampan.layers.diff import list_changes, write_layer
+from sampan.layers.pack import Packer
 from sampan.spec.digest import Digest
 
 MAX_MESSAGE: Final = 1 << 16
@@ -60,7 +66,7 @@ def _warm() -> None:
     """Use once what loads something when it is used first, while the host's files are there."""
     for name in _ALGORITHMS:
         hashlib.new(name, b"x" * 4096).hexdigest()
-    null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for kind in Compression:
         open_stream(null, kind)
     os.close(null)
@@ -90,8 +96,12 @@ def _serve(sock: _socket.socket, job: dict[str, Any], fds: list[int]) -> bytes |
         os.kill(pid, 9)
     _, status = os.waitpid(pid, 0)
     if answer == b"":
-        return _failure("Aborted", f"unpack layer: worker {_ending(status)}")
+        return _failure("Aborted", f"{_doing(job)}: worker {_ending(status)}")
     return answer
+
+
+def _doing(job: dict[str, Any]) -> str:
+    return "unpack layer" if job["do"] == "apply" else "read layer"
 
 
 def _ending(status: int) -> str:
@@ -116,21 +126,54 @@ def _wait(sock: _socket.socket, reader: int) -> bytes | None:
 
 
 def _child(job: dict[str, Any], fds: list[int], writer: int, parent: int) -> None:
-    """Unpack, answer, and never return into the worker's loop."""
+    """Do the job, answer, and never return into the worker's loop."""
     try:
-        blob, destination, *lowers = fds
-        destination = sandbox.enter(destination, parent)
-        expected = Digest.parse(job["expected"]) if job["expected"] else None
-        done = apply(blob, destination, expected=expected, lowers=lowers, limit=job["limit"])
-        answer = json.dumps({"diff_id": done.diff_id, "size": done.size, "entries": done.entries})
-        os.write(writer, answer.encode())
+        os.write(writer, json.dumps(_JOBS[job["do"]](job, fds, parent)).encode())
     except SampanError as error:
         os.write(writer, _failure(type(error).__name__, str(error)))
     except OSError as error:
-        os.write(writer, _failure(DataLoss.__name__, f"unpack layer: {error}"))
+        os.write(writer, _failure(DataLoss.__name__, f"{_doing(job)}: {error}"))
     except BaseException as error:  # a defect: reported, since a traceback would read from the root
-        os.write(writer, _failure("Internal", f"unpack layer: {type(error).__name__}: {error}"))
+        os.write(writer, _failure("Internal", f"{_doing(job)}: {type(error).__name__}: {error}"))
     os._exit(0)
+
+
+def _apply(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
+    blob, destination, *lowers = fds
+    destination = sandbox.enter(destination, parent)
+    expected = Digest.parse(job["expected"]) if job["expected"] else None
+    done = apply(blob, destination, expected=expected, lowers=lowers, limit=job["limit"])
+    return {"diff_id": done.diff_id, "size": done.size, "entries": done.entries}
+
+
+def _diff(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
+    out, tree, lower = fds if len(fds) > 2 else (*fds, -1)
+    tree = sandbox.enter(tree, parent, read_only=True)
+    packer = Packer(out, Compression(job["compression"]))
+    done = write_layer(
+        tree,
+        packer,
+        lower=lower,
+        overlay=job["overlay"],
+        newest=job["newest"],
+        root=tuple(job["root"]) if job["root"] else None,
+        limit=job["limit"],
+    )
+    return {"diff_id": f"sha256:{packer.finish()}", "size": done.size, "entries": done.entries}
+
+
+def _changes(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
+    out, tree, lower = fds if len(fds) > 2 else (*fds, -1)
+    tree = sandbox.enter(tree, parent, read_only=True)
+    packer = Packer(out, Compression.NONE)
+    entries = 0
+    for change in list_changes(tree, lower=lower, overlay=job["overlay"]):
+        packer.write(change + b"\0")
+        entries += 1
+    return {"diff_id": f"sha256:{packer.finish()}", "size": 0, "entries": entries}
+
+
+_JOBS: Final = {"apply": _apply, "diff": _diff, "changes": _changes}
 
 
 def _failure(kind: str, text: str) -> bytes:

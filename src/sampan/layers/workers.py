@@ -1,4 +1,4 @@
-"""The engine's side of unpacking: a bounded pool of worker processes.
+"""The engine's side of unpacking and making layers: a bounded pool of worker processes.
 
 `LayerWorkers.apply` hands a blob and a directory to a worker (`layers.worker`) and waits for the
 answer without holding the event loop. Workers are started when needed, kept warm for a while, and
@@ -23,6 +23,7 @@ import zstandard
 import sampan
 from sampan import errors
 from sampan.layers.apply import AppliedLayer
+from sampan.layers.compression import Compression
 from sampan.layers.limits import MAX_LAYER_SIZE, LayerError
 from sampan.spec.digest import Digest
 
@@ -43,6 +44,7 @@ _KINDS: Final = {
     for kind in (
         LayerError,
         errors.Aborted,
+        errors.Conflict,
         errors.DataLoss,
         errors.DigestMismatch,
         errors.InvalidArgument,
@@ -91,18 +93,59 @@ class LayerWorkers:
         """
         if media_type.endswith("+encrypted"):
             raise LayerError(f"unpack layer: encrypted layers are not supported: {media_type}")
-        job = {"expected": expected_diff_id, "limit": limit}
+        job = {"do": "apply", "expected": expected_diff_id, "limit": limit}
+        return await self._run(job, [blob_fd, dest_fd, *lowers[:MAX_LOWERS]])
+
+    async def diff(
+        self,
+        out_fd: int,
+        tree_fd: int,
+        lower_fd: int = -1,
+        *,
+        overlay: bool = True,
+        compression: Compression = Compression.GZIP,
+        newest: int | None = None,
+        root: tuple[int, int, int] | None = None,
+        limit: int = MAX_LAYER_SIZE,
+    ) -> AppliedLayer:
+        """Write the layer that `tree_fd` makes above `lower_fd` to `out_fd`; see `layers.diff`.
+
+        `out_fd` may be a pipe, which the caller reads meanwhile and whose writing end he closes
+        when this is done. The result's size is that of the tar.
+
+        Raises:
+            LayerError: the tree has what no layer can say.
+            Conflict: a file became shorter while it was read.
+            Others: as `apply`.
+        """
+        job = {
+            "do": "diff",
+            "overlay": overlay,
+            "compression": compression.value,
+            "newest": newest,
+            "root": root,
+            "limit": limit,
+        }
+        return await self._run(job, [out_fd, tree_fd, *([lower_fd] if lower_fd >= 0 else [])])
+
+    async def changes(
+        self, out_fd: int, tree_fd: int, lower_fd: int = -1, *, overlay: bool = True
+    ) -> AppliedLayer:
+        """Write the list of `layers.diff.list_changes` to `out_fd`, each entry ended by a NUL."""
+        job = {"do": "changes", "overlay": overlay}
+        return await self._run(job, [out_fd, tree_fd, *([lower_fd] if lower_fd >= 0 else [])])
+
+    async def _run(self, job: dict[str, Any], fds: Sequence[int]) -> AppliedLayer:
         async with self._slots:
             worker = self._take()
             try:
-                fds = [blob_fd, dest_fd, *lowers[:MAX_LOWERS]]
                 async with asyncio.timeout(JOB_SECONDS):
-                    answer = await worker.ask(json.dumps(job).encode(), fds)
+                    answer = await worker.ask(json.dumps(job).encode(), list(fds))
                 if not answer:
-                    raise errors.Aborted("unpack layer: the worker process died")
+                    raise errors.Aborted(f"{job['do']} layer: the worker process died")
             except TimeoutError as error:
                 await worker.aclose()
-                text = f"unpack layer: not done after {JOB_SECONDS:.0f} seconds"
+                text = f"{job['do']} layer: not done after {JOB_SECONDS:.0f} seconds"
                 raise errors.DeadlineExceeded(text) from error
             except BaseException:
                 await asyncio.shield(worker.aclose())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,18 @@ def test_roots_that_mount_options_cannot_carry_are_refused(tmp_path, path):
 def test_make_directory_says_whether_it_was_missing(tmp_path):
     assert make_directory(str(tmp_path / "x"))
     assert not make_directory(str(tmp_path / "x"))
+
+
+def test_layers_are_spread_where_the_file_system_can(tmp_path):
+    layout = Layout(str(tmp_path / "root"), str(tmp_path / "state"))
+    layout.create()
+    layout.create()
+    done = subprocess.run(["lsattr", "-d", layout.snapshots], capture_output=True, text=True)
+    if done.returncode != 0 or not is_ext4(tmp_path):
+        pytest.skip("the hint is ext4's")
+    assert "T" in done.stdout.split()[0]
+
+
+def is_ext4(path):
+    kind = ["stat", "-f", "-c", "%T", path]
+    return "ext" in subprocess.run(kind, capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,223 @@
+"""What a container changed: as a list, and as a layer in the content store.
+
+The tree is read by a locked-up worker (`layers.diff`); its bytes come back through a pipe and go
+into the content store like those of a download, hashed on the way and under a lease. A snapshot
+whose container runs is read as it is: who wants one moment of it freezes the container meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+from sampan.ids import new_id
+from sampan.images.failures import finish, one_error
+from sampan.layers.compression import Compression
+from sampan.snapshots.views import open_lower
+from sampan.spec import mediatypes
+from sampan.spec.image import Descriptor
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Iterator
+
+    from sampan.layers.workers import LayerWorkers
+    from sampan.snapshots.base import Mount
+    from sampan.spec.digest import Digest
+    from sampan.store.content import ContentStore
+
+T = TypeVar("T")
+
+_PIPE: Final = 1 << 20
+_MEDIA_TYPES: Final = {
+    Compression.NONE: mediatypes.OCI_LAYER,
+    Compression.GZIP: mediatypes.OCI_LAYER_GZIP,
+    Compression.ZSTD: mediatypes.OCI_LAYER_ZSTD,
+}
+
+
+class ChangeKind(IntEnum):
+    """As the Docker API numbers them."""
+
+    MODIFIED = 0
+    ADDED = 1
+    DELETED = 2
+
+
+_KINDS: Final = {"C": ChangeKind.MODIFIED, "A": ChangeKind.ADDED, "D": ChangeKind.DELETED}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One path, absolute in the container; bytes that are not UTF-8 are escaped as surrogates."""
+
+    path: str
+    kind: ChangeKind
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedLayer:
+    """A layer whose blob is in the content store. `size` is that of the tar, in bytes."""
+
+    descriptor: Descriptor
+    diff_id: Digest
+    size: int = 0
+
+
+class Differ:
+    """Reads snapshots of one store."""
+
+    def __init__(self, content: ContentStore, workers: LayerWorkers) -> None:
+        self._content = content
+        self._workers = workers
+
+    async def changes(self, mount: Mount) -> list[Change]:
+        """What the writable directory of `mount` changes below it, sorted by path.
+
+        Raises:
+            LayerError: it is beyond the bounds of a layer.
+        """
+        with (
+            one_error("list changes"),
+            _directory(mount) as tree,
+            _lower(mount) as lower,
+            _Pipe() as pipe,
+        ):
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(_read_all(pipe))
+                tasks.create_task(pipe.fill(self._workers.changes(pipe.writer, tree, lower)))
+        return [_change(record) for record in reading.result().split(b"\0") if record]
+
+    async def commit(
+        self,
+        mount: Mount,
+        *,
+        lease: str,
+        compression: Compression = Compression.GZIP,
+        newest: int | None = None,
+    ) -> CommittedLayer:
+        """Make a layer of the writable directory of `mount`.
+
+        Args:
+            mount: of an active snapshot; it stays as it is.
+            lease: what keeps the blob until an image does.
+            compression: of the blob. The diff id does not depend on it.
+            newest: seconds since 1970; files changed later get this time.
+
+        Raises:
+            LayerError: it has what no layer can say, or is beyond the bounds.
+            Conflict: a file became shorter while it was read.
+            ResourceExhausted: the disk is full.
+        """
+        with one_error("commit layer"), _directory(mount) as tree, _Pipe() as pipe:
+            work = self._workers.diff(
+                pipe.writer, tree, compression=compression, newest=newest, root=_root(mount)
+            )
+            async with asyncio.TaskGroup() as tasks:
+                storing = tasks.create_task(self._store(pipe, lease))
+                making = tasks.create_task(pipe.fill(work))
+        made, stored = making.result(), storing.result()
+        descriptor = Descriptor(_MEDIA_TYPES[compression], *stored)
+        return CommittedLayer(descriptor, made.diff_id, made.size)
+
+    async def _store(self, pipe: _Pipe, lease: str) -> tuple[Digest, int]:
+        """Put what comes out of the pipe into the content store: digest and size."""
+        writer = await self._content.writer(f"commit {new_id()}", lease=lease)
+        try:
+            async for piece in pipe:
+                await writer.write(piece)
+            size = writer.offset
+            return await finish(writer.commit(size)), size
+        except BaseException:
+            await finish(writer.abort())
+            raise
+
+
+class _Pipe:
+    """A large pipe from a worker to us. Iterating gives what comes out, until `fill` has ended."""
+
+    def __init__(self) -> None:
+        self._reader, self.writer = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._reader, False)
+        try:
+            fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, _PIPE)
+        except OSError:
+            pass  # more than this user may have; the usual size does too
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+        os.close(self._reader)
+
+    async def fill(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for what writes into the pipe; then there is no more."""
+        try:
+            return await work
+        finally:
+            self._end()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                piece = os.read(self._reader, _PIPE)
+            except BlockingIOError:
+                ready = asyncio.Event()
+                loop.add_reader(self._reader, ready.set)
+                try:
+                    await ready.wait()
+                finally:
+                    loop.remove_reader(self._reader)
+                continue
+            if not piece:
+                return
+            yield piece
+
+    def _end(self) -> None:
+        if self.writer >= 0:
+            os.close(self.writer)
+            self.writer = -1
+
+
+async def _read_all(pipe: _Pipe) -> bytes:
+    return b"".join([piece async for piece in pipe])
+
+
+def _change(record: bytes) -> Change:
+    return Change(os.fsdecode(record[1:]), _KINDS[chr(record[0])])
+
+
+@contextmanager
+def _directory(mount: Mount) -> Iterator[int]:
+    """The writable directory of a mount."""
+    path = mount["source"] if mount["type"] == "bind" else mount["upper"]
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _lower(mount: Mount) -> Iterator[int]:
+    """What is below the writable directory as one tree, -1 when there is nothing."""
+    fd = open_lower(mount)
+    try:
+        yield fd
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def _root(mount: Mount) -> tuple[int, int, int] | None:
+    """Mode, owner and group that the root has without this layer."""
+    if mount["type"] == "bind" or not mount["lowers"]:
+        return None
+    status = os.stat(mount["lowers"][0])
+    return status.st_mode, status.st_uid, status.st_gid
