@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sampan.cli.catalog import COMMANDS, GROUPS
-from sampan.runtime.arguments import COMMANDS as OCI_COMMANDS
+from sampan.runtime.commands import COMMANDS as OCI_COMMANDS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

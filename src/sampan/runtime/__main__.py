@@ -11,7 +11,7 @@ import sys
 
 from sampan.errors import SampanError
 from sampan.jsontext import encode
-from sampan.runtime import arguments
+from sampan.runtime import commands
 from sampan.runtime.arguments import Parsed, UsageError, parse
 from sampan.runtime.log import Log
 from sampan.version import OCI_RUNTIME_SPEC_VERSION, VERSION
@@ -33,27 +33,36 @@ def main() -> int:
     words = sys.argv[1:]
     log = Log("", "text", debug=False)
     try:
-        options = parse(words, arguments.GLOBAL)
+        options = parse(words, commands.GLOBAL)
         log = _log(options)
         if options.on("version"):
             _print(f"sampan-oci version {VERSION}\nspec: {OCI_RUNTIME_SPEC_VERSION}\n")
             return 0
         if options.on("help") or not options.rest or options.rest[0] in ("help", "h"):
-            _print(arguments.usage() + "\n")
+            _print(commands.usage() + "\n")
             return 0
         return _command(options)
     except UsageError as error:
         log.failure(str(error))
         return 1
     except (OSError, SampanError, LookupError, ValueError) as error:
-        log.failure(_sentence(error))
-        return 1
+        return _failed(words, log, _sentence(error))
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # the edge: no traceback reaches a user
         defect = f"{type(error).__name__}: {error}"
         log.failure("defect of sampan-oci, please report it: " + defect)
         return 1
+
+
+def _failed(words: list[str], log: Log, sentence: str) -> int:
+    """Tell the caller; the exit status. `exec` has 255, as 1 could be the command's own."""
+    command = parse(words, commands.GLOBAL).rest[0]
+    if command == "exec":
+        log.failure(f"exec failed: {sentence}")
+        return 255
+    log.failure(sentence)
+    return 1
 
 
 def _sentence(error: BaseException) -> str:
@@ -75,35 +84,31 @@ def _log(options: Parsed) -> Log:
 
 def _command(options: Parsed) -> int:
     name, *words = options.rest
-    if name not in arguments.COMMANDS:
+    if name not in commands.COMMANDS:
         raise UsageError(f"No help topic for '{name}'")
-    if "--help" in words[:1] or "-h" in words[:1]:
-        _print(arguments.command_usage(name) + "\n")
+    open_ended = name in commands.OPEN_ENDED
+    parsed = parse(words, commands.flags_of(name), open_ended=open_ended)
+    if parsed.on("help"):
+        _print(commands.command_usage(name) + "\n")
         return 0
     if options.on("systemd-cgroup"):
         raise UsageError("--systemd-cgroup is not supported yet: use the cgroupfs driver")
-    parsed = parse(words, arguments.COMMANDS[name][0])
-    _check_count(name, parsed)
+    _check_count(name, len(parsed.rest))
     return _dispatch(name, options.text("root", DEFAULT_ROOT), parsed)
 
 
-def _check_count(name: str, parsed: Parsed) -> None:
-    least, most = {
-        "exec": (1, 1 << 30),
-        "kill": (1, 2),
-        "list": (0, 0),
-        "features": (0, 0),
-        "plan": (0, 0),
-        "spec": (0, 0),
-    }.get(name, (1, 1))
-    count = len(parsed.rest)
+def _check_count(name: str, count: int) -> None:
+    least, most = commands.COMMANDS[name][3]
+    if least == most and count != least:
+        raise UsageError(f'sampan-oci: "{name}" requires exactly {least} argument(s)')
     if count < least:
-        raise UsageError(f'sampan-oci: "{name}" requires a minimum of {least} argument')
+        raise UsageError(f'sampan-oci: "{name}" requires a minimum of {least} argument(s)')
     if count > most:
-        raise UsageError(f'sampan-oci: "{name}" requires a maximum of {most} arguments')
+        raise UsageError(f'sampan-oci: "{name}" requires a maximum of {most} argument(s)')
 
 
 def _dispatch(name: str, root: str, parsed: Parsed) -> int:
+    """Each command's module is imported when it is its turn: a start is counted in milliseconds."""
     first = parsed.rest[0] if parsed.rest else ""
     match name:
         case "create":
@@ -131,6 +136,8 @@ def _dispatch(name: str, root: str, parsed: Parsed) -> int:
             from sampan.runtime.specification import write
 
             write(parsed.text("bundle") or ".", rootless=parsed.on("rootless"))
+        case "pause" | "resume" | "ps" | "update" | "events":
+            _on_running(name, root, first, parsed)
         case _:
             _verb(name, root, first, parsed)
     return 0
@@ -150,6 +157,29 @@ def _verb(name: str, root: str, first: str, parsed: Parsed) -> None:
         verbs.delete(root, first, force=parsed.on("force"))
     elif name == "list":
         _print(verbs.listing(root, parsed.text("format"), quiet=parsed.on("quiet")))
+
+
+def _on_running(name: str, root: str, first: str, parsed: Parsed) -> None:
+    if name == "update":
+        from sampan.runtime.updating import update
+
+        update(root, first, parsed)
+        return
+    if name == "events":
+        from sampan.runtime import watching
+
+        interval, once = parsed.text("interval"), parsed.on("stats")
+        watching.events(root, first, interval, once=once, tell=watching.print_line)
+        return
+    from sampan.runtime import pausing
+
+    if name == "pause":
+        pausing.pause(root, first)
+    elif name == "resume":
+        pausing.resume(root, first)
+    else:
+        form = parsed.text("format")
+        _print(pausing.processes(root, first, form, parsed.rest[1:]))
 
 
 def _print_plan(parsed: Parsed) -> None:

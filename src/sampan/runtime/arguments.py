@@ -1,8 +1,8 @@
-"""The command line of `sampan-oci`, with runc's words.
+"""Parsing of the command line of `sampan-oci`, by the tables of `commands`.
 
-Parsed by hand: a start of this program is counted in milliseconds. As in runc, flags come before
-the first argument of a command, `--name value` and `--name=value` mean the same, and one dash does
-as well as two.
+By hand: a start of this program is counted in milliseconds. `--name value` and `--name=value` mean
+the same, and one dash does as well as two. Flags may follow a command's argument, except where the
+rest of the line belongs to another program (`exec`, `ps`).
 """
 
 from __future__ import annotations
@@ -11,100 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Kinds of flags: "bool", "text", "number", "list". An alias is given as ("=", the flag it stands
-# for).
-GLOBAL = {
-    "debug": "bool",
-    "help": "bool",
-    "h": "=help",
-    "log": "text",
-    "log-format": "text",
-    "root": "text",
-    "rootless": "text",
-    "systemd-cgroup": "bool",
-    "v": "=version",
-    "version": "bool",
-}
-_LAUNCH = {
-    "b": "=bundle",
-    "bundle": "text",
-    "console-socket": "text",
-    "no-new-keyring": "bool",
-    "no-pivot": "bool",
-    "pid-file": "text",
-    "preserve-fds": "number",
-}
-COMMANDS: dict[str, tuple[dict[str, str], str, str]] = {
-    "create": (_LAUNCH, "<container-id>", "create a container"),
-    "delete": (
-        {"f": "=force", "force": "bool"},
-        "<container-id>",
-        "delete any resources held by the container",
-    ),
-    "exec": (
-        {
-            "additional-gids": "list",
-            "apparmor": "text",
-            "c": "=cap",
-            "cap": "list",
-            "cgroup": "list",
-            "console-socket": "text",
-            "cwd": "text",
-            "d": "=detach",
-            "detach": "bool",
-            "e": "=env",
-            "env": "list",
-            "g": "=additional-gids",
-            "ignore-paused": "bool",
-            "no-new-privs": "bool",
-            "p": "=process",
-            "pid-file": "text",
-            "preserve-fds": "number",
-            "process": "text",
-            "process-label": "text",
-            "t": "=tty",
-            "tty": "bool",
-            "u": "=user",
-            "user": "text",
-        },
-        "<container-id> <command> [command options]  || -p process.json <container-id>",
-        "execute new process inside the container",
-    ),
-    "features": ({}, "", "show the enabled features"),
-    "kill": (
-        {"a": "=all", "all": "bool"},
-        "<container-id> [signal]",
-        "send the specified signal (default: SIGTERM) to the container's init process",
-    ),
-    "list": (
-        {"f": "=format", "format": "text", "q": "=quiet", "quiet": "bool"},
-        "",
-        "list containers started with the given root",
-    ),
-    "plan": (
-        {"b": "=bundle", "bundle": "text", "f": "=format", "format": "text"},
-        "",
-        "print the operations that a bundle's configuration becomes",
-    ),
-    "run": (
-        {
-            **_LAUNCH,
-            "d": "=detach",
-            "detach": "bool",
-            "keep": "bool",
-            "no-subreaper": "bool",
-        },
-        "<container-id>",
-        "create and run a container",
-    ),
-    "spec": (
-        {"b": "=bundle", "bundle": "text", "rootless": "bool"},
-        "",
-        "create a new specification file",
-    ),
-    "start": ({}, "<container-id>", "execute the user defined process in a created container"),
-    "state": ({}, "<container-id>", "output the state of a container"),
-}
+_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 
 class UsageError(ValueError):
@@ -138,37 +46,60 @@ class Parsed:
         return list(self.flags.get(name, []))
 
 
-def parse(words: list[str], table: dict[str, str]) -> Parsed:
-    """Flags of `words` by `table`, up to the first word that is none.
+def parse(words: list[str], table: dict[str, str], *, open_ended: bool = True) -> Parsed:
+    """The flags of `words` by `table`.
+
+    `open_ended` stops at the first word that is no flag; what follows is `rest` as it stands.
 
     Raises:
-        UsageError: a flag is unknown, lacks its value, or is no number.
+        UsageError: a flag is unknown, lacks its value, or has one of the wrong kind.
     """
     parsed = Parsed()
     position = 0
     while position < len(words):
         word = words[position]
-        if word == "--" or not word.startswith("-") or word == "-":
-            position += word == "--"
-            break
-        position += 1
-        name, equals, value = word.lstrip("-").partition("=")
-        kind = table.get(name)
-        if kind is not None and kind.startswith("="):
-            name, kind = kind[1:], table[kind[1:]]
-        if kind is None:
-            raise UsageError(f"flag provided but not defined: {word.partition('=')[0]}")
-        if kind == "bool":
-            parsed.flags[name] = not equals or value in ("true", "1", "t")
-            continue
-        if not equals:
-            if position == len(words):
-                raise UsageError(f"flag needs an argument: {word}")
-            value = words[position]
+        if word == "--":
+            parsed.rest += words[position + 1 :]
+            return parsed
+        if not word.startswith("-") or word == "-":
+            if open_ended:
+                parsed.rest += words[position:]
+                return parsed
+            parsed.rest.append(word)
             position += 1
-        _store(parsed.flags, name, kind, value)
-    parsed.rest = words[position:]
+            continue
+        position = _take_flag(parsed.flags, words, position, table)
     return parsed
+
+
+def _take_flag(
+    flags: dict[str, Any], words: list[str], position: int, table: dict[str, str]
+) -> int:
+    """Store the flag at `position`; the position of the word after it and its value."""
+    word = words[position]
+    name, equals, value = word.lstrip("-").partition("=")
+    kind = table.get(name)
+    if kind is not None and kind.startswith("="):
+        name, kind = kind[1:], table[kind[1:]]
+    if kind is None:
+        raise UsageError(f"flag provided but not defined: {word.partition('=')[0]}")
+    kind = kind.lstrip("~")
+    if kind == "bool":
+        flags[name] = _truth(name, value) if equals else True
+        return position + 1
+    if not equals:
+        position += 1
+        if position == len(words):
+            raise UsageError(f"flag needs an argument: {word}")
+        value = words[position]
+    _store(flags, name, kind, value)
+    return position + 1
+
+
+def _truth(name: str, value: str) -> bool:
+    if value not in _TRUE and value not in _FALSE:
+        raise UsageError(f'invalid boolean value "{value}" for flag -{name}')
+    return value in _TRUE
 
 
 def _store(flags: dict[str, Any], name: str, kind: str, value: str) -> None:
@@ -180,48 +111,3 @@ def _store(flags: dict[str, Any], name: str, kind: str, value: str) -> None:
         flags[name] = int(value)
     else:
         flags[name] = value
-
-
-def usage() -> str:
-    """The text of `sampan-oci --help`."""
-    lines = [
-        "NAME:",
-        "   sampan-oci - Open Container Initiative runtime",
-        "",
-        "USAGE:",
-        "   sampan-oci [global options] command [command options] [arguments...]",
-        "",
-        "COMMANDS:",
-        *(f"   {name:<10} {text}" for name, (_, _, text) in COMMANDS.items()),
-        "",
-        "GLOBAL OPTIONS:",
-        *_flag_lines(GLOBAL),
-    ]
-    return "\n".join(lines)
-
-
-def command_usage(command: str) -> str:
-    """The text of `sampan-oci COMMAND --help`."""
-    table, arguments, text = COMMANDS[command]
-    return "\n".join(
-        [
-            "NAME:",
-            f"   sampan-oci {command} - {text}",
-            "",
-            "USAGE:",
-            f"   sampan-oci {command} [command options] {arguments}".rstrip(),
-            "",
-            "OPTIONS:",
-            *_flag_lines(table),
-        ]
-    )
-
-
-def _flag_lines(table: dict[str, str]) -> list[str]:
-    lines = []
-    for name, kind in table.items():
-        if not kind.startswith("="):
-            short = [f"-{other}" for other, target in table.items() if target == f"={name}"]
-            value = "" if kind == "bool" else " value"
-            lines.append("   " + ", ".join([f"--{name}{value}", *short]))
-    return lines

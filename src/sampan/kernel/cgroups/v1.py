@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.kernel.cgroups.fields import Write
+    from sampan.kernel.cgroups.watch import EventWatch
 
 _WAIT = 1.0  # seconds the kernel gets for its part: freezing, killing, letting go
 # The freezer nearly last, because a frozen cgroup stops whoever joins it; memory last of all, so
@@ -72,7 +73,7 @@ class Cgroup:
                 _fill_cpuset(*self._by_controller["cpuset"])
             self._set_devices(rules, fresh=True)
             if writes:  # planned again, now that there are files to look at
-                self._apply(v1_limits.plan(resources, self._look))
+                self._apply(v1_limits.plan(resources, self.look))
         except BaseException:
             for tree, path in made:
                 remove_quietly(tree, path)
@@ -81,7 +82,7 @@ class Cgroup:
 
     def update(self, resources: dict[str, Any]) -> None:
         """Change the limits that `resources` names; the others, and devices not named, stay."""
-        writes = v1_limits.plan(resources, self._look)
+        writes = v1_limits.plan(resources, self.look)
         self._refuse_missing(writes)
         self._apply(writes)
         if resources.get("devices") is not None:
@@ -126,7 +127,7 @@ class Cgroup:
 
     def is_frozen(self) -> bool:
         """Whether the processes are stopped, or about to be."""
-        return (self._look("freezer", "freezer.state") or "THAWED").strip() != "THAWED"
+        return (self.look("freezer", "freezer.state") or "THAWED").strip() != "THAWED"
 
     def _set_frozen(self, state: str, wait: float) -> None:
         tree, path = self._directory("freezer", f"change state to {state}")
@@ -182,9 +183,15 @@ class Cgroup:
         )
         return sum(stats.pairs(text).get("oom_kill", 0) for text in texts)
 
+    def watch_oom(self) -> EventWatch:
+        """Be told when the cgroup runs out of memory; OSError without the memory controller."""
+        from sampan.kernel.cgroups.watch import EventWatch
+
+        return EventWatch(*self._directory("memory", "watch for want of memory"))
+
     def stats(self) -> dict[str, Any]:
         """Raw counters, in the shape that the stats module documents."""
-        return stats.from_v1(self._look)
+        return stats.from_v1(self.look)
 
     def exists(self) -> bool:
         """Whether any of the directories is there."""
@@ -209,7 +216,8 @@ class Cgroup:
             remove_quietly(tree, path)
         return not self.exists()
 
-    def _look(self, controller: str, file: str) -> str | None:
+    def look(self, controller: str, file: str) -> str | None:
+        """The text of a file of the cgroup, or None where there is no such file."""
         if controller not in self._by_controller:
             return None
         tree, path = self._by_controller[controller]
@@ -246,7 +254,7 @@ class Cgroup:
         except OSError as error:
             what = f"set {write.field}: {error.strerror}"
             if error.errno == errno.EBUSY and write.controller == "memory":
-                usage = (self._look("memory", "memory.usage_in_bytes") or "").strip()
+                usage = (self.look("memory", "memory.usage_in_bytes") or "").strip()
                 what += f", {usage} bytes are in use"
             raise OSError(error.errno, what) from error
 

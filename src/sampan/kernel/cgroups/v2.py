@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.kernel.cgroups.fields import Write
+    from sampan.kernel.cgroups.watch import FileWatch
 
 _WAIT = 1.0
 
@@ -49,7 +50,7 @@ class Cgroup:
         v2_limits.plan(resources, _look_at_nothing)
         self._make()
         try:
-            self._apply(v2_limits.plan(resources, self._look))
+            self._apply(v2_limits.plan(resources, self.look))
             if not rules.allow or rules.exceptions:
                 self._set_devices(rules)
         except BaseException:
@@ -101,7 +102,7 @@ class Cgroup:
 
     def update(self, resources: dict[str, Any]) -> None:
         """Change the limits that `resources` names; the others, and devices not named, stay."""
-        self._apply(v2_limits.plan(resources, self._look))
+        self._apply(v2_limits.plan(resources, self.look))
         if resources.get("devices") is not None:
             self._set_devices(devices.policy(resources["devices"]))
 
@@ -136,12 +137,12 @@ class Cgroup:
 
     def is_frozen(self) -> bool:
         """Whether the processes are stopped, or about to be."""
-        return stats.number(self._look("cgroup", "cgroup.freeze")) == 1
+        return stats.number(self.look("cgroup", "cgroup.freeze")) == 1
 
     def _set_frozen(self, state: int) -> None:
         hierarchy.write(self._tree, f"{self._name}/cgroup.freeze", str(state))
         deadline = time.monotonic() + _WAIT
-        while stats.pairs(self._look("cgroup", "cgroup.events")).get("frozen") != state:
+        while stats.pairs(self.look("cgroup", "cgroup.events")).get("frozen") != state:
             if time.monotonic() > deadline:
                 message = f"cgroup {self.path}: frozen did not become {state}"
                 raise TimeoutError(errno.ETIMEDOUT, message)
@@ -172,11 +173,17 @@ class Cgroup:
 
     def oom_kills(self) -> int:
         """How many processes the kernel has killed here and below for want of memory."""
-        return stats.pairs(self._look("memory", "memory.events")).get("oom_kill", 0)
+        return stats.pairs(self.look("memory", "memory.events")).get("oom_kill", 0)
+
+    def watch_oom(self) -> FileWatch:
+        """Be told when the kernel kills here for want of memory."""
+        from sampan.kernel.cgroups.watch import FileWatch
+
+        return FileWatch(self._tree, self._name)
 
     def stats(self) -> dict[str, Any]:
         """Raw counters, in the shape that the stats module documents."""
-        return stats.from_v2(self._look)
+        return stats.from_v2(self.look)
 
     def exists(self) -> bool:
         """Whether the directory is there."""
@@ -198,7 +205,8 @@ class Cgroup:
         remove_quietly(self._tree, self._name)
         return not self.exists()
 
-    def _look(self, controller: str, file: str) -> str | None:
+    def look(self, controller: str, file: str) -> str | None:
+        """The text of a file of the cgroup, or None where there is no such file."""
         return hierarchy.look(self._tree, f"{self._name}/{file}")
 
     def _apply(self, writes: list[Write]) -> None:
@@ -220,7 +228,7 @@ class Cgroup:
         except FileNotFoundError as error:
             if write.optional:
                 raise
-            have = (self._look("cgroup", "cgroup.controllers") or "").split()
+            have = (self.look("cgroup", "cgroup.controllers") or "").split()
             why = (
                 f"this kernel has no {write.file}"
                 if write.controller in have
