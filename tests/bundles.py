@@ -11,6 +11,7 @@ import sys
 import uuid
 from pathlib import Path
 
+from sampan.kernel import cgroups
 from sampan.runtime.specification import example
 
 BUSYBOX = "/bin/busybox"
@@ -92,6 +93,10 @@ class Bundle:
         """What `state` answers."""
         found: dict[str, object] = json.loads(self.oci("state", self.id, check=True).stdout)
         return found
+
+    def group(self) -> cgroups.Cgroup:
+        """The container's cgroup."""
+        return cgroups.manager(self.config["linux"]["cgroupsPath"])
 
     def cgroup_is_gone(self) -> bool:
         """Whether no hierarchy has the container's cgroup any more."""

@@ -246,7 +246,7 @@ def test_a_refused_write_leaves_nothing(first):
 
 
 def text(group, controller, file):
-    return group._look(controller, file).strip()
+    return group.look(controller, file).strip()
 
 
 def test_limits_arrive(first):

@@ -189,7 +189,7 @@ def _print_plan(parsed: Parsed) -> None:
 
     spec = bundle.load(bundle.directory(parsed.text("bundle")))
     create.check_config(spec)
-    path = (spec.get("linux") or {}).get("cgroupsPath") or "/ID"
+    path = (spec.get("linux") or {}).get("cgroupsPath") or "ID"
     facts = create.facts_of(cgroups.manager(path), spec["root"]["path"])
     built = plan.build(spec, facts)
     lines = [operation.describe() for operation in built.before_gate]

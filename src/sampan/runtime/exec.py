@@ -107,7 +107,7 @@ def _spawn(
 ) -> Execed:
     _resolve_inside(state, process_spec)
     before, after = operations(state, process_spec, pidfd, filtered=filter_program is not None)
-    cgroup_fds = [fd for _, fd in cgroups.manager(state["cgroup"]).procs_fds()]
+    cgroup_fds = [fd for _, fd in cgroups.recorded(state).procs_fds()]
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
         stage = Stage(rootfs=-1, stdio=stdio, sync=theirs, stock=Stock([]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import _signal
 import os
 
-from sampan.kernel import process
+from sampan.kernel import cgroups, process
 from sampan.runtime import bundle, freeze
 from sampan.runtime.arguments import Parsed, UsageError
 from sampan.runtime.create import Created, create
@@ -77,13 +77,15 @@ def _create(root: str, container_id: str, options: Parsed, *, detached: bool) ->
     process.set_not_dumpable()
     spec["process"]["preserveFds"] = options.number("preserve-fds")
     linux = spec.setdefault("linux", {})
-    cgroup = linux.setdefault("cgroupsPath", "") or f"/{container_id}"
-    linux["cgroupsPath"] = cgroup
+    cgroup = linux["cgroupsPath"] = linux.get("cgroupsPath") or container_id
+    record = {"v": 1, "id": container_id, "pid": 0, "bundle": where, "cgroup": cgroup}
+    if (own := cgroups.own_paths(cgroup)) is not None:
+        record["cgroup_own"] = own
     directory = StateDirectory(root, container_id)
     directory.make()
     created = None
     try:
-        directory.save({"v": 1, "id": container_id, "pid": 0, "bundle": where, "cgroup": cgroup})
+        directory.save(record)
         gate = directory.make_fifo()
         created = create(
             container_id,
@@ -94,6 +96,7 @@ def _create(root: str, container_id: str, options: Parsed, *, detached: bool) ->
             bundle=where,
         )
         os.close(gate)
+        created.state = {**record, **created.state}
         _hand_out(directory, created, spec, options)
     except BaseException:
         if created is not None:

@@ -104,7 +104,7 @@ def status_of(directory: StateDirectory, state: dict[str, Any]) -> str:
 
 def cgroup_of(state: dict[str, Any]) -> Cgroup | None:
     """The container's cgroup, if one was recorded."""
-    return cgroups.manager(state["cgroup"]) if state.get("cgroup") else None
+    return cgroups.recorded(state) if state.get("cgroup") else None
 
 
 def all_ids(root: str) -> list[str]:

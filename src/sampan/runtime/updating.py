@@ -47,7 +47,7 @@ def update(root: str, container_id: str, options: Parsed) -> None:
         NoSuchContainer: there is none of that id.
         UsageError: a flag has a value of the wrong kind.
         InvalidConfig, ValueError: the resources are malformed, and nothing was changed.
-        OSError: the kernel refused one; those before it in the order of setting hold.
+        OSError: the kernel refused one; nothing was changed.
     """
     directory = StateDirectory(root, container_id)
     state = directory.load()

@@ -20,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from sampan.kernel.cgroups import Cgroup
+
 _FORCED_WAIT = 10.0  # seconds that `delete --force` gives a killed process to end
 
 
@@ -102,21 +104,59 @@ def kill(root: str, container_id: str, signal: str, *, everyone: bool) -> None:
         raise RuntimeFailure(errno.EINVAL, str(error)) from error
     directory = StateDirectory(root, container_id)
     state = directory.load()
-    if everyone:
-        group = cgroup_of(state)
-        for pid in group.pids() if group is not None else []:
-            _send(pid, number)
+    # The kernel ends a pid namespace with its first process; without one of its own, the
+    # processes of a container have only their cgroup in common.
+    shared = bool(state.get("pid")) and "pid" not in own_namespaces(state)
+    if everyone or (shared and number == process.SIGKILL):
+        _signal_all(state, number)
         return
-    if status_of(directory, state) == "stopped":
+    if status_of(directory, state) == "stopped" or not _signal_init(state, number):
         raise RuntimeFailure(0, "container not running")
-    _send(state["pid"], number)
 
 
-def _send(pid: int, number: int) -> None:
+def _signal_all(state: dict[str, Any], number: int) -> None:
+    group = cgroup_of(state)
+    if group is None:
+        return
+    for pid in group.pids():
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+    if number == process.SIGKILL:
+        _thaw(group)
+
+
+def _signal_init(state: dict[str, Any], number: int) -> bool:
+    """Signal the first process by its pidfd; False when it, the same one, is no more."""
     try:
-        os.kill(pid, number)
+        pidfd = process.pidfd_open(state["pid"])
     except ProcessLookupError:
-        pass
+        return False
+    try:
+        if not process.is_alive(state["pid"], state["start_time"]):
+            return False
+        process.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+    if number == process.SIGKILL:
+        _thaw(cgroup_of(state))
+    return True
+
+
+def _thaw(group: Cgroup | None) -> None:
+    """A frozen process cannot even die, on version 1."""
+    if group is not None and group.exists() and group.is_frozen():
+        group.thaw()
+
+
+def own_namespaces(state: dict[str, Any]) -> set[str]:
+    """The kinds of namespaces that were made for the container alone."""
+    linux = (state.get("config") or {}).get("linux") or {}
+    spaces = linux.get("namespaces") or []
+    return {space.get("type") for space in spaces if not space.get("path")}
 
 
 def delete(root: str, container_id: str, *, force: bool) -> None:
@@ -154,10 +194,10 @@ def _kill_and_wait(state: dict[str, Any]) -> None:
     except ProcessLookupError:
         return
     try:
+        if not process.is_alive(state["pid"], state["start_time"]):
+            return
         process.pidfd_send_signal(pidfd, process.SIGKILL)
-        group = cgroup_of(state)
-        if group is not None and group.is_frozen():
-            group.thaw()  # a frozen process cannot even die, on version 1
+        _thaw(cgroup_of(state))
         ended = select.poll()
         ended.register(pidfd, select.POLLIN)
         if not ended.poll(_FORCED_WAIT * 1000):

@@ -13,14 +13,16 @@ A limit that was asked for and cannot be set is an OSError naming the field: nev
 
 from __future__ import annotations
 
-from sampan.kernel.cgroups import v1, v2
+from sampan.kernel.cgroups import hierarchy, v1, v2
 from sampan.kernel.cgroups.hierarchy import forget, mounted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     Cgroup = v1.Cgroup | v2.Cgroup
 
-__all__ = ["detect", "forget", "manager", "mode"]
+__all__ = ["detect", "forget", "manager", "mode", "own_paths", "recorded"]
 
 
 def mode() -> str:
@@ -40,3 +42,13 @@ def detect() -> type[v1.Cgroup | v2.Cgroup]:
 def manager(path: str) -> Cgroup:
     """The cgroup at `path`, which need not exist yet; ValueError when it is not a safe path."""
     return detect()(path)
+
+
+def recorded(state: dict[str, Any]) -> Cgroup:
+    """The cgroup that a state names: `cgroup`, and `cgroup_own` where that is a relative path."""
+    return detect()(state["cgroup"], state.get("cgroup_own"))
+
+
+def own_paths(path: str) -> dict[str, str] | None:
+    """What `recorded` needs beside `path`: where this process is, if `path` is relative to that."""
+    return None if path.startswith("/") else hierarchy.own_paths()

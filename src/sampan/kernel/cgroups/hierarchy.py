@@ -110,12 +110,19 @@ def _unescape(text: str) -> str:
     return text
 
 
-def names(trees: list[Hierarchy], path: str) -> list[tuple[Hierarchy, str]]:
-    """Where `path` is in each of `trees`: below its root, or below our own cgroup if relative."""
+def names(
+    trees: list[Hierarchy], path: str, own: dict[str, str] | None = None
+) -> list[tuple[Hierarchy, str]]:
+    """Where `path` is in each of `trees`: below its root, or below our own cgroup if relative.
+
+    `own` is what `own_paths` told the process that made the cgroup, where that was another one.
+    """
+    name = "/".join(parts(path))
     if path.startswith("/"):
-        name = "/".join(parts(path))
         return [(tree, name) for tree in trees]
-    return [(tree, below_own(tree, path)) for tree in trees]
+    if own is None:
+        own = own_paths()
+    return [(tree, below_own(tree, name, own)) for tree in trees]
 
 
 def own_paths() -> dict[str, str]:
@@ -140,16 +147,18 @@ def parts(path: str) -> list[str]:
     return names
 
 
-def below_own(hierarchy: Hierarchy, path: str) -> str:
-    """`path` below the cgroup of this process, without a leading slash.
+def below_own(hierarchy: Hierarchy, name: str, own: dict[str, str]) -> str:
+    """`name` below the cgroup `own` of a process, without a leading slash.
 
     As runc does with relative paths: a runtime that itself runs in a container stays inside of it.
+    On version 2 beside that cgroup, as one with processes cannot hand controllers down.
     """
-    name = "/".join(parts(path))
-    own = own_paths().get(hierarchy.controllers[0] if hierarchy.controllers else "", "/")
-    if hierarchy.root != "/" and own.startswith(hierarchy.root):
-        own = own[len(hierarchy.root) :]
-    return "/".join([*(part for part in own.split("/") if part not in {"", ".."}), name])
+    base = own.get(hierarchy.controllers[0] if hierarchy.controllers else "", "/")
+    if hierarchy.version == 2:
+        base = base.rpartition("/")[0]
+    if hierarchy.root != "/" and base.startswith(hierarchy.root):
+        base = base[len(hierarchy.root) :]
+    return "/".join([*(part for part in base.split("/") if part not in {"", ".."}), name])
 
 
 def read(hierarchy: Hierarchy, path: str) -> str:

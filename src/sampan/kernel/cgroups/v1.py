@@ -15,7 +15,7 @@ import errno
 import os
 import time
 
-from sampan.kernel.cgroups import devices, hierarchy, stats, v1_limits
+from sampan.kernel.cgroups import applying, devices, hierarchy, stats, v1_limits
 from sampan.kernel.cgroups.hierarchy import Hierarchy
 from sampan.kernel.cgroups.tree import (
     below,
@@ -44,11 +44,11 @@ class Cgroup:
 
     __slots__ = ("_by_controller", "_dirs", "_fresh", "path")
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, own: dict[str, str] | None = None) -> None:
         self.path = path
         self._fresh = False
         trees = [tree for tree in hierarchy.mounted() if tree.version == 1]
-        self._dirs = hierarchy.names(trees, path)
+        self._dirs = hierarchy.names(trees, path, own)
         self._dirs.sort(key=lambda pair: max(_JOIN_LAST.get(c, 0) for c in pair[0].controllers))
         self._by_controller = {
             controller: pair for pair in self._dirs for controller in pair[0].controllers
@@ -73,7 +73,7 @@ class Cgroup:
                 _fill_cpuset(*self._by_controller["cpuset"])
             self._set_devices(rules, fresh=True)
             if writes:  # planned again, now that there are files to look at
-                self._apply(v1_limits.plan(resources, self.look))
+                applying.apply(v1_limits.plan(resources, self.look), self._write)
         except BaseException:
             for tree, path in made:
                 remove_quietly(tree, path)
@@ -81,10 +81,13 @@ class Cgroup:
         self._fresh = True
 
     def update(self, resources: dict[str, Any]) -> None:
-        """Change the limits that `resources` names; the others, and devices not named, stay."""
+        """Change the limits that `resources` names; the others, and devices not named, stay.
+
+        Raises ValueError or OSError when one is malformed or refused; then none has changed.
+        """
         writes = v1_limits.plan(resources, self.look)
         self._refuse_missing(writes)
-        self._apply(writes)
+        applying.change(writes, self._write, self.look)
         if resources.get("devices") is not None:
             self._set_devices(devices.policy(resources["devices"]), fresh=False)
 
@@ -233,19 +236,6 @@ class Cgroup:
     def _refuse_missing(self, writes: list[Write]) -> None:
         for write in writes:
             self._directory(write.controller, f"set {write.field}")
-
-    def _apply(self, writes: list[Write]) -> None:
-        again = []
-        for write in writes:
-            try:
-                self._write(write)
-            except OSError as error:
-                if write.again and error.errno == errno.EINVAL:
-                    again.append(write)
-                elif not (write.optional and error.errno == errno.ENOENT):
-                    raise
-        for write in again:
-            self._write(write)
 
     def _write(self, write: Write) -> None:
         tree, path = self._by_controller[write.controller]

@@ -49,6 +49,8 @@ def _memory(memory: Fields, look: Look) -> list[Write]:
     limit, swap = memory.integer("limit"), memory.integer("swap")
     if limit == -1 and not swap and look("memory", "memory.memsw.limit_in_bytes") is not None:
         swap = -1  # unlimited memory with the old limit of memory and swap would be a lie
+    if 0 < swap < limit:
+        raise ValueError("linux.resources.memory.swap: memory and swap are less than memory")
     writes = []
     if limit:
         writes.append(memory.write("memory", "memory.limit_in_bytes", limit, "limit"))

@@ -14,7 +14,7 @@ import os
 import time
 
 from sampan.kernel import bpf
-from sampan.kernel.cgroups import devices, hierarchy, stats, v2_limits
+from sampan.kernel.cgroups import applying, devices, hierarchy, stats, v2_limits
 from sampan.kernel.cgroups.tree import (
     exists,
     kill_all,
@@ -38,11 +38,11 @@ class Cgroup:
 
     __slots__ = ("_fresh", "_name", "_tree", "path")
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, own: dict[str, str] | None = None) -> None:
         self.path = path
         self._fresh = False
         self._tree = next(tree for tree in hierarchy.mounted() if tree.version == 2)
-        ((_, self._name),) = hierarchy.names([self._tree], path)
+        ((_, self._name),) = hierarchy.names([self._tree], path, own)
 
     def create(self, resources: dict[str, Any]) -> None:
         """Make the directory and set the limits; see v1.Cgroup.create for what it raises."""
@@ -50,7 +50,7 @@ class Cgroup:
         v2_limits.plan(resources, _look_at_nothing)
         self._make()
         try:
-            self._apply(v2_limits.plan(resources, self.look))
+            applying.apply(v2_limits.plan(resources, self.look), self._write)
             if not rules.allow or rules.exceptions:
                 self._set_devices(rules)
         except BaseException:
@@ -101,8 +101,12 @@ class Cgroup:
         return True
 
     def update(self, resources: dict[str, Any]) -> None:
-        """Change the limits that `resources` names; the others, and devices not named, stay."""
-        self._apply(v2_limits.plan(resources, self.look))
+        """Change the limits that `resources` names; the others, and devices not named, stay.
+
+        Raises ValueError or OSError when one is malformed or refused; then none has changed.
+        """
+        writes = v2_limits.plan(resources, self.look)
+        applying.change(writes, self._write, self.look)
         if resources.get("devices") is not None:
             self._set_devices(devices.policy(resources["devices"]))
 
@@ -208,19 +212,6 @@ class Cgroup:
     def look(self, controller: str, file: str) -> str | None:
         """The text of a file of the cgroup, or None where there is no such file."""
         return hierarchy.look(self._tree, f"{self._name}/{file}")
-
-    def _apply(self, writes: list[Write]) -> None:
-        again = []
-        for write in writes:
-            try:
-                self._write(write)
-            except OSError as error:
-                if write.again and error.errno == errno.EINVAL:
-                    again.append(write)
-                elif not (write.optional and error.errno == errno.ENOENT):
-                    raise
-        for write in again:
-            self._write(write)
 
     def _write(self, write: Write) -> None:
         try:
