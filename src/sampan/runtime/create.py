@@ -18,10 +18,11 @@ from sampan.runtime import freeze, init, rootfs, users, validate
 from sampan.runtime.failure import RuntimeFailure, reason
 from sampan.runtime.plan import Facts, build, clone_flags, is_bind
 from sampan.runtime.plan import namespaces as plan_namespaces
-from sampan.runtime.stage import CGROUP_READY
+from sampan.runtime.stage import ASKS_FOR_HOOKS, CGROUP_READY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from sampan.kernel.cgroups import Cgroup
@@ -39,6 +40,7 @@ class Created:
         "_gate",
         "_sync",
         "cgroup",
+        "hooks",
         "is_ready",
         "master",
         "pid",
@@ -54,6 +56,7 @@ class Created:
         self.master = -1
         self.program = ""
         self.state: dict[str, Any] = {}
+        self.hooks: Callable[[], None] | None = None
         self._sync = blank.sync
         self._gate = -1
 
@@ -81,6 +84,10 @@ class Created:
             self.is_ready = True
             self.master = received[0] if received else -1
             return True
+        if message == ASKS_FOR_HOOKS and self.hooks is not None:
+            self.hooks()
+            fds.send(self._sync, message)
+            return self.step()
         if message:
             raise init.read_report(message, self.program)
         if not self.is_ready:
@@ -230,6 +237,10 @@ def begin(
         facts = facts_of(builder.cgroup, attach_at)
         facts.die_with_parent = die_with_parent
         facts.sealed = freeze.is_sealed()
+        if spec.get("hooks"):
+            from sampan.runtime import hooks
+
+            facts.described = hooks.state(spec, container_id, bundle)
         created, blank = Created(builder.blank(blank)), None
         created.program = spec["process"]["args"][0]
         gate_end = created.make_gate(gate) if use_gate else None
@@ -239,6 +250,8 @@ def begin(
             if gate_end is not None:
                 os.close(gate_end)
         created.state = _describe(container_id, created, builder, bundle)
+        if facts.described:
+            created.hooks = _hooks_beside(spec, facts.described, created.pid)
         builder.make_cgroup(created)
         return created
     except BaseException as error:
@@ -251,6 +264,18 @@ def begin(
         raise
     finally:
         builder.close()
+
+
+def _hooks_beside(spec: dict[str, Any], described: dict[str, Any], pid: int) -> Callable[[], None]:
+    """What runs the hooks that run here while the child waits."""
+    from sampan.runtime import hooks
+
+    def run() -> None:
+        state = {**described, "status": "creating", "pid": pid}
+        for kind in ("prestart", "createRuntime"):
+            hooks.run(spec, kind, state, described["bundle"])
+
+    return run
 
 
 class Blank:

@@ -7,6 +7,7 @@ field.
 from __future__ import annotations
 
 from sampan.kernel import capabilities, cgroups, seccomp
+from sampan.runtime import hooks
 from sampan.runtime.mountoptions import ATTRIBUTES, PROPAGATION
 from sampan.version import OCI_RUNTIME_SPEC_VERSION, VERSION
 
@@ -25,6 +26,7 @@ def document() -> dict[str, Any]:
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_RUNTIME_SPEC_VERSION,
+        "hooks": list(hooks.KINDS),
         "mountOptions": sorted(words),
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],

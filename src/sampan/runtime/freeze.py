@@ -47,6 +47,9 @@ def needs_seal(spec: dict[str, Any]) -> bool:
     """
     linux = spec.get("linux") or {}
     spaces = linux.get("namespaces") or []
+    hooks = spec.get("hooks") or {}
+    if hooks.get("createContainer") or hooks.get("startContainer"):
+        return True  # programs run inside while this one is still there
     own_pids = any(space.get("type") == "pid" and not space.get("path") for space in spaces)
     return not own_pids or bool(linux.get("seccomp")) or not trampoline.is_available()
 

@@ -5,9 +5,10 @@ it becomes. Its parent sends the order: a memory file with the configuration, an
 blank may wait for a long time (the spawner keeps some ready), or not at all.
 
 Messages on the `sync` socket, parent to child: the order, the sources of bind mounts, then `C` with
-the descriptors of the cgroup. Child to parent: `R` (ready, at the gate; the master of a terminal
-may come with it), or `E` + errno + NUL + operation + NUL + sentence (failed). The end of the stream
-after `R` means that execve succeeded, because the socket is close-on-exec.
+the descriptors of the cgroup. The child may ask with `H` for the hooks beside the runtime, and the
+parent answers the same when they have run. Child to parent: `R` (ready, at the gate; the master of
+a terminal may come with it), or `E` + errno + NUL + operation + NUL + sentence (failed). The end of
+the stream after `R` means that execve succeeded, because the socket is close-on-exec.
 
 Nothing is imported here and no exception leaves: the process ends in execve or _exit. Its standard
 error belongs to the container and stays clean.

@@ -39,9 +39,11 @@ def run_command(root: str, container_id: str, options: Parsed) -> int:
     directory = StateDirectory(root, container_id)
     try:
         _open_gate(directory, created)
+        if created.hooks is not None:
+            _run_started_hooks(created)
     except OSError:
         created.abort()
-        directory.remove()
+        _remove(directory, created)
         raise
     if detached:
         os.close(created.pidfd)
@@ -56,8 +58,30 @@ def run_command(root: str, container_id: str, options: Parsed) -> int:
         if created.cgroup is not None:
             created.cgroup.kill()
             created.cgroup.remove()
-        directory.remove()
+        _remove(directory, created)
     return result[0] if result else 0
+
+
+def _run_started_hooks(created: Created) -> None:
+    """The poststart hooks: the command has been executed."""
+    from sampan.runtime import hooks
+
+    state = created.state
+    described = hooks.state(state["config"], state["id"], state["bundle"], "running", created.pid)
+    hooks.run(state["config"], "poststart", described, state["bundle"])
+
+
+def _remove(directory: StateDirectory, created: Created) -> None:
+    """The last of a container; its poststop hooks come after that."""
+    directory.remove()
+    if created.hooks is not None:
+        _run_stopped_hooks(created.state["config"], directory, created.state["bundle"])
+
+
+def _run_stopped_hooks(spec: dict[str, Any], directory: StateDirectory, bundle: str) -> None:
+    from sampan.runtime import hooks
+
+    hooks.run_stopped(spec, directory.container_id, bundle)
 
 
 def _open_gate(directory: StateDirectory, created: Created) -> None:
@@ -102,6 +126,8 @@ def _create(root: str, container_id: str, options: Parsed, *, detached: bool) ->
         if created is not None:
             created.abort()
         directory.remove()
+        if spec.get("hooks"):
+            _run_stopped_hooks(spec, directory, where)
         raise
     return created
 
@@ -116,7 +142,7 @@ def _hand_out(
         console.hand_over(options.text("console-socket"), created.master)
         created.master = -1
     root_path = spec["root"]["path"]
-    state = {**created.state, "config": spec}
+    state = created.state = {**created.state, "config": spec}
     state["rootfs"] = os.path.join(state["bundle"], root_path)
     directory.save(state)
     if options.text("pid-file"):

@@ -28,10 +28,16 @@ ALLOWED_BELOW_PROC = frozenset(
 )
 
 
+OPERATIONS: dict[str, type[Operation]] = {}  # every kind that was imported, by its name
+
+
 class Operation:
     """One step. `describe` gives a sentence for people; `execute` does it in the child."""
 
     __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        OPERATIONS[cls.__name__] = cls
 
     def execute(self, stage: Stage) -> None:
         """Do it. Raises OSError or ValueError, which `stage.run` makes a RuntimeFailure."""

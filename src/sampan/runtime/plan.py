@@ -31,12 +31,14 @@ class Facts:
     `attach_at`: a directory of the host on which the root is attached, inside the new mount
     namespace. `hierarchies`, `cgroup_links`: see CgroupMount. `unified`: the cgroup of v2, or "".
     `die_with_parent`: whether the container must not outlive the process that starts it.
+    `described`: the OCI state that hooks inside read, where there are any.
     """
 
     __slots__ = (
         "attach_at",
         "cgroup",
         "cgroup_links",
+        "described",
         "die_with_parent",
         "hierarchies",
         "sealed",
@@ -51,6 +53,7 @@ class Facts:
         self.unified = ""
         self.die_with_parent = False
         self.sealed = True
+        self.described: dict[str, Any] = {}
 
 
 class Plan:
@@ -85,21 +88,13 @@ def _pack(operations: list[o.Operation]) -> list[tuple[str, list[object]]]:
 def _unpack(packed: list[tuple[str, list[object]]]) -> list[o.Operation]:
     operations = []
     for name, values in packed:
-        kind = _KINDS[name]
+        kind = o.OPERATIONS[name]
         one = kind.__new__(kind)
         slots: tuple[str, ...] = kind.__slots__
         for slot, value in zip(slots, values, strict=True):
             setattr(one, slot, value)
         operations.append(one)
     return operations
-
-
-_KINDS: dict[str, type[o.Operation]] = {
-    kind.__name__: kind
-    for module in (c, d, o)
-    for kind in vars(module).values()
-    if isinstance(kind, type) and issubclass(kind, o.Operation)
-}
 
 
 def namespaces(spec: dict[str, Any]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -130,16 +125,51 @@ def build(spec: dict[str, Any], facts: Facts) -> Plan:
     before = plan.before_gate
     before += [o.JoinNamespace(kind, path) for kind, path in _join_order(join)]
     before += _settings(spec, linux, new)
-    before += _file_system(spec, linux, facts)
+    before += _mounts(spec, linux, facts)
+    group = [o.JoinCgroup(facts.cgroup, unshare="cgroup" in new)] if facts.cgroup else []
+    if spec.get("hooks"):
+        before += [*group, *_hooks_inside(spec, facts), *_covers(spec, linux)]
+    else:
+        before += [*_covers(spec, linux), *group]
     terminal = bool(spec["process"].get("terminal"))
-    if facts.cgroup:
-        before.append(o.JoinCgroup(facts.cgroup, unshare="cgroup" in new))
     before.append(c.Session(terminal=terminal))
     before += locate(spec["process"], create_directory=True)
     if not facts.sealed:
         before.append(c.Trampoline(spec["process"].get("preserveFds") or 0))
     plan.after_gate = become(spec["process"], linux, die_with_parent=facts.die_with_parent)
+    if spec.get("hooks"):
+        plan.after_gate[-1:-1] = _start_hooks(spec, facts)
     return plan
+
+
+def _hooks_inside(spec: dict[str, Any], facts: Facts) -> list[o.Operation]:
+    """The hooks at the point where everything is mounted and the host's tree still there.
+
+    The cgroup is joined before, so that it holds what the hooks start inside; covers come after,
+    because a hook may still have files to put into the root.
+    """
+    from sampan.runtime import hooks as h
+
+    found = spec["hooks"]
+    operations: list[o.Operation] = []
+    if found.get("prestart") or found.get("createRuntime"):
+        operations.append(h.RuntimeHooks())
+    if found.get("createContainer"):
+        state = {**facts.described, "status": "creating"}
+        operations.append(h.ContainerHooks("createContainer", found["createContainer"], state, []))
+    return operations
+
+
+def _start_hooks(spec: dict[str, Any], facts: Facts) -> list[o.Operation]:
+    """startContainer hooks: inside, with the credentials and the environment of the command."""
+    from sampan.runtime import hooks as h
+
+    found = spec["hooks"].get("startContainer")
+    if not found:
+        return []
+    environment = with_home(spec["process"].get("env") or [], spec["process"].get("user") or {})
+    state = {**facts.described, "status": "created"}
+    return [h.ContainerHooks("startContainer", found, state, environment)]
 
 
 def _join_order(join: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -168,8 +198,8 @@ def _settings(spec: dict[str, Any], linux: dict[str, Any], new: list[str]) -> li
     return operations
 
 
-def _file_system(spec: dict[str, Any], linux: dict[str, Any], facts: Facts) -> list[o.Operation]:
-    """Everything that happens to the mount namespace, up to the pivot."""
+def _mounts(spec: dict[str, Any], linux: dict[str, Any], facts: Facts) -> list[o.Operation]:
+    """What is put into the mount namespace."""
     propagation = linux.get("rootfsPropagation") or ""
     operations: list[o.Operation] = [
         o.Propagation("rprivate" if propagation in ("private", "rprivate") else "rslave"),
@@ -183,11 +213,18 @@ def _file_system(spec: dict[str, Any], linux: dict[str, Any], facts: Facts) -> l
         else:
             operations += _mount(mount, facts)
     operations += _devices(spec, linux)
-    operations += [o.ReadonlyPath(path) for path in linux.get("readonlyPaths") or []]
+    return operations
+
+
+def _covers(spec: dict[str, Any], linux: dict[str, Any]) -> list[o.Operation]:
+    """What is taken from the container's view afterwards, and the pivot."""
+    operations: list[o.Operation] = [
+        o.ReadonlyPath(path) for path in linux.get("readonlyPaths") or []
+    ]
     operations += [o.MaskPath(path) for path in dict.fromkeys(linux.get("maskedPaths") or [])]
     if spec["root"].get("readonly"):
         operations.append(o.ReadonlyRoot())
-    operations.append(o.Pivot(propagation))
+    operations.append(o.Pivot(linux.get("rootfsPropagation") or ""))
     return operations
 
 

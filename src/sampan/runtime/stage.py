@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sampan.runtime.stock import Stock
 
 CGROUP_READY = b"C"
+ASKS_FOR_HOOKS = b"H"  # and the answer to it
 
 
 class Stage:
@@ -73,6 +74,16 @@ class Stage:
                 raise OSError(errno.ECANCELED, "the parent gave up")
             self._cgroup_fds = received
         return self._cgroup_fds
+
+    def ask_parent(self, question: bytes) -> None:
+        """Send `question` to the parent and wait until it answers the same.
+
+        Raises OSError (ECANCELED) when it gave up instead.
+        """
+        self.cgroup_fds()  # comes first
+        fds.send(self.sync, question)
+        if fds.receive(self.sync, len(question))[0] != question:
+            raise OSError(errno.ECANCELED, "the parent gave up")
 
     def take_cgroup_fds(self, fds: list[int]) -> None:
         """The parent had them ready before the child was made."""

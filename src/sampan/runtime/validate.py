@@ -24,7 +24,6 @@ _IPC_SYSCTLS = frozenset(
     "kernel.shmmni kernel.shm_rmid_forced".split()
 )
 _UNSUPPORTED = (
-    "hooks",
     "linux.uidMappings",
     "linux.gidMappings",
     "linux.timeOffsets",
@@ -59,6 +58,11 @@ def check(spec: dict[str, Any]) -> None:
     _check_mounts(spec, linux)
     _check_sysctls(linux)
     _check_devices(linux)
+    if spec.get("hooks"):
+        from sampan.runtime import hooks
+
+        _need(isinstance(spec["hooks"], dict), "hooks", "must be an object")
+        hooks.check(spec["hooks"])
 
 
 def check_process(process: dict[str, Any]) -> None:

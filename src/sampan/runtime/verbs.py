@@ -33,7 +33,8 @@ def start(root: str, container_id: str) -> None:
         RuntimeFailure: it is not in the state created.
     """
     directory = StateDirectory(root, container_id)
-    status = status_of(directory, directory.load())
+    state = directory.load()
+    status = status_of(directory, state)
     if status != "created":
         raise RuntimeFailure(0, _START_REFUSED.get(status, f"cannot start: {status}"))
     try:
@@ -42,11 +43,33 @@ def start(root: str, container_id: str) -> None:
         if error.errno in (errno.ENXIO, errno.ENOENT):
             raise RuntimeFailure(0, _START_REFUSED["stopped"]) from error
         raise
+    hooks = (state.get("config") or {}).get("hooks") or {}
     try:
         os.write(gate, b"1")
+        os.unlink(directory.fifo)
+        if hooks.get("poststart"):
+            _run_started_hooks(state, gate)
     finally:
         os.close(gate)
-    os.unlink(directory.fifo)
+
+
+def _run_started_hooks(state: dict[str, Any], gate: int) -> None:
+    """The poststart hooks, once the command was executed; the container ends when one fails.
+
+    The other end of the gate is closed by the execve.
+    """
+    from sampan.runtime import hooks
+
+    executed = select.poll()
+    executed.register(gate, 0)  # POLLERR needs no asking
+    executed.poll()
+    spec, pid = state["config"], state["pid"]
+    described = hooks.state(spec, state["id"], state["bundle"], "running", pid)
+    try:
+        hooks.run(spec, "poststart", described, state["bundle"])
+    except OSError:
+        _send(pid, process.SIGKILL)
+        raise
 
 
 _START_REFUSED = {
@@ -186,6 +209,11 @@ def delete(root: str, container_id: str, *, force: bool) -> None:
         group.kill()
         group.remove()
     directory.remove()
+    config = state.get("config") or {}
+    if config.get("hooks"):
+        from sampan.runtime import hooks
+
+        hooks.run_stopped(config, container_id, state["bundle"])
 
 
 def _kill_and_wait(state: dict[str, Any]) -> None:

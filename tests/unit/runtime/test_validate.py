@@ -47,7 +47,7 @@ def test_the_example_is_accepted():
         ("process.capabilities", {"bounding": ["CAP_NOPE"]}, "process.capabilities.bounding"),
         ("process.oomScoreAdj", 1001, "process.oomScoreAdj"),
         ("process.apparmorProfile", "x", "process.apparmorProfile"),
-        ("hooks", {"prestart": [{"path": "/x"}]}, "hooks"),
+        ("hooks", {"prestart": [{"path": "x"}]}, "hooks.prestart[0].path"),
         ("linux.namespaces", [{"type": "pid"}], "linux.namespaces"),
         ("linux.namespaces", [{"type": "mount"}, {"type": "mount"}], "linux.namespaces"),
         ("linux.namespaces", [{"type": "mount", "path": "x"}], "linux.namespaces"),
