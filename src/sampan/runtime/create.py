@@ -12,11 +12,12 @@ import marshal
 import os
 import time
 
-from sampan.kernel import cgroups, fds, mounts, namespaces, process
+from sampan.kernel import cgroups, fds, mounts, process
 from sampan.kernel.paths import Root
 from sampan.runtime import freeze, init, rootfs, users, validate
+from sampan.runtime.blank import Blank, make_blank, reap
 from sampan.runtime.failure import RuntimeFailure, reason
-from sampan.runtime.plan import Facts, build, clone_flags, is_bind
+from sampan.runtime.plan import Facts, build, is_bind
 from sampan.runtime.plan import namespaces as plan_namespaces
 from sampan.runtime.stage import ASKS_FOR_HOOKS, CGROUP_READY
 
@@ -251,7 +252,9 @@ def begin(
                 os.close(gate_end)
         created.state = _describe(container_id, created, builder, bundle)
         if facts.described:
-            created.hooks = _hooks_beside(spec, facts.described, created.pid)
+            from sampan.runtime import hooks
+
+            created.hooks = hooks.beside(spec, facts.described, created.pid)
         builder.make_cgroup(created)
         return created
     except BaseException as error:
@@ -264,54 +267,6 @@ def begin(
         raise
     finally:
         builder.close()
-
-
-def _hooks_beside(spec: dict[str, Any], described: dict[str, Any], pid: int) -> Callable[[], None]:
-    """What runs the hooks that run here while the child waits."""
-    from sampan.runtime import hooks
-
-    def run() -> None:
-        state = {**described, "status": "creating", "pid": pid}
-        for kind in ("prestart", "createRuntime"):
-            hooks.run(spec, kind, state, described["bundle"])
-
-    return run
-
-
-class Blank:
-    """A child in fresh namespaces of `kinds` that waits for its order (see `init`)."""
-
-    __slots__ = ("kinds", "pid", "pidfd", "sync")
-
-    def __init__(self, kinds: list[str], pid: int, pidfd: int, sync: _socket.socket) -> None:
-        self.kinds, self.pid, self.pidfd, self.sync = frozenset(kinds), pid, pidfd, sync
-
-    def discard(self) -> None:
-        """End it; it was not needed."""
-        self.sync.close()
-        reap(self.pidfd)
-
-
-def make_blank(
-    kinds: list[str], pid_namespace: int | None = None, *, is_spare: bool = False
-) -> Blank:
-    """A blank whose namespaces of `kinds` are new.
-
-    `pid_namespace` is a descriptor of the pid namespace to be born in, where that is not new.
-    A spare has time: it makes ready what most containers want, and dies with its parent from its
-    birth on.
-    """
-    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    flags = clone_flags(kinds)
-    if pid_namespace is None:
-        pid, pidfd = process.clone3(flags)
-    else:
-        pid, pidfd = namespaces.clone_in_pid_namespace(pid_namespace, flags)
-    if pid == 0:
-        ours.close()
-        init.live_as_blank(theirs, kinds if is_spare else [])
-    theirs.close()
-    return Blank(kinds, pid, pidfd, ours)
 
 
 class _Builder:
@@ -459,19 +414,6 @@ def resolve_user(root: Root, process_spec: dict[str, Any]) -> None:
         dict.fromkeys([*identity.groups, *(user.get("additionalGids") or [])])
     )
     user["home"] = identity.home
-
-
-def reap(pidfd: int) -> None:
-    """Kill the child behind `pidfd`, wait for its end, close the descriptor."""
-    try:
-        process.pidfd_send_signal(pidfd, process.SIGKILL)
-    except ProcessLookupError:
-        pass
-    try:
-        process.wait_pidfd(pidfd)
-    except ChildProcessError:
-        pass
-    os.close(pidfd)
 
 
 def _describe(

@@ -13,7 +13,8 @@ import os
 from sampan.kernel import cgroups, fds, namespaces, process
 from sampan.kernel.paths import Root
 from sampan.runtime import init, plan, validate
-from sampan.runtime.create import reap, resolve_user
+from sampan.runtime.blank import reap
+from sampan.runtime.create import resolve_user
 from sampan.runtime.credentials import OomScore, Session
 from sampan.runtime.devices import open_terminal
 from sampan.runtime.failure import RuntimeFailure, reason

@@ -24,6 +24,7 @@ from sampan.version import OCI_RUNTIME_SPEC_VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 KINDS = (
@@ -80,6 +81,17 @@ def state(
     if not pid:
         del found["pid"]
     return found
+
+
+def beside(spec: dict[str, Any], described: dict[str, Any], pid: int) -> Callable[[], None]:
+    """What runs the hooks that run here while the child `pid` waits."""
+    asked = {**described, "status": "creating", "pid": pid}
+
+    def run_both() -> None:
+        for kind in ("prestart", "createRuntime"):
+            run(spec, kind, asked, described["bundle"])
+
+    return run_both
 
 
 def run(spec: dict[str, Any], kind: str, described: dict[str, Any], directory: str = "") -> None:

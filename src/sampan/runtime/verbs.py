@@ -68,7 +68,7 @@ def _run_started_hooks(state: dict[str, Any], gate: int) -> None:
     try:
         hooks.run(spec, "poststart", described, state["bundle"])
     except OSError:
-        _send(pid, process.SIGKILL)
+        _signal_init(state, process.SIGKILL)
         raise
 
 

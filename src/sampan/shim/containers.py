@@ -11,7 +11,7 @@ import _socket
 import os
 
 from sampan.kernel import cgroups
-from sampan.runtime import create, plan, rootfs
+from sampan.runtime import blank, create, plan, rootfs
 from sampan.runtime.exec import spawn
 from sampan.shim.launch import Runtime
 
@@ -43,19 +43,19 @@ def _kinds(spec: dict[str, Any]) -> tuple[list[str], str]:
     return sorted(set(new) - {"cgroup"}), dict(join).get("pid", "")
 
 
-def _prepare(kinds: list[str], pid_namespace: str) -> create.Blank:
+def _prepare(kinds: list[str], pid_namespace: str) -> blank.Blank:
     wanted = sorted(kinds or USUAL)
     if not pid_namespace:
-        return create.make_blank(wanted, is_spare=True)
+        return blank.make_blank(wanted, is_spare=True)
     fd = os.open(pid_namespace, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return create.make_blank(wanted, fd, is_spare=True)
+        return blank.make_blank(wanted, fd, is_spare=True)
     finally:
         os.close(fd)
 
 
-def _adopt(kinds: list[str], pid: int, pidfd: int, sync: int) -> create.Blank:
-    return create.Blank(kinds, pid, pidfd, _socket.socket(-1, -1, -1, sync))
+def _adopt(kinds: list[str], pid: int, pidfd: int, sync: int) -> blank.Blank:
+    return blank.Blank(kinds, pid, pidfd, _socket.socket(-1, -1, -1, sync))
 
 
 def _cgroup(state: dict[str, Any]) -> Cgroup:

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         def remove(self) -> None: ...
 
     class Blank(Protocol):
-        """What `runtime.create.make_blank` returns."""
+        """What `runtime.blank.make_blank` returns."""
 
         pid: int
         pidfd: int
