@@ -27,7 +27,8 @@ from pathlib import Path
 DOCKER = shutil.which("docker")
 BUSYBOX = shutil.which("busybox")
 APPLETS = (
-    "sh echo cat true false sleep ls ps stty tty kill env id head dd yes pwd hostname wc seq"
+    "sh echo cat true false sleep ls ps stty tty kill env id head dd yes pwd hostname wc seq "
+    "ln mkdir rm mv touch find grep mkfifo chmod stat"
 ).split()
 PATIENCE = 60
 SOURCES = str(Path(__file__).parents[1] / "src")
@@ -141,6 +142,16 @@ class Daemon:
             connection.request(method, path, content, headers)
             answer = connection.getresponse()
             return answer.status, _decoded(answer)
+        finally:
+            connection.close()
+
+    def exchange(self, method, path, body=None, **headers):
+        """One request of raw bytes: (status, headers, body)."""
+        connection = UnixConnection(self.socket)
+        try:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
         finally:
             connection.close()
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from sampan.engine.archive import Archives
 from sampan.engine.containers import Containers
 from sampan.engine.create import Creator
 from sampan.engine.events import Events
@@ -58,6 +59,7 @@ class Parts:
     execs: Execs
     lifecycle: Lifecycle
     remover: Remover
+    archives: Archives
 
 
 async def build(config: EngineConfig, undo: AsyncExitStack) -> Parts:
@@ -69,6 +71,7 @@ async def build(config: EngineConfig, undo: AsyncExitStack) -> Parts:
     undo.callback(lock.release)
     services = await _services(config, layout, undo)
     parts = _parts(services)
+    undo.push_async_callback(parts.archives.aclose)
     services.containers.load()
     undo.push_async_callback(services.containers.flush_all)
     undo.push_async_callback(services.background.aclose)
@@ -174,7 +177,8 @@ def _parts(services: Services) -> Parts:
     exits = Exits(services, execs, again, remover.remove_ended)
     starter = Starter(services, exits)
     lifecycle = Lifecycle(services, exits, starter)
-    return Parts(services, Creator(services), starter, exits, execs, lifecycle, remover)
+    archives = Archives(services)
+    return Parts(services, Creator(services), starter, exits, execs, lifecycle, remover, archives)
 
 
 def _let_go(services: Services) -> None:

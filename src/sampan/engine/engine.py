@@ -28,8 +28,10 @@ from sampan.spec.platform import Platform
 if TYPE_CHECKING:
     import builtins
     from collections.abc import AsyncIterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from typing import Self
 
+    from sampan.engine.archive import Archive, PathStat
     from sampan.engine.build import Parts
     from sampan.engine.containers import Entry, Wait
     from sampan.engine.filters import Filters
@@ -334,6 +336,40 @@ class Engine:
     async def top(self, ref: str, ps_args: str = "") -> Top:
         """The container's processes. Raises Conflict when it does not run."""
         return await stats.top(self._services, self._find(ref), ps_args)
+
+    async def path_stat(self, ref: str, path: str) -> PathStat:
+        """What `path` is in the container, running or not. Raises NotFound."""
+        return await self._parts.archives.stat(self._find(ref), path)
+
+    def read_archive(self, ref: str, path: str) -> AbstractAsyncContextManager[Archive]:
+        """`path` of the container as a tar: `async with` gives its `stat` and `chunks()`.
+
+        Raises:
+            ContainerNotFound: at once; NotFound: nothing is at `path`.
+        """
+        return self._parts.archives.read(self._find(ref), path)
+
+    def export(self, ref: str) -> AbstractAsyncContextManager[Archive]:
+        """The container's own tree as a tar, without what is mounted in it."""
+        return self._parts.archives.export(self._find(ref))
+
+    async def write_archive(
+        self,
+        ref: str,
+        path: str,
+        source: AsyncIterator[bytes],
+        *,
+        keep_kinds: bool = False,
+        as_user: bool = False,
+    ) -> None:
+        """Unpack a tar below the directory `path` of the container: see `archive.Archives.write`.
+
+        Raises:
+            NotFound: no such directory; InvalidArgument: the tar is bad; PermissionDenied.
+        """
+        await self._parts.archives.write(
+            self._find(ref), path, source, keep_kinds=keep_kinds, as_user=as_user
+        )
 
     def events(
         self,

@@ -64,25 +64,28 @@ class AppliedLayer:
     entries: int
 
 
-class _Extractor:
-    """Creates entries below one directory."""
+class Extractor:
+    """Creates entries below one directory; `layers.placing` narrows what an entry may do."""
 
-    def __init__(self, root: int, lowers: Sequence[int]) -> None:
+    def __init__(self, root: int, lowers: Sequence[int], *, keep_root: bool = False) -> None:
+        """`keep_root`: the directory is in use, and its own bits are nobody's to change."""
         self.size = 0
         self.entries = 0
         self._held = 0
         self._root = root
+        self._in_use = keep_root
         self._tree = tree.Tree(root, lowers, self._implied)
         self._pending: dict[bytes, _Metadata] = {}
         self._ours = (os.geteuid(), os.getegid())
-        self._make_plain()
+        if not keep_root:
+            self._make_plain()
 
     def run(self, stream: TarStream) -> None:
         """Create every entry, then finish the directories."""
         try:
             while (entry := stream.next()) is not None:
                 self._count()
-                self._create(stream, entry)
+                self.create(stream, entry)
             self._finish()
         finally:
             self._tree.close()
@@ -105,7 +108,8 @@ class _Extractor:
         if self.entries > MAX_ENTRIES:
             raise LayerError(f"apply layer: more than {MAX_ENTRIES} entries")
 
-    def _create(self, stream: TarStream, entry: Entry) -> None:
+    def create(self, stream: TarStream, entry: Entry) -> None:
+        """Create what one entry describes. Raises LayerError, ResourceExhausted."""
         directory, _, name = entry.name.rstrip(b"/").rpartition(b"/")
         if name in (b"", b".", b"..") or len(name) > MAX_COMPONENT or b"\0" in name:
             parts = tree.split(entry.name)
@@ -115,6 +119,10 @@ class _Extractor:
             directory, name = b"/".join(parts[:-1]), parts[-1]
         if b".wh." in entry.name and self._is_marker(entry, directory, name):
             return
+        self.place(stream, entry, directory, name)
+
+    def place(self, stream: TarStream, entry: Entry, directory: bytes, name: bytes) -> None:
+        """Make `name` in `directory`, in the place of what is there. Raises as `create`."""
         try:
             parent, canonical = self._tree.parent(directory)
             if entry.kind == header.REGULAR:
@@ -213,8 +221,9 @@ class _Extractor:
                 self._clear(parent, name)
                 directory = path.rpartition(b"/")[0]
                 os.mkdir(name, 0o755, dir_fd=self._tree.descriptor(directory))
-                # What the lower layers have here was hidden by what is replaced now.
-                self._tree.hide_lowers(path, self._tree.descriptor(path))
+                if not self._in_use:  # an overlay that is mounted does it by itself
+                    # What the lower layers have here was hidden by what is replaced now.
+                    self._tree.hide_lowers(path, self._tree.descriptor(path))
         if path.count(b"/") >= MAX_DEPTH:
             raise LayerError(f"apply layer: more than {MAX_DEPTH} directories deep")
         self._hold(path, entry)
@@ -415,7 +424,7 @@ def apply(
     feed = Feed(open_stream(blob, limit=limit), algorithm)
     umask = os.umask(0)
     try:
-        extractor = _Extractor(destination, lowers)
+        extractor = Extractor(destination, lowers)
         stream = TarStream(feed.next_chunk)
         extractor.run(stream)
         if expected is None and not stream.closed:

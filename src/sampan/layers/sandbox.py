@@ -35,24 +35,38 @@ def enter(destination: int, parent: int, *, read_only: bool = False) -> int:
     used must be imported before. `parent` is the process to die with.
     Raises OSError naming the call.
     """
+    depend_on(parent)
+    clone = mounts.clone_tree(destination, recursive=False)  # in the namespace it belongs to
+    if read_only:
+        mounts.set_attributes(clone, on=n.MOUNT_ATTR_RDONLY)
+    root = become_root(clone)
+    lock_up(read_only=read_only)
+    return root
+
+
+def depend_on(parent: int) -> None:
+    """Die with `parent`, leave no core, and let nobody look inside."""
     process.set_parent_death_signal(_KILL)
     if os.getppid() != parent:  # it died before the line above
         os._exit(1)
     process.set_not_dumpable()
-    root = _become_root(destination, read_only=read_only)
+
+
+def lock_up(*, read_only: bool = False) -> None:
+    """Give up imports, memory, capabilities and system calls; files can still be worked on."""
     _close_imports()
     _bound()
     process.prctl(n.PR_SET_NO_NEW_PRIVS, 1)
     kept = capabilities.mask(_READING if read_only else _KEPT) & capabilities.get()[1]
     capabilities.set_sets(kept, kept, 0)
     syscalls.load()
-    return root
 
 
-def _become_root(destination: int, *, read_only: bool) -> int:
-    clone = mounts.clone_tree(destination, recursive=False)  # in the namespace it belongs to
-    if read_only:
-        mounts.set_attributes(clone, on=n.MOUNT_ATTR_RDONLY)
+def become_root(clone: int) -> int:
+    """Make the detached mount `clone`, which is closed, the root of a mount namespace of our own.
+
+    The descriptor of the new root, readable. Raises OSError naming the call.
+    """
     namespaces.unshare(n.CLONE_NEWNS)
     mounts.set_propagation("/", n.MS_REC | n.MS_PRIVATE)
     old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

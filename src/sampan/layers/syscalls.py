@@ -1,8 +1,8 @@
 """The seccomp filter of the process that unpacks: a short list of system calls to go on with.
 
 The list is what CPython's allocator and threads, OpenSSL's hash, `layers.apply` and `layers.diff`
-use once everything is imported. Anything else gives EPERM. It is a fixed program for one purpose; container
-profiles are compiled by `kernel.seccomp`.
+use once everything is imported. Anything else gives EPERM. It is a fixed program for one purpose;
+container profiles are compiled by `kernel.seccomp`.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ _CALLS: Final = {
     "fremovexattr": (199, 16),
     "fsetxattr": (190, 7),
     "fstat": (5, 80),
+    "fstatfs": (138, 44),
     "ftruncate": (77, 46),
     "futex": (202, 98),
     "getdents64": (217, 61),
@@ -61,6 +62,7 @@ _CALLS: Final = {
     "munmap": (11, 215),
     "newfstatat": (262, 79),
     "openat": (257, 56),
+    "openat2": (437, 437),
     "prctl": (157, 167),
     "pread64": (17, 67),
     "preadv": (295, 69),
@@ -74,6 +76,7 @@ _CALLS: Final = {
     "rt_sigreturn": (15, 139),
     "sched_getaffinity": (204, 123),
     "sched_yield": (24, 124),
+    "sendfile": (40, 71),
     "set_robust_list": (273, 99),
     "sigaltstack": (131, 132),
     "statx": (332, 291),

@@ -205,7 +205,16 @@ class _Worker:
         with theirs:
             ours.setblocking(False)
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-B", "-c", _CODE, str(theirs.fileno()), _path()],
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    "-B",
+                    "-c",
+                    _CODE,
+                    str(theirs.fileno()),
+                    module_path(),
+                ],
                 stdin=subprocess.DEVNULL,
                 close_fds=True,
                 pass_fds=[theirs.fileno()],
@@ -260,8 +269,8 @@ class _Worker:
         self._process.wait()
 
 
-def _path() -> str:
-    """Where the worker finds us and what we need, a directory a line."""
+def module_path() -> str:
+    """Where a worker finds us and what we need, a directory a line."""
     files = (sampan.__file__, isal.__file__, zstandard.__file__)
     directories = [os.path.dirname(os.path.dirname(os.path.abspath(file or ""))) for file in files]
     return "\n".join(dict.fromkeys(directories))

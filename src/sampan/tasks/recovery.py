@@ -102,6 +102,17 @@ def has_state(directory: str) -> bool:
     return os.path.exists(f"{directory}/state.json")
 
 
+def init_of(directory: str) -> tuple[int, int] | None:
+    """Pid and start time of the container's first process; None when no whole record is there."""
+    content = _read(f"{directory}/state.json")
+    if content is None:
+        return None
+    try:
+        return int(content["pid"]), int(content["start_time"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def bury(cgroup_path: str) -> None:
     """Kill what is left of a container whose shim has died, and remove its cgroup. Blocks.
 

@@ -52,8 +52,12 @@ def error(status: int, message: str) -> Response:
     return Response(body=errors.body(message), status=status, headers=_JSON)
 
 
-async def stream(request: BaseRequest, content_type: str = "application/json") -> StreamResponse:
+async def stream(
+    request: BaseRequest,
+    content_type: str = "application/json",
+    headers: Mapping[str, str] | None = None,
+) -> StreamResponse:
     """Begin a chunked answer; its head is on its way when this returns."""
-    answer = StreamResponse(headers={**COMMON, "Content-Type": content_type})
+    answer = StreamResponse(headers={**COMMON, "Content-Type": content_type, **(headers or {})})
     await answer.prepare(request)
     return answer

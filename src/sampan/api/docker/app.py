@@ -18,7 +18,14 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from sampan.api import errors
-from sampan.api.docker import answers, containers, exec, images, system  # noqa: A004 - a room
+from sampan.api.docker import (
+    answers,
+    archives,
+    containers,
+    exec,  # noqa: A004 - a room
+    images,
+    system,
+)
 from sampan.api.docker.call import Call
 from sampan.api.docker.hijack import Connection, ConnectionServer, TakenOver
 from sampan.errors import InvalidArgument, NotFound, PermissionDenied
@@ -45,6 +52,7 @@ PATHS: dict[tuple[str, str], Handler] = {
     **images.PATHS,
 }
 NAMED: dict[tuple[str, str, str], Handler] = {
+    **archives.NAMED,
     **containers.NAMED,
     **exec.NAMED,
     **images.NAMED,
@@ -105,6 +113,7 @@ class DockerAPI:
         status, message = errors.describe(error)
         if request.writer.output_size:
             # A stream has begun; only an end without the last chunk can tell the client.
+            _log.warning("%s %s broke off: %s", request.method, request.path, message)
             if request.transport is not None:
                 request.transport.close()
             return TakenOver()

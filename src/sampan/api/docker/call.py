@@ -19,6 +19,8 @@ from sampan.api.docker.hijack import Connection, TakenOver, upgraded_head
 from sampan.errors import DeadlineExceeded, InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from aiohttp.web_request import BaseRequest
 
     from sampan.engine.engine import Engine
@@ -125,6 +127,25 @@ class Call:
             raise DeadlineExceeded("read the body: it did not come in time") from error
         except RequestPayloadError as error:
             raise InvalidArgument("read the body: it broke off") from error
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """The body as it comes, however long it is; each piece within `BODY_SECONDS`.
+
+        Raises:
+            InvalidArgument: the client broke off; DeadlineExceeded: it stopped sending.
+        """
+        content = self.request.content
+        while True:
+            try:
+                async with asyncio.timeout(BODY_SECONDS):
+                    part = await content.readany()
+            except TimeoutError as error:
+                raise DeadlineExceeded("read the body: it did not come in time") from error
+            except RequestPayloadError as error:
+                raise InvalidArgument("read the body: it broke off") from error
+            if not part:
+                return
+            yield part
 
     async def _read_body(self) -> bytes:
         parts: list[bytes] = []
