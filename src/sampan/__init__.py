@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sampan.client.results import Progress as Progress
     from sampan.client.results import RunResult as RunResult
     from sampan.client.results import Stats as Stats
+    from sampan.client.volumes import Volume as Volume
     from sampan.version import VERSION as __version__  # noqa: N811
 
 _RESULTS = (
@@ -41,6 +42,7 @@ _WHERE = {
     "AsyncEngine": "sampan.client.async_engine",
     "Container": "sampan.client.engine",
     "Engine": "sampan.client.engine",
+    "Volume": "sampan.client.volumes",
 } | dict.fromkeys(_RESULTS.split(), "sampan.client.results")
 
 __all__ = ["__version__", "errors", *_WHERE]  # noqa: PLE0604  literal names, by split

@@ -56,6 +56,8 @@ GROUPS = {
     "image": {name: name for name in "history import pull push tag".split()}
     | {"ls": "images", "list": "images", "rm": "rmi", "remove": "rmi"}
     | {"inspect": "inspect:INSPECT_IMAGE", "prune": "usage:PRUNE_IMAGES"},
+    "volume": {"create": "volume:CREATE", "inspect": "volume:INSPECT", "ls": "volume:LS"}
+    | {"list": "volume:LS", "prune": "volume:PRUNE", "rm": "volume:RM", "remove": "volume:RM"},
     "system": {"df": "df", "events": "events", "info": "info", "prune": "usage:PRUNE_SYSTEM"},
 }
 GLOBAL_OPTIONS = """\

@@ -92,6 +92,9 @@ OPTIONS = """\
   -u, --user string                 Username or UID (format:
                                     <name|uid>[:<group|gid>])
   -v, --volume list                 Bind mount a volume
+      --volume-driver string        Optional volume driver for the container
+      --volumes-from list           Mount volumes from the specified
+                                    container(s)
   -w, --workdir string              Working directory inside the container
 """
 
@@ -168,6 +171,9 @@ def create_body(flags: Values, image: str, command: list[str]) -> dict[str, Any]
         body["StopTimeout"] = flags.number("stop-timeout")
     if flags.on("no-healthcheck"):
         body["Healthcheck"] = {"Test": ["NONE"]}
+    unnamed = [volume for volume in flags.many("volume") if ":" not in volume]
+    if unnamed:
+        body["Volumes"] = {path: {} for path in unnamed}
     body["HostConfig"] = host_config(flags)
     return body
 
@@ -196,8 +202,13 @@ def host_config(flags: Values) -> dict[str, Any]:
 
 
 def _mounts(flags: Values, host: dict[str, Any]) -> None:
-    if flags.many("volume"):
-        host["Binds"] = [_bind(volume) for volume in flags.many("volume")]
+    binds = [_bind(volume) for volume in flags.many("volume") if ":" in volume]
+    if binds:
+        host["Binds"] = binds
+    if flags.many("volumes-from"):
+        host["VolumesFrom"] = flags.many("volumes-from")
+    if flags.text("volume-driver"):
+        host["VolumeDriver"] = flags.text("volume-driver")
     if flags.many("mount"):
         from sampan.cli.mounts import parse_mount
 

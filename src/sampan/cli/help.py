@@ -10,6 +10,7 @@ _MANAGEMENT = {
     "container": "Manage containers",
     "image": "Manage images",
     "system": "Manage Sampan",
+    "volume": "Manage volumes",
 }
 _HIDDEN = ("list", "remove")
 

@@ -10,6 +10,7 @@ from sampan.client.sizes import parse_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _ULIMITS = frozenset(
@@ -26,6 +27,65 @@ _NAMES = {
 }
 
 
+_SWITCHES = frozenset(("volume-nocopy", "bind-nonrecursive", "bind-create-src"))
+
+
+def _bind(mount: dict[str, Any]) -> dict[str, Any]:
+    return mount.setdefault("BindOptions", {})  # type: ignore[no-any-return]
+
+
+def _volume(mount: dict[str, Any]) -> dict[str, Any]:
+    return mount.setdefault("VolumeOptions", {})  # type: ignore[no-any-return]
+
+
+def _tmpfs(mount: dict[str, Any]) -> dict[str, Any]:
+    return mount.setdefault("TmpfsOptions", {})  # type: ignore[no-any-return]
+
+
+def _recursive(mount: dict[str, Any], value: str) -> None:
+    """`bind-recursive`: whether mounts below the source come along, and may be written."""
+    words: dict[str, dict[str, bool]] = {
+        "enabled": {},
+        "disabled": {"NonRecursive": True},
+        "writable": {"ReadOnlyNonRecursive": True},
+        "readonly": {"ReadOnlyForceRecursive": True},
+    }
+    if value not in words:
+        raise ValueError(f"invalid value for bind-recursive: {value!r}")
+    _bind(mount).update(words[value])
+
+
+def _label(mount: dict[str, Any], value: str) -> None:
+    name, _, text = value.partition("=")
+    _volume(mount).setdefault("Labels", {})[name] = text
+
+
+def _driver(mount: dict[str, Any]) -> dict[str, Any]:
+    return _volume(mount).setdefault("DriverConfig", {})  # type: ignore[no-any-return]
+
+
+def _driver_option(mount: dict[str, Any], value: str) -> None:
+    name, _, text = value.partition("=")
+    _driver(mount).setdefault("Options", {})[name] = text
+
+
+_OPTIONS: dict[str, Callable[[dict[str, Any], str], object]] = {
+    "bind-propagation": lambda mount, value: _bind(mount).update(Propagation=value),
+    "bind-nonrecursive": lambda m, value: _bind(m).update(NonRecursive=parse_bool(value)),
+    "bind-create-src": lambda m, value: _bind(m).update(CreateMountpoint=parse_bool(value)),
+    "bind-recursive": _recursive,
+    "consistency": lambda mount, value: mount.update(Consistency=value),
+    "image-subpath": lambda m, v: m.setdefault("ImageOptions", {}).update(Subpath=v),
+    "volume-driver": lambda mount, value: _driver(mount).update(Name=value),
+    "volume-label": _label,
+    "volume-nocopy": lambda mount, value: _volume(mount).update(NoCopy=parse_bool(value)),
+    "volume-opt": _driver_option,
+    "volume-subpath": lambda mount, value: _volume(mount).update(Subpath=value),
+    "tmpfs-size": lambda mount, value: _tmpfs(mount).update(SizeBytes=parse_bytes(value)),
+    "tmpfs-mode": lambda mount, value: _tmpfs(mount).update(Mode=int(value, 8)),
+}
+
+
 def parse_mount(text: str) -> dict[str, Any]:
     """`type=bind,src=/a,dst=/b,readonly` as the API has it.
 
@@ -34,7 +94,7 @@ def parse_mount(text: str) -> dict[str, Any]:
     """
     mount: dict[str, Any] = {"Type": "volume"}
     try:
-        for field in text.split(","):
+        for field in _fields(text):
             _field(mount, field)
         if not mount.get("Target"):
             raise ValueError("target is required")
@@ -43,24 +103,38 @@ def parse_mount(text: str) -> dict[str, Any]:
     return mount
 
 
+def _fields(text: str) -> list[str]:
+    """The comma-separated fields of `text`; one in double quotes may contain commas."""
+    fields: list[str] = []
+    rest = text
+    while rest:
+        if rest.startswith('"'):
+            field, quote, rest = rest[1:].partition('"')
+            if not quote or rest[:1] not in ("", ","):
+                raise ValueError("a quoted field does not end")
+            rest = rest[1:]
+        else:
+            field, _, rest = rest.partition(",")
+        fields.append(field)
+    return fields
+
+
 def _field(mount: dict[str, Any], field: str) -> None:
     name, equals, value = field.partition("=")
     name = name.lower()
     if name in ("readonly", "ro"):
         mount["ReadOnly"] = parse_bool(value) if equals else True
         return
+    if name in _SWITCHES and not equals:
+        value, equals = "true", "="
     if not equals:
         raise ValueError(f"invalid field '{field}' must be a key=value pair")
     if name in _NAMES:
         if name in ("source", "src") and value.startswith("."):
             value = os.path.abspath(value)
         mount[_NAMES[name]] = value
-    elif name == "bind-propagation":
-        mount.setdefault("BindOptions", {})["Propagation"] = value
-    elif name == "tmpfs-size":
-        mount.setdefault("TmpfsOptions", {})["SizeBytes"] = parse_bytes(value)
-    elif name == "tmpfs-mode":
-        mount.setdefault("TmpfsOptions", {})["Mode"] = int(value, 8)
+    elif name in _OPTIONS:
+        _OPTIONS[name](mount, value)
     else:
         raise ValueError(f"unexpected key '{name}' in '{field}'")
 

@@ -16,6 +16,7 @@ from sampan.client.opening import Opened, choose, embed
 from sampan.client.options import ContainerOptions, container_body, exec_body
 from sampan.client.sources import pieces_of, tail_query
 from sampan.client.streams import STDOUT, Frames
+from sampan.client.volumes import AsyncVolumes
 
 if TYPE_CHECKING:
     import os
@@ -142,6 +143,7 @@ class AsyncEngine:
     def __init__(self, opened: Opened) -> None:
         self._opened = opened
         self._driver = AsyncDriver(AsyncClient(opened.path, error_for))
+        self.volumes = AsyncVolumes(self._driver.client)
 
     @classmethod
     async def open(

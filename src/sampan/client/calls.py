@@ -286,6 +286,35 @@ def exec_resize(exec_id: str, height: int, width: int) -> Call:
     return Call("POST", f"/exec/{quote(exec_id)}/resize", query, subject="exec-inspect")
 
 
+# Volumes
+
+
+def volume_create(body: dict[str, Any]) -> Call:
+    return Call("POST", "/volumes/create", body=body)
+
+
+def volumes(filters: dict[str, list[str]] | None = None) -> Call:
+    return Call("GET", "/volumes", {"filters": filters_text(filters)})
+
+
+def _volume(name: str) -> str:
+    if not name.strip("./"):
+        raise InvalidArgument(f"invalid volume name: {name or 'value is empty'}")
+    return f"/volumes/{quote(name)}"
+
+
+def volume_inspect(name: str) -> Call:
+    return Call("GET", _volume(name))
+
+
+def volume_remove(name: str, *, force: bool = False) -> Call:
+    return Call("DELETE", _volume(name), {"force": force})
+
+
+def prune_volumes(filters: dict[str, list[str]] | None = None) -> Call:
+    return Call("POST", "/volumes/prune", {"filters": filters_text(filters)})
+
+
 # Images
 
 

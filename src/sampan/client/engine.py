@@ -19,6 +19,7 @@ from sampan.client.options import ContainerOptions, container_body, exec_body
 from sampan.client.sources import pieces_of, tail_query
 from sampan.client.streams import STDOUT, Frames
 from sampan.client.sync import Answer, Client
+from sampan.client.volumes import Volumes
 from sampan.errors import DeadlineExceeded
 
 if TYPE_CHECKING:
@@ -270,6 +271,7 @@ class Engine:
     def __init__(self, opened: Opened) -> None:
         self._opened = opened
         self._driver = Driver(Client(opened.path, error_for))
+        self.volumes = Volumes(self._driver.client)
 
     @classmethod
     def open(

@@ -50,6 +50,7 @@ class ContainerOptions(TypedDict, total=False):
     ulimits: Mapping[str, int | tuple[int, int]]
     user: str
     volumes: Sequence[str]
+    volumes_from: Sequence[str]
     workdir: str
 
 
@@ -74,6 +75,7 @@ _HOST_LISTS = {
     "mounts": "Mounts",
     "security_opt": "SecurityOpt",
     "volumes": "Binds",
+    "volumes_from": "VolumesFrom",
 }
 _SIZES = {"memory": "Memory", "memory_swap": "MemorySwap", "shm_size": "ShmSize"}
 

@@ -1,76 +1,89 @@
-"""`-v source:target[:options]` as a typed record. Only directories and files of the host so far."""
+"""`-v source:target[:options]` as a typed mount: a path of the host, a volume, or a new volume."""
 
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
-from typing import Any
 
-from sampan.errors import InvalidArgument, NotImplementedHere
+from sampan.engine.model import Mount, MountType
+from sampan.errors import InvalidArgument
+from sampan.ids import check_name
 
-_PROPAGATION = frozenset("private rprivate shared rshared slave rslave".split())
-_OTHER = frozenset("ro rw z Z nocopy bind rbind noexec exec nosuid suid nodev dev".split())
-_IGNORED = frozenset("rw z Z nocopy bind rbind".split())  # labels need SELinux
-
-
-@dataclass(frozen=True, slots=True)
-class Bind:
-    """A path of the host that is seen at `target`."""
-
-    source: str
-    target: str
-    options: tuple[str, ...]
-
-    @property
-    def read_only(self) -> bool:
-        """Whether the container may only read it."""
-        return "ro" in self.options
-
-    @property
-    def propagation(self) -> str:
-        """How mounts travel; rprivate unless stated."""
-        return next((word for word in self.options if word in _PROPAGATION), "rprivate")
-
-    def mount(self) -> dict[str, Any]:
-        """The mount of the OCI configuration."""
-        words = [word for word in self.options if word not in _IGNORED | _PROPAGATION]
-        kind = "bind" if "bind" in self.options else "rbind"
-        return {
-            "destination": self.target,
-            "type": "bind",
-            "source": self.source,
-            "options": [kind, self.propagation, *words],
-        }
+PROPAGATION = frozenset("private rprivate shared rshared slave rslave".split())
+FLAGS = frozenset("noexec exec nosuid suid nodev dev".split())
+_ACCESS = frozenset(("ro", "rw"))
+_BIND = PROPAGATION | FLAGS | {"bind", "rbind", "z", "Z"}  # labels need SELinux: nothing to do
+_VOLUME = FLAGS | {"nocopy", "z", "Z"}
 
 
-def parse(text: str) -> Bind:
-    """Parse one bind.
+def parse(text: str) -> Mount:
+    """Parse one.
 
     Raises:
         InvalidArgument: it is malformed.
-        NotImplementedHere: it names a volume.
     """
     parts = text.split(":")
-    if not 2 <= len(parts) <= 3 or not all(parts) or "\0" in text:
+    if not 1 <= len(parts) <= 3 or not all(parts) or "\0" in text:
         raise InvalidArgument(f"invalid volume specification: '{text}'")
-    source, target = parts[0], parts[1]
-    options = tuple(parts[2].split(",")) if len(parts) == 3 else ()
-    if not source.startswith("/"):
-        raise NotImplementedHere(
-            f"invalid volume specification: '{text}': named volumes are not supported yet, "
-            "give an absolute path"
+    if len(parts) == 1:
+        return Mount(type=MountType.VOLUME, target=_target(text, text))
+    words = tuple(parts[2].split(",")) if len(parts) == 3 else ()
+    is_bind = parts[0].startswith("/")
+    _check_words(text, words, _BIND if is_bind else _VOLUME)
+    target = _target(text, parts[1])
+    read_only = "ro" in words
+    if not is_bind:
+        _check_volume(text, parts[0])
+        return Mount(
+            type=MountType.VOLUME,
+            source=parts[0],
+            target=target,
+            read_only=read_only,
+            words=words,
+            copy="nocopy" not in words,
         )
+    return Mount(
+        type=MountType.BIND,
+        source=posixpath.normpath(parts[0]),
+        target=target,
+        read_only=read_only,
+        words=words,
+        propagation=next((word for word in words if word in PROPAGATION), ""),
+        recursive="bind" not in words,
+        make_source=True,
+    )
+
+
+def _target(text: str, target: str) -> str:
     if not target.startswith("/"):
         raise InvalidArgument(
             f"invalid volume specification: '{text}': invalid mount path: '{target}' "
             "mount path must be absolute"
         )
-    target = posixpath.normpath("/" + target.lstrip("/"))
-    if target == "/" or ".." in parts[1].split("/"):
+    normal = posixpath.normpath("/" + target.lstrip("/"))
+    if normal == "/" or ".." in target.split("/"):
         raise InvalidArgument(
             f"invalid volume specification: '{text}': invalid specification: "
             "destination can't be '/'"
         )
-    if unknown := [word for word in options if word not in _PROPAGATION | _OTHER]:
-        raise InvalidArgument(f"invalid volume specification: '{text}': invalid mode: {unknown[0]}")
-    return Bind(posixpath.normpath(source), target, options)
+    return normal
+
+
+def _check_words(text: str, words: tuple[str, ...], known: frozenset[str]) -> None:
+    for word in words:
+        if word not in known | _ACCESS:
+            raise InvalidArgument(f"invalid volume specification: '{text}': invalid mode: {word}")
+    for group in (_ACCESS, PROPAGATION, {"bind", "rbind"}, {"z", "Z"}):
+        if len(group.intersection(words)) > 1:
+            raise InvalidArgument(
+                f"invalid volume specification: '{text}': invalid mode: {','.join(words)}"
+            )
+
+
+def _check_volume(text: str, name: str) -> None:
+    try:
+        check_name(name)
+    except InvalidArgument as error:
+        raise InvalidArgument(
+            f"invalid volume specification: '{text}': {error}; "
+            "if you intended to pass a host directory, use an absolute path"
+        ) from None

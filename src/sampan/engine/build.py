@@ -27,6 +27,7 @@ from sampan.engine.remove import Remover
 from sampan.engine.seccomp import Filters
 from sampan.engine.services import Background, Services
 from sampan.engine.start import Starter
+from sampan.engine.volumes import Volumes
 from sampan.images.service import ImageService, ImageUser
 from sampan.layers.workers import LayerWorkers
 from sampan.registry.client import Registry
@@ -38,6 +39,7 @@ from sampan.store.gc import Collector
 from sampan.store.layout import Layout
 from sampan.store.locks import RootLock
 from sampan.tasks.launch import Launcher
+from sampan.volumes.local import LocalVolumes
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
@@ -73,6 +75,7 @@ async def build(config: EngineConfig, undo: AsyncExitStack) -> Parts:
     parts = _parts(services)
     undo.push_async_callback(parts.archives.aclose)
     services.containers.load()
+    services.volumes.load()
     undo.push_async_callback(services.containers.flush_all)
     undo.push_async_callback(services.background.aclose)
     undo.callback(_let_go, services)
@@ -118,6 +121,7 @@ async def _services(config: EngineConfig, layout: Layout, undo: AsyncExitStack) 
         launcher=launcher,
         events=events,
         containers=containers,
+        volumes=Volumes(LocalVolumes(layout, db, disk), containers, events, disk),
         filters=filters,
         background=Background(),
     )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sampan.engine import events as bus
 from sampan.engine import records
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sampan.store.database import Connection, Database
     from sampan.tasks.task import Task
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 WINDOW = 0.01
@@ -231,8 +232,9 @@ class Containers:
         container: Container,
         prepare: Callable[[Connection], Mount] | None,
         image: str | None,
+        also: Callable[[Connection], None] | None = None,
     ) -> Entry:
-        """Write a new container, its snapshot and its event in one transaction."""
+        """Write a new container, its snapshot and its event in one transaction, `also` with it."""
         made = self.event(container, "create")
         record = records.encode(container)
 
@@ -245,6 +247,8 @@ class Containers:
                     container.id, container.name, record, key, image, container.created_at
                 ),
             )
+            if also is not None:
+                also(conn)
             return mount, bus.store(conn, [made])
 
         mount, stored = await self._db.write(write)
@@ -292,26 +296,25 @@ class Containers:
             await self._write(_Batch(tuple(self._deferred.values())))
 
     async def delete(
-        self, entry: Entry, made: Event, also: Callable[[Connection], int] | None
-    ) -> int | None:
-        """Delete the row, and the snapshot's with it; the number of the latter."""
+        self, entry: Entry, also: Callable[[Connection], T], *made: Event
+    ) -> T:  # fmt: skip
+        """Delete the row, and with it what `also` deletes in the same transaction."""
         batch = _Batch((entry,), gone=True)
         self._deferred.pop(entry.id, None)
 
-        def write(conn: Connection) -> tuple[int | None, list[Event]]:
+        def write(conn: Connection) -> tuple[T, list[Event]]:
             rows.delete(conn, entry.id)
-            number = also(conn) if also else None
-            return number, bus.store(conn, (*batch.made, made))
+            return also(conn), bus.store(conn, (*batch.made, *made))
 
         try:
-            number, stored = await self._db.write(write)
+            result, stored = await self._db.write(write)
         except BaseException:
             self._put_back(batch)
             raise
         self._entries.pop(entry.id, None)
         self.release(entry.container.name)
         self._events.publish(stored)
-        return number
+        return result
 
     def event(self, container: Container, action: str, **attributes: str) -> Event:
         """An event of a container, with Docker's attributes."""

@@ -14,19 +14,22 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sampan.engine import binds, limits, resolve
+from sampan.engine import limits, mounts, resolve
 from sampan.engine.config import reach
-from sampan.engine.model import Container, Created, LogDriver, Ownership
+from sampan.engine.model import Container, Created, LogDriver, MountType, Ownership
 from sampan.engine.start import overlay_above, split_rootfs
 from sampan.errors import InvalidArgument
 from sampan.ids import new_id
 from sampan.spec.platform import Platform
 
 if TYPE_CHECKING:
-    from sampan.engine.model import ContainerConfig, HostConfig
+    from collections.abc import Callable, Sequence
+
+    from sampan.engine.model import ContainerConfig, HostConfig, Mount
     from sampan.engine.services import Services
     from sampan.images.model import Image
-    from sampan.snapshots.base import Mount
+    from sampan.snapshots.base import BindMount, OverlayMount
+    from sampan.snapshots.base import Mount as RootMount
     from sampan.store.database import Connection
 
 
@@ -56,16 +59,68 @@ class Creator:
             if owner is not None:
                 container = replace(container, owner=owner.owner, notes=owner.notes)
             services.filters.get(host, container.architecture)  # refused here, not at the start
-            _make_bind_sources(host)
-            reach(services.config, "create")
-            await services.containers.insert(
-                container, self._prepare(container), image.id if image else None
-            )
-            reach(services.config, "created")
+            planned = mounts.plan(container.config, host, self._find)
+            if planned:
+                await self._insert_mounted(container, planned, image)
+            else:
+                await self._insert(container, image)
         except BaseException:
             services.containers.release(name)
             raise
         return Created(id=container_id, warnings=tuple(warnings))
+
+    async def _insert(
+        self,
+        container: Container,
+        image: Image | None,
+        also: Callable[[Connection], None] | None = None,
+    ) -> None:
+        services = self._services
+        reach(services.config, "create")
+        await services.containers.insert(
+            container, self._prepare(container), image.id if image else None, also
+        )
+        reach(services.config, "created")
+
+    async def _insert_mounted(
+        self, container: Container, planned: Sequence[Mount], image: Image | None
+    ) -> None:
+        """The same for a container with mounts: what they name is made, or must be there."""
+        decided, views = await self._views(container.id, planned)
+        _check_bind_sources(decided)
+        tree = self._tree(container) if mounts.wants_copy(decided) else None
+        async with self._services.volumes.claimed(decided, tree) as named:
+            mounted = replace(container, mounts=named)
+            await self._insert(mounted, image, partial(self._make_views, views))
+
+    async def _views(
+        self, container_id: str, planned: Sequence[Mount]
+    ) -> tuple[list[Mount], dict[str, str]]:
+        """Mounts whose images have the keys of their views; the views' parents by key."""
+        decided: list[Mount] = []
+        views: dict[str, str] = {}
+        for mount in planned:
+            if mount.type is MountType.IMAGE:
+                image = await self._services.images.get(mount.source)
+                key = f"{container_id}/{len(views)}"
+                views[key] = image.chain_id
+                mount = replace(mount, snapshot=key)  # noqa: PLW2901
+            decided.append(mount)
+        return decided, views
+
+    def _make_views(self, views: dict[str, str], conn: Connection) -> None:
+        for key, parent in views.items():
+            self._services.snapshots.view_now(conn, key, parent)
+
+    def _tree(self, container: Container) -> OverlayMount | BindMount | None:
+        """The file system that volumes are filled from."""
+        rootfs = container.config.rootfs
+        if rootfs is not None:
+            return {"type": "bind", "source": split_rootfs(rootfs)[0]}
+        return self._services.snapshots.tree(container.chain_id) if container.chain_id else None
+
+    def _find(self, ref: str) -> Container:
+        return self._services.containers.find(ref).container
 
     async def _image(self, config: ContainerConfig, platform: str | None) -> Image | None:
         if config.image is None:
@@ -103,7 +158,7 @@ class Creator:
             else host.log.path,
         )
 
-    def _prepare(self, container: Container) -> partial[Mount] | None:
+    def _prepare(self, container: Container) -> partial[RootMount] | None:
         """What makes the writable layer inside of the transaction; None where there is none."""
         rootfs = container.config.rootfs
         if rootfs is None:
@@ -111,10 +166,10 @@ class Creator:
         directory, overlaid = split_rootfs(rootfs)
         return partial(self._prepare_overlay, container.id, directory) if overlaid else None
 
-    def _prepare_image(self, key: str, parent: str | None, conn: Connection) -> Mount:
+    def _prepare_image(self, key: str, parent: str | None, conn: Connection) -> RootMount:
         return self._services.snapshots.prepare_now(conn, key, parent)
 
-    def _prepare_overlay(self, key: str, directory: str, conn: Connection) -> Mount:
+    def _prepare_overlay(self, key: str, directory: str, conn: Connection) -> RootMount:
         mount = self._services.snapshots.prepare_now(conn, key, None)
         assert mount["type"] == "bind"
         status = os.stat(directory)
@@ -144,13 +199,17 @@ def _check_source(config: ContainerConfig) -> None:
         raise InvalidArgument("invalid rootfs: the host's own root")
 
 
-def _make_bind_sources(host: HostConfig) -> None:
-    """As dockerd: a source that is not there becomes a directory."""
-    for text in host.binds:
-        source = binds.parse(text).source
-        if os.path.lexists(source):
-            continue
+def _check_bind_sources(decided: Sequence[Mount]) -> None:
+    """As dockerd: a source of `-v` that is missing becomes a directory, one of `--mount` fails."""
+    missing = [m for m in decided if m.type is MountType.BIND and not os.path.lexists(m.source)]
+    for mount in missing:
+        if not mount.make_source:
+            raise InvalidArgument(
+                'invalid mount config for type "bind": bind source path does not exist: '
+                f"{mount.source}"
+            )
+    for mount in missing:
         try:
-            os.makedirs(source, 0o755)
+            os.makedirs(mount.source, 0o755, exist_ok=True)
         except OSError as error:
-            raise InvalidArgument(f"make bind source {source}: {error}") from error
+            raise InvalidArgument(f"make bind source {mount.source}: {error}") from error

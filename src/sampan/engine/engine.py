@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         WaitResult,
     )
     from sampan.engine.services import SpecMaker
+    from sampan.engine.volumes import Volumes
     from sampan.images.model import Image
     from sampan.images.progress import Report
     from sampan.registry.credentials import Credentials
@@ -66,6 +67,7 @@ class Engine:
         """For `open` only."""
         self.config: EngineConfig = parts.services.config
         self.images: Images = parts.services.images
+        self.volumes: Volumes = parts.services.volumes
         self._parts = parts
         self._services = parts.services
         self._undo = undo
@@ -197,12 +199,13 @@ class Engine:
         return self._find(ref).arm(wanted)
 
     async def remove(self, ref: str, force: bool = False, volumes: bool = False) -> None:
-        """Remove a container that does not run; with `force` kill it first.
+        """Remove a container that does not run; with `force` kill it first, with `volumes` remove
+        those of its volumes that nobody named.
 
         Raises:
             Conflict: it runs and `force` was not given.
         """
-        await self._parts.remover.remove(self._find(ref), force)
+        await self._parts.remover.remove(self._find(ref), force, volumes)
 
     async def prune(self, filters: Filters | None = None) -> Pruned:
         """Remove every container that does not run and matches (until, label)."""

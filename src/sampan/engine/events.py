@@ -18,7 +18,7 @@ from sampan.engine.model import Event
 from sampan.store import events as rows
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from sampan.engine.filters import Filters
     from sampan.store.database import Connection, Database
@@ -105,8 +105,11 @@ class Events:
 
     async def emit(self, type_: str, action: str, actor: str, **attributes: str) -> None:
         """Store and publish an event that belongs to no change of a row."""
-        made = make(type_, action, actor, attributes)
-        self.publish(await self._db.write(lambda conn: store(conn, [made])))
+        await self.store([make(type_, action, actor, attributes)])
+
+    async def store(self, made: Sequence[Event]) -> None:
+        """Store and publish events that belong to no change of a row."""
+        self.publish(await self._db.write(lambda conn: store(conn, made)))
 
     def stream(
         self, since: int | None, until: int | None, wanted: Filters | None

@@ -104,7 +104,8 @@ class Exits:
             )
             running = replace(container, state=state)
             containers = self._services.containers
-            containers.defer(entry, running, containers.event(running, "start"))
+            volumes = self._services.volumes.events_of(running, "mount") if running.mounts else ()
+            containers.defer(entry, running, *volumes, containers.event(running, "start"))
         _settle_launch(entry, {})
 
     def ended(self, entry: Entry, record: ExitRecord) -> None:
@@ -202,6 +203,11 @@ class Exits:
         made.append(
             containers.event(container, "die", exitCode=str(record.code), execDuration=str(seconds))
         )
+        if container.mounts:
+            volumes = self._services.volumes
+            made += volumes.events_of(container, "unmount")
+            if volumes.needs_release(container):
+                self._services.background.spawn(volumes.release(container), "release volumes")
         containers.defer(entry, container, *made)
 
     def _forget_shim(self, entry: Entry) -> None:

@@ -21,7 +21,9 @@ Filters = Mapping[str, Sequence[str]]
 Test = Callable[["Container"], bool]
 
 MAX_PATTERN = 256
-_EVENT_KEYS = frozenset(("type", "event", "action", "container", "image", "label", "scope", "id"))
+_EVENT_KEYS = frozenset(
+    ("type", "event", "action", "container", "image", "volume", "label", "scope", "id")
+)
 
 
 def container_filter(

@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sampan.engine import binds, security
+from sampan.engine import security
 from sampan.engine.model import RestartName
 from sampan.errors import Conflict, InvalidArgument, NotImplementedHere
 from sampan.kernel.rlimits import KINDS
@@ -205,8 +205,7 @@ def _check_rights(host: HostConfig) -> None:
 
 def _check_mounts(host: HostConfig) -> None:
     seen: set[str] = set()
-    targets = [binds.parse(text).target for text in host.binds]
-    for target in (*targets, *host.tmpfs):
+    for target in host.tmpfs:
         if not target.startswith("/") or ".." in target.split("/") or "\0" in target:
             raise InvalidArgument(f"invalid mount path: '{target}' mount path must be absolute")
         if target.rstrip("/") in seen:

@@ -105,6 +105,46 @@ class Device:
     permissions: str = "rwm"
 
 
+class MountType(StrEnum):
+    """What is mounted."""
+
+    BIND = "bind"
+    VOLUME = "volume"
+    TMPFS = "tmpfs"
+    IMAGE = "image"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """One mount of a container, as asked for or, in `Container.mounts`, as it was decided.
+
+    `source` is a path of the host, the name of a volume ("": a new one without a name) or the
+    reference of an image. `words` are the options of a `-v` or a tmpfs in the order in which they
+    were given; the typed fields say the same. `make_source`: a source of the host that is missing
+    becomes a directory. `copy`: an empty volume is filled from the image. `size` is in bytes.
+    `path` is the directory of a volume, once it is there; `snapshot` the key of the view that an
+    image's mount reads.
+    """
+
+    type: MountType
+    target: str
+    source: str = ""
+    read_only: bool = False
+    words: tuple[str, ...] = ()
+    propagation: str = ""
+    recursive: bool = True
+    read_only_recursive: bool = True
+    make_source: bool = False
+    copy: bool = True
+    subpath: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    driver_options: Mapping[str, str] = field(default_factory=dict)
+    size: int = 0
+    mode: int | None = None
+    path: str = ""
+    snapshot: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
     """How output is kept; 0 means the engine's default.
@@ -153,7 +193,8 @@ class ContainerConfig:
 class HostConfig:
     """What the host grants: limits, mounts, rights. 0, "" and None mean: not set.
 
-    `binds` are Docker's `source:target[:options]`; `tmpfs` maps a target to mount options.
+    `binds` are Docker's `source:target[:options]`, `mounts` the same with types; `tmpfs` maps a
+    target to mount options; `volumes_from` are containers whose mounts are taken over (`:ro`).
     `nano_cpus` are billionths of a processor; `cpu_period` and `cpu_quota` microseconds.
     `cgroup_parent` "" is the engine's own.
     """
@@ -179,6 +220,8 @@ class HostConfig:
     uts_mode: str = ""
     cgroupns_mode: str = ""
     binds: tuple[str, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    volumes_from: tuple[str, ...] = ()
     tmpfs: Mapping[str, str] = field(default_factory=dict)
     read_only: bool = False
     cap_add: tuple[str, ...] = ()
@@ -225,7 +268,8 @@ class Container:
 
     `config` is complete: what the request left open was taken from the image. `path` and `args` are
     the command line that runs. `image_id` and `chain_id` are "" for a container of a directory.
-    `image_labels` stay apart from `config.labels`; an API may show them merged.
+    `image_labels` stay apart from `config.labels`; an API may show them merged. `mounts` are all of
+    them as they were decided at create: volumes have their names, whoever asked for them.
 
     A container with an `owner` belongs to a room above the engine (pods): that room makes its OCI
     configuration, lists it and removes it. `notes` is what the owner wants to be kept with it; the
@@ -247,6 +291,7 @@ class Container:
     log_path: str = ""
     owner: str = ""
     notes: str = ""
+    mounts: tuple[Mount, ...] = ()
     state: State = State()
 
     @property

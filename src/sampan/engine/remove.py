@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from sampan.engine.containers import Entry
     from sampan.engine.exec import Execs
     from sampan.engine.filters import Filters
+    from sampan.engine.model import Container
     from sampan.engine.services import Services
+    from sampan.store.database import Connection
+    from sampan.volumes.local import Volume
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +46,9 @@ class Remover:
         self._execs = execs
         self._end = end
 
-    async def remove(self, entry: Entry, force: bool = False) -> None:
+    async def remove(
+        self, entry: Entry, force: bool = False, volumes: bool = False
+    ) -> None:  # fmt: skip
         """See Engine.remove."""
         while True:
             container = entry.container
@@ -56,7 +61,7 @@ class Remover:
                 if entry.container.status is Status.REMOVING:
                     raise ContainerNotFound(f"No such container: {entry.id}")
                 if not entry.container.status.is_running:
-                    await self._remove(entry)
+                    await self._remove(entry, volumes or entry.container.host.auto_remove)
                     return
             # A start was under way when we looked. Who forces ends that one too.
             if not force:
@@ -92,24 +97,29 @@ class Remover:
             removed.append(entry.id)
         return Pruned(ids=tuple(removed), space_reclaimed=freed)
 
-    async def _remove(self, entry: Entry) -> None:
+    async def _remove(self, entry: Entry, volumes: bool) -> None:  # noqa: FBT001, RUF100
         services = self._services
         before = entry.container
         gone = replace(before, state=replace(before.state, status=Status.REMOVING))
         entry.container = gone
         attached, entry.attachments = entry.attachments, []
         drop(attached)
+        orphans = services.volumes.orphans(before) if volumes and before.mounts else []
         try:
             reach(services.config, "remove")
-            number = await services.containers.delete(
-                entry, services.containers.event(gone, "destroy"), self._snapshot_remover(entry)
+            numbers = await services.containers.delete(
+                entry,
+                partial(self._remove_rows, before, orphans),
+                *services.volumes.destroyed(orphans),
+                services.containers.event(gone, "destroy"),
             )
         except BaseException:
             entry.container = replace(before, state=replace(before.state, status=Status.DEAD))
             raise
         reach(services.config, "removed")
-        if number is not None:
-            services.snapshots.discard((number,))
+        services.snapshots.discard(numbers)
+        if orphans:
+            await services.volumes.discard(orphans)
         services.disk.submit(
             _delete_files, services.layout.shim(entry.id), services.layout.container(entry.id)
         )
@@ -119,20 +129,29 @@ class Remover:
         self._execs.forget(entry)
         entry.resolve(*WaitCondition)
 
-    def _snapshot_remover(self, entry: Entry) -> partial[int] | None:
-        rootfs = entry.container.config.rootfs
-        if rootfs is not None and not split_rootfs(rootfs)[1]:
-            return None
-        return partial(self._services.snapshots.remove_now, key=entry.id)
+    def _remove_rows(
+        self, container: Container, orphans: list[Volume], conn: Connection
+    ) -> list[int]:
+        """Remove what the container's row kept; the numbers of its snapshots."""
+        self._services.volumes.forget_now(conn, orphans)
+        keys = [mount.snapshot for mount in container.mounts if mount.snapshot]
+        if _has_snapshot(container):
+            keys.append(container.id)
+        return [self._services.snapshots.remove_now(conn, key) for key in keys]
 
     def _find(self, ref: str) -> Entry:
         return self._services.containers.find(ref)
 
     async def _size(self, entry: Entry) -> int:
-        if self._snapshot_remover(entry) is None:
+        if not _has_snapshot(entry.container):
             return 0
         usage = await self._services.snapshots.usage(entry.id)
         return usage.size
+
+
+def _has_snapshot(container: Container) -> bool:
+    rootfs = container.config.rootfs
+    return rootfs is None or split_rootfs(rootfs)[1]
 
 
 async def wait_for_end(entry: Entry, patience: float) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sampan.engine.imagery import Images
     from sampan.engine.model import Container
     from sampan.engine.seccomp import Filters
+    from sampan.engine.volumes import Volumes
     from sampan.snapshots.overlay import OverlaySnapshotter
     from sampan.store.database import Database
     from sampan.store.layout import Layout
@@ -71,6 +72,7 @@ class Services:
     launcher: Launcher
     events: Events
     containers: Containers
+    volumes: Volumes
     filters: Filters
     background: Background
     owners: dict[str, SpecMaker] = field(default_factory=dict)

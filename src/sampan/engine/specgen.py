@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import binds, devices, security
+from sampan.engine import devices, mounts, security
 from sampan.version import OCI_RUNTIME_SPEC_VERSION
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Facts:
     hostname_file: str = ""
     resolv_conf: str = ""
     host_devices: tuple[dict[str, Any], ...] = ()
+    mounts: tuple[dict[str, Any], ...] = ()
 
 
 def generate(container: Container, facts: Facts) -> dict[str, Any]:
@@ -178,7 +179,7 @@ def _mounts(container: Container, facts: Facts) -> list[dict[str, Any]]:
     host = container.host
     access = "rw" if host.privileged else "ro"
     flags = ["nosuid", "noexec", "nodev", access]
-    mounts = [
+    defaults = [
         _PROC,
         *_DEV,
         {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": flags},
@@ -192,15 +193,15 @@ def _mounts(container: Container, facts: Facts) -> list[dict[str, Any]]:
         ("/etc/hosts", facts.hosts),
     ):
         if source:
-            mounts.append(
+            defaults.append(
                 {"destination": destination, "type": "bind", "source": source, "options": _BIND}
             )
-    own = [_tmpfs(target, options) for target, options in host.tmpfs.items()]
-    own += [binds.parse(text).mount() for text in host.binds]
+    own = [mounts.tmpfs_words(target, options) for target, options in host.tmpfs.items()]
+    own += facts.mounts
     # A user's mount replaces a default one at the same place; parents come before children.
     taken = {mount["destination"] for mount in own}
     own.sort(key=lambda mount: mount["destination"].count("/"))
-    return [mount for mount in mounts if mount["destination"] not in taken] + own
+    return [mount for mount in defaults if mount["destination"] not in taken] + own
 
 
 def _shm(host: HostConfig, facts: Facts) -> dict[str, Any]:
@@ -212,17 +213,6 @@ def _shm(host: HostConfig, facts: Facts) -> dict[str, Any]:
         "type": "tmpfs",
         "source": "shm",
         "options": ["nosuid", "noexec", "nodev", "mode=1777", f"size={size}"],
-    }
-
-
-def _tmpfs(target: str, options: str) -> dict[str, Any]:
-    words = [word for word in options.split(",") if word]
-    base = [word for word in ("noexec", "nosuid", "nodev") if word[2:] not in words]
-    return {
-        "destination": target,
-        "type": "tmpfs",
-        "source": "tmpfs",
-        "options": [*base, *(word for word in words if word not in base)],
     }
 
 

@@ -95,6 +95,8 @@ class Starter:
         services = self._services
         await services.containers.flush(entry)  # before the records of the last run go
         container = entry.container
+        if container.mounts:
+            await services.volumes.prepare(container)
         program = services.filters.get(container.host, container.architecture)
         mount = entry.mount or self._mount(entry)
         attached, entry.attachments = entry.attachments, []
@@ -210,7 +212,12 @@ class Starter:
             hostname_file=f"{directory}/hostname",
             resolv_conf=f"{directory}/resolv.conf" if shared else "",
             host_devices=devices.host_devices() if host.privileged else (),
+            mounts=self._mounts(container),
         )
+
+    def _mounts(self, container: Container) -> tuple[dict[str, Any], ...]:
+        services = self._services
+        return services.volumes.specification(container, services.snapshots.mounts)
 
     def _mount(self, entry: Entry) -> Mount:
         entry.mount = root_mount(entry.container, self._services)

@@ -12,9 +12,9 @@ import marshal
 import os
 import time
 
-from sampan.kernel import cgroups, fds, mounts, process
+from sampan.kernel import cgroups, fds, process
 from sampan.kernel.paths import Root
-from sampan.runtime import freeze, init, rootfs, users, validate
+from sampan.runtime import freeze, init, rootfs, sources, users, validate
 from sampan.runtime.blank import Blank, make_blank, reap
 from sampan.runtime.failure import RuntimeFailure, reason
 from sampan.runtime.plan import Facts, build, is_bind
@@ -296,7 +296,7 @@ class _Builder:
             self._owned.append(fd)
             self._join_fds.append(fd)
         for mount in filter(is_bind, self.spec.get("mounts") or []):
-            self._sources.append(_clone_source(mount))
+            self._sources.append(sources.clone(mount))
             self._owned.append(self._sources[-1])
         self.cgroup = cgroups.manager(self.cgroup_path)
 
@@ -362,20 +362,6 @@ class _Builder:
     def close(self) -> None:
         """Close the descriptors of the parent."""
         fds.close_all(self._owned)
-
-
-def _clone_source(mount: dict[str, Any]) -> int:
-    """A detached clone of a bind mount's source, made where the caller's mounts are."""
-    options = mount.get("options") or []
-    try:
-        source = os.open(mount.get("source") or "", os.O_PATH | os.O_CLOEXEC)
-        try:
-            return mounts.clone_tree(source, recursive="rbind" in options)
-        finally:
-            os.close(source)
-    except OSError as error:
-        where = f"bind mount of {mount.get('source')} on {mount['destination']}"
-        raise RuntimeFailure(error.errno or 0, reason(error), where) from error
 
 
 def facts_of(cgroup: Cgroup, attach_at: str) -> Facts:

@@ -112,6 +112,15 @@ class OverlaySnapshotter:
 
         return self._db.read_now(look)
 
+    def tree(self, name: str) -> Mount:
+        """The read-only file system of a committed snapshot, without a view of its own: for a look
+        that is shorter than the snapshot's life. Raises NotFound."""
+        numbers = self._db.read_now(lambda conn: snapshots.chain(conn, name))
+        roots = [self._root(number) for number in numbers]
+        if len(roots) == 1:
+            return {"type": "bind", "source": roots[0]}
+        return {"type": "overlay", "lowers": roots}
+
     async def usage(self, key: str) -> Usage:
         """See `Snapshotter.usage`. Measured once for a committed snapshot."""
         row = self.info(key)

@@ -1,9 +1,10 @@
 """The collector: what nothing names any more goes.
 
-*Mark*: roots are image names, containers (their snapshot and their image), living leases, and
-snapshots in the making that are younger than this process; from them along links and parents. It is
-one recursive query. *Sweep*: in the same transaction the rows of all else go; then the files and
-directories follow. A crash in between leaves files without rows, which the next start removes.
+*Mark*: roots are image names, containers (their image, their snapshot, and views whose keys begin
+with the container's id), living leases, and snapshots in the making that are younger than this
+process; from them along links and parents. It is one recursive query. *Sweep*: in the same
+transaction the rows of all else go; then the files and directories follow. A crash in between
+leaves files without rows, which the next start removes.
 
 The collector knows nothing of images: what a manifest needs was recorded as links by who parsed it.
 """
@@ -31,6 +32,8 @@ WITH RECURSIVE reached (kind, key) AS (
   SELECT 'blob', digest FROM images
   UNION SELECT 'blob', image FROM containers WHERE image IS NOT NULL
   UNION SELECT 'snapshot', snapshot FROM containers WHERE snapshot IS NOT NULL
+  UNION SELECT 'snapshot', s.key FROM snapshots s
+        JOIN containers c ON c.id = substr(s.key, 1, 64) WHERE s.kind <> 'committed'
   UNION SELECT i.kind, i.key FROM lease_items i
   UNION SELECT 'snapshot', key FROM snapshots WHERE kind <> 'committed' AND created_ns >= ?
   UNION SELECT l.kind, l.child FROM reached r

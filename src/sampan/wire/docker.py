@@ -82,10 +82,33 @@ class BindOptions(Body, kw_only=True):
 
 
 class TmpfsOptions(Body, kw_only=True):
-    """Options of a tmpfs mount."""
+    """Options of a tmpfs mount; `options` are words, or pairs of a key and a value."""
 
     size_bytes: int | None = 0
     mode: int | None = 0
+    options: list[list[str]] | UnsetType | None = UNSET
+
+
+class VolumeDriver(Body, kw_only=True):
+    """The driver of a volume that a mount makes."""
+
+    name: str | None = ""
+    options: dict[str, str] | UnsetType | None = UNSET
+
+
+class VolumeOptions(Body, kw_only=True):
+    """Options of a volume's mount."""
+
+    no_copy: bool | UnsetType | None = UNSET
+    labels: dict[str, str] | UnsetType | None = UNSET
+    driver_config: VolumeDriver | UnsetType | None = UNSET
+    subpath: str | UnsetType | None = UNSET
+
+
+class ImageOptions(Body, kw_only=True):
+    """Options of an image's mount."""
+
+    subpath: str | UnsetType | None = UNSET
 
 
 class MountRequest(Body, kw_only=True):
@@ -93,12 +116,13 @@ class MountRequest(Body, kw_only=True):
 
     type: str
     target: str
-    source: str | None = ""
-    read_only: bool | None = False
-    consistency: str | None = ""
-    bind_options: BindOptions | None = None
-    volume_options: dict[str, Any] | None = None
-    tmpfs_options: TmpfsOptions | None = None
+    source: str | UnsetType | None = UNSET
+    read_only: bool | UnsetType | None = UNSET
+    consistency: str | UnsetType | None = UNSET
+    bind_options: BindOptions | UnsetType | None = UNSET
+    volume_options: VolumeOptions | UnsetType | None = UNSET
+    image_options: ImageOptions | UnsetType | None = UNSET
+    tmpfs_options: TmpfsOptions | UnsetType | None = UNSET
 
 
 class PortBinding(Body, kw_only=True):

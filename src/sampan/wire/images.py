@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType, field
 
 from sampan.wire.docker import NO_TIME, Body, ContainerSummary, GraphDriver, Healthcheck
+from sampan.wire.volumes import Volume  # noqa: TC001 - msgspec resolves it at run time
 
 
 class ImageSummary(Body, kw_only=True):
@@ -234,7 +235,7 @@ class DiskUsage(Body, kw_only=True):
     layers_size: int
     images: list[ImageSummary]
     containers: list[ContainerSummary]
-    volumes: list[dict[str, Any]] = field(default_factory=list)
+    volumes: list[Volume] = field(default_factory=list)
     build_cache: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from sampan.api.docker import convert, pictures, requests
-from sampan.engine import model
+from sampan.engine import binds, model
 from sampan.errors import InvalidArgument, NotImplementedHere
 from sampan.images.model import Image
 from sampan.spec.digest import Digest
@@ -31,6 +31,10 @@ CLI = """{"Hostname":"h1","Domainname":"","User":"0:0","AttachStdin":false,"Tty"
 
 def create(**members):
     return msgspec.json.decode(json.dumps(members), type=wire.ContainerCreate)
+
+
+def mount(**members):
+    return model.Mount(**{**members, "type": model.MountType(members["type"])})
 
 
 def host(**members):
@@ -123,8 +127,12 @@ def test_container_configs(members, expected):
                 ],
             },
             {
-                "binds": ("/a:/b", "/h:/t:ro", "/s:/u:rslave"),
-                "tmpfs": {"/tt": "size=1000,mode=700"},
+                "binds": ("/a:/b",),
+                "mounts": (
+                    mount(type="bind", source="/h", target="/t", read_only=True),
+                    mount(type="bind", source="/s", target="/u", propagation="rslave"),
+                    mount(type="tmpfs", target="/tt", size=1000, mode=0o700),
+                ),
             },
         ),
         ({"Tmpfs": {"/t": "size=1m"}, "Init": True}, {"tmpfs": {"/t": "size=1m"}, "init": True}),
@@ -152,8 +160,12 @@ def test_host_configs(members, expected):
         ({"PortBindings": {"80/tcp": [{"HostPort": "1"}]}}, NotImplementedHere, "published ports"),
         ({"Links": ["a:b"]}, NotImplementedHere, "Links"),
         ({"BlkioDeviceReadIOps": [{"Path": "/dev/x", "Rate": 1}]}, NotImplementedHere, "Blkio"),
-        ({"Mounts": [{"Type": "volume", "Target": "/v"}]}, NotImplementedHere, "type volume"),
-        ({"Mounts": [{"Type": "bind", "Target": "/v"}]}, InvalidArgument, "invalid mount config"),
+        ({"Mounts": [{"Type": "npipe", "Target": "/v"}]}, InvalidArgument, "mount type unknown"),
+        (
+            {"Mounts": [{"Type": "bind", "Target": "/v", "VolumeOptions": {"NoCopy": True}}]},
+            InvalidArgument,
+            "field VolumeOptions must not be specified",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_not_ignored(members, error, sentence):
@@ -202,6 +214,7 @@ def test_inspect_has_dockers_members(make_container):
             binds=("/src:/dst:ro,rslave", "/a:/b"),
             restart=model.RestartPolicy(name=model.RestartName.ALWAYS),
         ),
+        mounts=(binds.parse("/src:/dst:ro,rslave"), binds.parse("/a:/b")),
         image_labels={"k": "image", "i": "1"},
         log_path="/var/lib/sampan/containers/x/container.log",
     )

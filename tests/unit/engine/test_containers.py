@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def nothing(_):
+    """No snapshot goes with the container."""
+
+
 def make(container_id: str, name: str) -> Container:
     return Container(
         id=container_id * 64,
@@ -154,7 +158,7 @@ def test_a_removal_tells_everything_before_it(drive):
         entry = await made.insert("a", "one")
         made.containers.defer(entry, entry.container, made.containers.event(entry.container, "die"))
         gone = made.containers.event(entry.container, "destroy")
-        await made.containers.delete(entry, gone, None)
+        await made.containers.delete(entry, nothing, gone)
         assert made.stored() == []
         assert len(made.containers) == 0
         made.containers.reserve("one", "b" * 64)
@@ -200,10 +204,10 @@ def test_a_removal_that_fails_leaves_the_container(drive, monkeypatch):
 
         gone = made.containers.event(entry.container, "destroy")
         with pytest.raises(ResourceExhausted):
-            await made.containers.delete(entry, gone, full)
+            await made.containers.delete(entry, full, gone)
         assert made.containers.find("one") is entry
         assert len(made.stored()) == 1
-        await made.containers.delete(entry, gone, None)
+        await made.containers.delete(entry, nothing, gone)
         assert made.stored() == []
 
     drive(test)

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
-from sampan.engine import specgen
+from sampan.engine import binds, mounts, specgen
 from sampan.engine.model import Container, ContainerConfig, ExecConfig, HostConfig, Ulimit
 from sampan.runtime import validate
 
@@ -84,10 +85,12 @@ def test_environment():
 
 
 def test_mounts_of_the_user_replace_and_are_sorted():
-    made = spec(binds=("/a:/etc/hosts:ro", "/b:/x/y"), tmpfs={"/x": "exec,size=1k"})
+    own = tuple(mounts.words(binds.parse(text)) for text in ("/a:/etc/hosts:ro", "/b:/x/y"))
+    one = container({}, tmpfs={"/x": "exec,size=1k"})
+    made = specgen.generate(one, replace(FACTS, mounts=own))
     destinations = [m["destination"] for m in made["mounts"]]
     assert destinations.count("/etc/hosts") == 1
-    assert mount(made, "/etc/hosts")["options"] == ["rbind", "rprivate", "ro"]
+    assert mount(made, "/etc/hosts")["options"] == ["rbind", "rprivate", "rro"]
     assert destinations.index("/x") < destinations.index("/x/y")
     assert mount(made, "/x")["options"] == ["nosuid", "nodev", "exec", "size=1k"]
 

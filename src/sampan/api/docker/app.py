@@ -25,6 +25,7 @@ from sampan.api.docker import (
     exec,  # noqa: A004 - a room
     images,
     system,
+    volumes,
 )
 from sampan.api.docker.call import Call
 from sampan.api.docker.hijack import Connection, ConnectionServer, TakenOver
@@ -50,12 +51,14 @@ PATHS: dict[tuple[str, str], Handler] = {
     **system.PATHS,
     **containers.PATHS,
     **images.PATHS,
+    **volumes.PATHS,
 }
 NAMED: dict[tuple[str, str, str], Handler] = {
     **archives.NAMED,
     **containers.NAMED,
     **exec.NAMED,
     **images.NAMED,
+    **volumes.NAMED,
 }
 
 

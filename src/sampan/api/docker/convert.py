@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from sampan.api.docker import ages
+from sampan.api.docker import ages, mounting
 from sampan.engine import model
 from sampan.wire import docker as wire
 
@@ -32,7 +32,7 @@ def inspect(container: model.Container) -> wire.ContainerInspect:
         name="/" + container.name,
         restart_count=container.state.restart_count,
         host_config=host_answer(container.host),
-        mounts=mount_points(container.host),
+        mounts=mounting.points(container),
         config=config_answer(container),
         network_settings=wire.NetworkSettings(
             ports=_no_ports(container.config.exposed_ports), networks=networks(container.host)
@@ -117,6 +117,8 @@ def host_answer(host: model.HostConfig) -> wire.HostConfig:
         readonly_rootfs=host.read_only,
         security_opt=list(host.security_opt) or None,
         tmpfs=dict(host.tmpfs) if host.tmpfs else UNSET,
+        mounts=mounting.answered(host.mounts) or UNSET,
+        volumes_from=list(host.volumes_from) or None,
         uts_mode=host.uts_mode,
         shm_size=host.shm_size,
         sysctls=dict(host.sysctls) if host.sysctls else UNSET,
@@ -167,30 +169,6 @@ def networks(host: model.HostConfig) -> dict[str, wire.Endpoint]:
     return {host.network_mode: wire.Endpoint()} if host.network_mode in ("none", "host") else {}
 
 
-def mount_points(host: model.HostConfig) -> list[wire.MountPoint]:
-    """The mounts that `inspect` and `ps` list: binds, not tmpfs."""
-    points = []
-    for bind in host.binds:
-        source, _, rest = bind.partition(":")
-        target, _, mode = rest.partition(":")
-        words = mode.split(",") if mode else []
-        propagation = [word for word in words if word.lstrip("r") in _PROPAGATION]
-        points.append(
-            wire.MountPoint(
-                type="bind",
-                source=source,
-                destination=target,
-                mode=mode,
-                rw="ro" not in words,
-                propagation=propagation[0] if propagation else "rprivate",
-            )
-        )
-    return points
-
-
-_PROPAGATION = ("private", "shared", "slave")
-
-
 def summary(container: model.Container, now_ns: int) -> wire.ContainerSummary:
     """One line of `docker ps`."""
     return wire.ContainerSummary(
@@ -205,7 +183,7 @@ def summary(container: model.Container, now_ns: int) -> wire.ContainerSummary:
         status=ages.status(container.state, now_ns),
         host_config=wire.SummaryHostConfig(network_mode=container.host.network_mode),
         network_settings=wire.SummaryNetworks(networks=networks(container.host)),
-        mounts=mount_points(container.host),
+        mounts=mounting.points(container),
     )
 
 

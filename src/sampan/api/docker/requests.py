@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
+from sampan.api.docker import mounting
 from sampan.engine import model
 from sampan.errors import InvalidArgument, NotImplementedHere
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from sampan.wire import docker as wire
 
@@ -26,7 +27,6 @@ NETWORK_DEFAULT = "none"
 
 _UNSUPPORTED = (
     ("links", "Links"),
-    ("volumes_from", "VolumesFrom"),
     ("device_cgroup_rules", "DeviceCgroupRules"),
     ("device_requests", "DeviceRequests"),
     ("blkio_weight_device", "BlkioWeightDevice"),
@@ -78,7 +78,6 @@ def host_config(body: wire.HostConfig, network_disabled: bool = False) -> model.
             raise NotImplementedHere(f"create container: {name} is not supported yet")
     if body.port_bindings or body.publish_all_ports:
         raise NotImplementedHere("create container: published ports are not supported yet")
-    mounts, mounted_tmpfs = _mounts(_given(body.mounts) or ())
     return model.HostConfig(
         memory=body.memory or 0,
         memory_swap=body.memory_swap or 0,
@@ -99,8 +98,10 @@ def host_config(body: wire.HostConfig, network_disabled: bool = False) -> model.
         ipc_mode=body.ipc_mode or "",
         uts_mode=body.uts_mode or "",
         cgroupns_mode=body.cgroupns_mode or "",
-        binds=(*(body.binds or ()), *mounts),
-        tmpfs={**(_given(body.tmpfs) or {}), **mounted_tmpfs},
+        binds=tuple(body.binds or ()),
+        mounts=mounting.requested(_given(body.mounts) or ()),
+        volumes_from=tuple(body.volumes_from or ()),
+        tmpfs=_given(body.tmpfs) or {},
         read_only=bool(body.readonly_rootfs),
         cap_add=tuple(body.cap_add or ()),
         cap_drop=tuple(body.cap_drop or ()),
@@ -239,42 +240,6 @@ def _bytes(text: str, name: str) -> int:
     if not number.isdigit():
         raise InvalidArgument(f"invalid log opt {name}={text!r}")
     return int(number) << unit
-
-
-def _mounts(mounts: Iterable[wire.MountRequest]) -> tuple[list[str], dict[str, str]]:
-    """`--mount` entries as binds and tmpfs entries."""
-    binds: list[str] = []
-    tmpfs: dict[str, str] = {}
-    for mount in mounts:
-        if mount.type == "bind":
-            binds.append(_bind(mount))
-        elif mount.type == "tmpfs":
-            tmpfs[mount.target] = _tmpfs(mount)
-        else:
-            raise NotImplementedHere(
-                f"create container: mounts of type {mount.type} are not supported yet"
-            )
-    return binds, tmpfs
-
-
-def _bind(mount: wire.MountRequest) -> str:
-    if not mount.source or ":" in mount.source or ":" in mount.target:
-        raise InvalidArgument(f'invalid mount config for type "bind": source {mount.source!r}')
-    options = ["ro"] if mount.read_only else []
-    if mount.bind_options is not None and mount.bind_options.propagation:
-        options.append(mount.bind_options.propagation)
-    suffix = ":" + ",".join(options) if options else ""
-    return f"{mount.source}:{mount.target}{suffix}"
-
-
-def _tmpfs(mount: wire.MountRequest) -> str:
-    options = ["ro"] if mount.read_only else []
-    if mount.tmpfs_options is not None:
-        if mount.tmpfs_options.size_bytes:
-            options.append(f"size={mount.tmpfs_options.size_bytes}")
-        if mount.tmpfs_options.mode:
-            options.append(f"mode={mount.tmpfs_options.mode:o}")
-    return ",".join(options)
 
 
 def limits(values: Mapping[str, Any]) -> dict[str, int | str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from sampan.api.docker import ages, answers, convert, pictures
+from sampan.api.docker import ages, answers, convert, pictures, volumes
 from sampan.api.docker.containers import moment
 from sampan.errors import InvalidArgument, NotImplementedHere, Unavailable
 from sampan.version import (
@@ -142,6 +142,7 @@ async def disk_usage(call: Call) -> StreamResponse:
             layers_size=sum(image.size for image in found),
             images=[pictures.summary(image) for image in found],
             containers=[convert.summary(container, now) for container in containers],
+            volumes=await volumes.usage(call),
         )
     )
 
@@ -172,11 +173,6 @@ async def no_networks(_: Call) -> StreamResponse:
     return answers.json({"NetworksDeleted": None})
 
 
-async def no_volumes(_: Call) -> StreamResponse:
-    """POST /volumes/prune: there is nothing to prune."""
-    return answers.json({"VolumesDeleted": None, "SpaceReclaimed": 0})
-
-
 async def no_cache(_: Call) -> StreamResponse:
     """POST /build/prune: there is nothing to prune."""
     return answers.json({"CachesDeleted": None, "SpaceReclaimed": 0})
@@ -192,7 +188,6 @@ PATHS = {
     ("POST", "/auth"): auth,
     ("GET", "/plugins"): nothing,
     ("POST", "/networks/prune"): no_networks,
-    ("POST", "/volumes/prune"): no_volumes,
     ("POST", "/build/prune"): no_cache,
     **dict.fromkeys(
         (("GET", f"/{noun}") for noun in ("nodes", "services", "secrets", "configs", "tasks")),

@@ -1,4 +1,4 @@
-"""`inspect`: everything the daemon knows of containers and images."""
+"""`inspect`: everything the daemon knows of containers, images and volumes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
     Kind = tuple[str, Callable[[str], Call]]
 
-_KNOWN = ("container", "image")
+_KNOWN = ("container", "image", "volume")
 
 
 def _kinds(wanted: str, *, size: bool) -> list[Kind]:
     kinds: list[Kind] = [
         ("container", lambda ref: calls.inspect(ref, size=size)),
         ("image", calls.image_inspect),
+        ("volume", calls.volume_inspect),
     ]
     return [kind for kind in kinds if wanted in ("", kind[0])]
 
@@ -67,13 +68,14 @@ def _inspect(session: Session, flags: Values, refs: list[str], wanted: str) -> i
             errors.append(f"Error: No such {wanted or 'object'}: {ref}")
         else:
             documents.append(document)
-    _print(session, documents, flags.text("format"))
+    print_documents(session, documents, flags.text("format"))
     for text in errors:
         session.error(text)
     return 1 if errors else 0
 
 
-def _print(session: Session, documents: list[Any], layout: str) -> None:
+def print_documents(session: Session, documents: list[Any], layout: str) -> None:
+    """Print what was found: as JSON, or through a template."""
     if not layout:
         session.out(encode(documents, "    "))
         return
@@ -90,7 +92,7 @@ def _print(session: Session, documents: list[Any], layout: str) -> None:
         raise Failed(f"template parsing error: template: :1: {error}") from None
 
 
-_FORMAT = """\
+FORMAT = """\
   -f, --format string   Format output using a custom template:
                         'json':             Print in JSON format
                         'TEMPLATE':         Print output using the given
@@ -102,20 +104,20 @@ INSPECT = Command(
     inspect,
     "[OPTIONS] NAME|ID [NAME|ID...]",
     "Return low-level information on Sampan objects",
-    _FORMAT + _SIZE + "      --type string     Only inspect objects of the given type\n",
+    FORMAT + _SIZE + "      --type string     Only inspect objects of the given type\n",
     least=1,
 )
 INSPECT_CONTAINER = Command(
     inspect_container,
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Display detailed information on one or more containers",
-    _FORMAT + _SIZE,
+    FORMAT + _SIZE,
     least=1,
 )
 INSPECT_IMAGE = Command(
     inspect_image,
     "[OPTIONS] IMAGE [IMAGE...]",
     "Display detailed information on one or more images",
-    _FORMAT,
+    FORMAT,
     least=1,
 )

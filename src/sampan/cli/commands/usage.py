@@ -35,6 +35,14 @@ def _row(kind: str, total: int, active: int, size: int, free: int) -> dict[str, 
     }
 
 
+def _volumes_row(volumes: list[dict[str, Any]]) -> dict[str, Any]:
+    figures = [volume.get("UsageData") or {} for volume in volumes]
+    sizes = [max(0, one.get("Size") or 0) for one in figures]
+    users = [max(0, one.get("RefCount") or 0) for one in figures]
+    free = sum(size for size, count in zip(sizes, users, strict=True) if not count)
+    return _row("Local Volumes", len(volumes), sum(map(bool, users)), sum(sizes), free)
+
+
 def rows(usage: dict[str, Any]) -> list[dict[str, Any]]:
     """The figures of an answer, a row for each kind of thing."""
     images, containers = usage.get("Images") or [], usage.get("Containers") or []
@@ -51,7 +59,7 @@ def rows(usage: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         _row("Images", len(images), in_use, layers, max(0, layers - used)),
         _row("Containers", len(containers), len(active), written, written - busy),
-        _row("Local Volumes", len(usage.get("Volumes") or ()), 0, 0, 0),
+        _volumes_row(usage.get("Volumes") or []),
         _row("Build Cache", len(usage.get("BuildCache") or ()), 0, 0, 0),
     ]
 
@@ -62,14 +70,16 @@ def df(session: Session, flags: Values, _: list[str]) -> int:
     return 0
 
 
-def _confirmed(flags: Values, warning: str) -> bool:
+def confirmed(flags: Values, warning: str) -> bool:
+    """Whether the user, or --force, says yes to what is about to be removed."""
     if flags.on("force"):
         return True
     write(1, f"{warning}\nAre you sure you want to continue? [y/N] ".encode())
     return os.read(0, 1024).strip().lower() in (b"y", b"yes")
 
 
-def _print_deleted(session: Session, title: str, lines: list[str]) -> None:
+def print_deleted(session: Session, title: str, lines: list[str]) -> None:
+    """Print what a prune removed, if anything."""
     if lines:
         session.out(f"{title}:\n" + "\n".join(lines) + "\n")
 
@@ -91,10 +101,10 @@ def _dangling(flags: Values) -> dict[str, list[str]]:
 
 
 def prune_containers(session: Session, flags: Values, _: list[str]) -> int:
-    if not _confirmed(flags, "WARNING! This will remove all stopped containers."):
+    if not confirmed(flags, "WARNING! This will remove all stopped containers."):
         return 0
     answer = session.call(calls.prune_containers(parse_filters(flags.many("filter"))))
-    _print_deleted(session, "Deleted Containers", answer.get("ContainersDeleted") or [])
+    print_deleted(session, "Deleted Containers", answer.get("ContainersDeleted") or [])
     session.out(f"Total reclaimed space: {decimal_size(answer.get('SpaceReclaimed') or 0)}")
     return 0
 
@@ -105,10 +115,10 @@ def prune_images(session: Session, flags: Values, _: list[str]) -> int:
         if flags.on("all")
         else "all dangling images"
     )
-    if not _confirmed(flags, f"WARNING! This will remove {what}."):
+    if not confirmed(flags, f"WARNING! This will remove {what}."):
         return 0
     answer = session.call(calls.prune_images(_dangling(flags)))
-    _print_deleted(session, "Deleted Images", _image_lines(answer))
+    print_deleted(session, "Deleted Images", _image_lines(answer))
     session.out(f"Total reclaimed space: {decimal_size(answer.get('SpaceReclaimed') or 0)}")
     return 0
 
@@ -116,15 +126,21 @@ def prune_images(session: Session, flags: Values, _: list[str]) -> int:
 def prune_system(session: Session, flags: Values, _: list[str]) -> int:
     images = "images without at least one container associated to them"
     what = f"all {images}" if flags.on("all") else "all dangling images"
-    warning = f"WARNING! This will remove:\n  - all stopped containers\n  - {what}\n"
-    if not _confirmed(flags, warning):
+    volumes_too = "  - all anonymous volumes not used by at least one container\n"
+    warning = (
+        "WARNING! This will remove:\n  - all stopped containers\n"
+        f"{volumes_too if flags.on('volumes') else ''}  - {what}\n"
+    )
+    if not confirmed(flags, warning):
         return 0
     filters = parse_filters(flags.many("filter"))
     containers = session.call(calls.prune_containers(filters))
+    volumes = session.call(calls.prune_volumes(filters)) if flags.on("volumes") else {}
     found = session.call(calls.prune_images(_dangling(flags)))
-    _print_deleted(session, "Deleted Containers", containers.get("ContainersDeleted") or [])
-    _print_deleted(session, "Deleted Images", _image_lines(found))
-    total = (containers.get("SpaceReclaimed") or 0) + (found.get("SpaceReclaimed") or 0)
+    print_deleted(session, "Deleted Containers", containers.get("ContainersDeleted") or [])
+    print_deleted(session, "Deleted Volumes", volumes.get("VolumesDeleted") or [])
+    print_deleted(session, "Deleted Images", _image_lines(found))
+    total = sum(one.get("SpaceReclaimed") or 0 for one in (containers, volumes, found))
     session.out(f"Total reclaimed space: {decimal_size(total)}")
     return 0
 
@@ -164,6 +180,8 @@ PRUNE_SYSTEM = Command(
     prune_system,
     "[OPTIONS]",
     "Remove unused data",
-    "  -a, --all             Remove all unused images not just dangling ones\n" + _FILTER,
+    "  -a, --all             Remove all unused images not just dangling ones\n"
+    + _FILTER
+    + "      --volumes         Prune anonymous volumes\n",
     most=0,
 )

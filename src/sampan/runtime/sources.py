@@ -1,0 +1,44 @@
+"""The sources of bind mounts, cloned by the parent: its mounts are the host's own."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.kernel import mounts
+from sampan.kernel import numbers as n
+from sampan.kernel.paths import openat2
+from sampan.runtime import rootfs
+from sampan.runtime.failure import RuntimeFailure, reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_BELOW = n.RESOLVE_BENEATH | n.RESOLVE_NO_SYMLINKS | n.RESOLVE_NO_MAGICLINKS
+
+
+def clone(mount: dict[str, Any]) -> int:
+    """A detached clone of a bind mount's source, made where the caller's mounts are.
+
+    Two members are the engine's own: `tree` is the file system of an image to take in place of the
+    source, `subpath` a path below either, on which no link is followed.
+    """
+    options = mount.get("options") or []
+    try:
+        if mount.get("tree"):
+            source = rootfs.mount(mount["tree"])
+            if not mount.get("subpath"):
+                return source
+        else:
+            source = os.open(mount.get("source") or "", os.O_PATH | os.O_CLOEXEC)
+        try:
+            if mount.get("subpath"):
+                below = openat2(source, mount["subpath"], os.O_PATH, 0, _BELOW)
+                os.close(source)
+                source = below
+            return mounts.clone_tree(source, recursive="rbind" in options)
+        finally:
+            os.close(source)
+    except OSError as error:
+        where = f"bind mount of {mount.get('source')} on {mount['destination']}"
+        raise RuntimeFailure(error.errno or 0, reason(error), where) from error
