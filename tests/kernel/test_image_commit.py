@@ -129,10 +129,10 @@ def test_a_failed_commit_leaves_no_bytes(tmp_path):
     async def main():
         async with store(tmp_path) as one, one.service.lease() as lease:
             word = await one.snapshots.prepare("a", None)
-            with open(f"{word['source']}/a", "wb") as file:
+            with open(f"{word['source']}/a", "wb") as file:  # noqa: ASYNC230
                 file.write(os.urandom(4 << 20))
             os.mkdir(f"{word['source']}/z")
-            with open(f"{word['source']}/z/.wh.z", "wb"):
+            with open(f"{word['source']}/z/.wh.z", "wb"):  # noqa: ASYNC230
                 pass
             with pytest.raises(InvalidArgument, match="cannot be in a layer"):
                 await one.service.commit_layer("a", lease=lease)
@@ -149,12 +149,12 @@ def test_many_lowers_are_one_tree(tmp_path):
             for number in range(60):
                 word = await one.snapshots.prepare(f"a{number}", parent)
                 top = word["source"] if parent is None else word["upper"]
-                with open(f"{top}/file{number}", "w") as file:
+                with open(f"{top}/file{number}", "w") as file:  # noqa: ASYNC230
                     file.write("x")
                 await one.snapshots.commit(f"c{number}", f"a{number}")
                 parent = f"c{number}"
             word = await one.snapshots.prepare("top", parent)
-            with open(f"{word['upper']}/file3", "w") as file:
+            with open(f"{word['upper']}/file3", "w") as file:  # noqa: ASYNC230
                 file.write("y")
             found = await one.service.changes("top")
             assert found == [Change("/file3", ChangeKind.MODIFIED)]
