@@ -76,6 +76,8 @@ def spawn(
     pidfd: int,
     stdio: tuple[int, int, int],
     filter_program: tuple[bytes, int] | None = None,
+    sub_cgroups: dict[str, str] | None = None,
+    ignore_paused: bool = False,
 ) -> Execed:
     """Execute `process_spec` in the container of `state`; returns when execve has succeeded.
 
@@ -85,6 +87,8 @@ def spawn(
         pidfd: of the container's first process, which a caller opened and checked.
         stdio: descriptors for 0, 1 and 2 where the process has no terminal.
         filter_program: the container's seccomp filter, if it has one.
+        sub_cgroups: controller to an existing cgroup below the container's, for `exec --cgroup`.
+        ignore_paused: wait in a paused container until it is resumed, which nothing interrupts.
 
     Raises:
         InvalidConfig: the process is refused.
@@ -92,7 +96,8 @@ def spawn(
     """
     validate.check_process(process_spec)
     try:
-        return _spawn(state, process_spec, pidfd, stdio, filter_program)
+        cgroup_fds = _cgroup_fds(state, sub_cgroups, frozen=ignore_paused)
+        return _spawn(state, process_spec, pidfd, stdio, filter_program, cgroup_fds)
     except OSError as error:
         if isinstance(error, RuntimeFailure):
             raise
@@ -105,12 +110,12 @@ def _spawn(
     pidfd: int,
     stdio: tuple[int, int, int],
     filter_program: tuple[bytes, int] | None,
+    cgroup_fds: list[int],
 ) -> Execed:
-    _resolve_inside(state, process_spec)
-    before, after = operations(state, process_spec, pidfd, filtered=filter_program is not None)
-    cgroup_fds = [fd for _, fd in cgroups.recorded(state).procs_fds()]
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
+        _resolve_inside(state, process_spec)
+        before, after = operations(state, process_spec, pidfd, filtered=filter_program is not None)
         stage = Stage(rootfs=-1, stdio=stdio, sync=theirs, stock=Stock([]))
         stage.take_cgroup_fds(cgroup_fds)
         stage.seccomp = filter_program
@@ -125,6 +130,14 @@ def _spawn(
         theirs.close()
         fds.close_all(cgroup_fds)
     return _await(pid, child, ours)
+
+
+def _cgroup_fds(
+    state: dict[str, Any], sub_cgroups: dict[str, str] | None, *, frozen: bool
+) -> list[int]:
+    """What the new process writes to in order to join."""
+    group = cgroups.recorded(state)
+    return [fd for _, fd in group.procs_fds(sub_cgroups, init=state["pid"], frozen=frozen)]
 
 
 def operations(

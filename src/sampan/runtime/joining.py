@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 
 from sampan.kernel import process, seccomp
-from sampan.runtime import bundle, console
-from sampan.runtime.arguments import Parsed, UsageError
+from sampan.runtime import bundle, console, passing
+from sampan.runtime.arguments import Parsed
+from sampan.runtime.create import reap
 from sampan.runtime.exec import Execed, spawn
 from sampan.runtime.failure import RuntimeFailure
-from sampan.runtime.launch import write_pid
+from sampan.runtime.launch import forward_signals, write_pid
 from sampan.runtime.state import StateDirectory, status_of
 
 TYPE_CHECKING = False
@@ -25,16 +26,27 @@ def exec_command(root: str, container_id: str, command: list[str], options: Pars
     spec = _process(state["config"]["process"], command, options)
     detached = options.on("detach")
     if spec.get("terminal") and detached and not options.text("console-socket"):
-        raise UsageError(
-            "cannot allocate tty if sampan-oci will detach without setting console socket"
+        raise RuntimeFailure(
+            0, "cannot allocate tty if sampan-oci will detach without setting console socket"
         )
-    execed = _spawn(state, spec)
+    execed = _spawn(state, spec, options)
+    try:
+        _hand_out(execed, options)
+    except BaseException:
+        reap(execed.pidfd)
+        raise
+    return 0 if detached else _wait(execed)
+
+
+def _hand_out(execed: Execed, options: Parsed) -> None:
+    """Terminal and pidfd to their sockets, the pid to its file."""
     if execed.master >= 0 and options.text("console-socket"):
         console.hand_over(options.text("console-socket"), execed.master)
         execed.master = -1
+    if options.text("pidfd-socket"):
+        passing.hand_pidfd(options.text("pidfd-socket"), execed.pidfd)
     if options.text("pid-file"):
         write_pid(options.text("pid-file"), execed.pid)
-    return 0 if detached else _wait(execed)
 
 
 def _check_status(status: str, options: Parsed) -> None:
@@ -46,7 +58,33 @@ def _check_status(status: str, options: Parsed) -> None:
         )
 
 
-def _spawn(state: dict[str, Any], spec: dict[str, Any]) -> Execed:
+def sub_cgroups(texts: list[str]) -> dict[str, str]:
+    """`--cgroup`: a path below the container's (version 2), or `controller,...:path` (version 1).
+
+    Raises RuntimeFailure.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        controllers, colon, path = text.partition(":")
+        if not colon:
+            if len(texts) > 1:
+                raise RuntimeFailure(
+                    0, f"invalid --cgroup argument: {text} (missing <controller>: prefix)"
+                )
+            return {"": text}
+        for controller in controllers.split(","):
+            if not controller or controller in found:
+                raise RuntimeFailure(
+                    0,
+                    f"invalid --cgroup argument: {text} "
+                    f"(controller {controller!r} is empty or named twice)",
+                )
+            found[controller] = path
+    return found
+
+
+def _spawn(state: dict[str, Any], spec: dict[str, Any], options: Parsed) -> Execed:
+    below = sub_cgroups(options.list("cgroup"))
     pidfd = process.pidfd_open(state["pid"])
     try:
         # The pid may have been taken by another process since: only now is its identity sure.
@@ -55,12 +93,21 @@ def _spawn(state: dict[str, Any], spec: dict[str, Any]) -> Execed:
         profile = (state["config"].get("linux") or {}).get("seccomp")
         compiled = seccomp.compile(profile) if profile else None
         program = (compiled.program, compiled.flags) if compiled else None
-        return spawn(state, spec, pidfd=pidfd, stdio=(0, 1, 2), filter_program=program)
+        return spawn(
+            state,
+            spec,
+            pidfd=pidfd,
+            stdio=(0, 1, 2),
+            filter_program=program,
+            sub_cgroups=below,
+            ignore_paused=options.on("ignore-paused"),
+        )
     finally:
         os.close(pidfd)
 
 
 def _wait(execed: Execed) -> int:
+    forward_signals(execed.pidfd)
     if execed.master >= 0:
         console.relay(execed.master, execed.pidfd)
     result = process.wait_pidfd(execed.pidfd)
@@ -73,28 +120,35 @@ def _process(base: dict[str, Any], command: list[str], options: Parsed) -> dict[
     if options.text("process"):
         path = options.text("process")
         with open(path, "rb") as file:
-            return bundle.parse(file.read(bundle.MAX_CONFIG + 1), path)
+            spec = bundle.parse(file.read(bundle.MAX_CONFIG + 1), path)
+        if not spec.get("args"):
+            raise RuntimeFailure(0, "process args cannot be empty")
+        passing.preserve(spec, options, listen=False)
+        return spec
     if not command:
-        raise UsageError("exec args cannot be empty")
+        raise RuntimeFailure(0, "exec args cannot be empty")
     spec = {**base, "args": command, "terminal": options.on("tty")}
     spec.pop("consoleSize", None)
-    spec["preserveFds"] = options.number("preserve-fds")
+    passing.preserve(spec, options, listen=False)
     spec["cwd"] = options.text("cwd") or base["cwd"]
     spec["env"] = [*(base.get("env") or []), *options.list("env")]
-    if options.on("no-new-privs"):
-        spec["noNewPrivileges"] = True
+    if "no-new-privs" in options.flags:
+        spec["noNewPrivileges"] = options.on("no-new-privs")
     if options.list("cap"):
         spec["capabilities"] = _with_capabilities(base, options.list("cap"))
+    for flag, key in (("apparmor", "apparmorProfile"), ("process-label", "selinuxLabel")):
+        if options.text(flag):
+            spec[key] = options.text(flag)
     spec["user"] = _user(base, options)
     return spec
 
 
 def _with_capabilities(base: dict[str, Any], names: list[str]) -> dict[str, list[str]]:
     """`--cap` adds to bounding, effective, permitted, and to ambient where inheritable is set."""
-    sets = {key: list(values) for key, values in (base.get("capabilities") or {}).items()}
+    sets = {key: list(values or []) for key, values in (base.get("capabilities") or {}).items()}
     kinds = ["bounding", "effective", "permitted"]
     if sets.get("inheritable"):
-        kinds += ["inheritable", "ambient"]
+        kinds.append("ambient")  # which holds no more than inheritable: runc adds nothing there
     for kind in kinds:
         found = sets.setdefault(kind, [])
         found += [name for name in names if name not in found]
@@ -102,15 +156,21 @@ def _with_capabilities(base: dict[str, Any], names: list[str]) -> dict[str, list
 
 
 def _user(base: dict[str, Any], options: Parsed) -> dict[str, Any]:
+    """`--user` and `--additional-gids`; the latter come on top of the container's own."""
     user = dict(base.get("user") or {})
     if options.text("user"):
-        uid, _, gid = options.text("user").partition(":")
-        for text in (uid, gid or "0"):
-            if not (text.isascii() and text.isdigit()):
-                raise UsageError(f'converting "{text}" as a user or group id: not a number')
-        user = {**user, "uid": int(uid)}
-        if gid:
-            user["gid"] = int(gid)
+        uid, colon, gid = options.text("user").partition(":")
+        user["uid"] = _identity("uid", uid)
+        if colon:
+            user["gid"] = _identity("gid", gid)
     if options.list("additional-gids"):
-        user["additionalGids"] = [int(gid) for gid in options.list("additional-gids")]
+        words = ",".join(options.list("additional-gids")).split(",")
+        more = [_identity("additional gid", word) for word in words]
+        user["additionalGids"] = [*(user.get("additionalGids") or []), *more]
     return user
+
+
+def _identity(kind: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) >= 2**32 - 1:
+        raise RuntimeFailure(0, f'bad {kind}: "{text}" is not a number in range')
+    return int(text)

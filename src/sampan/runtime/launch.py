@@ -11,7 +11,7 @@ import _signal
 import os
 
 from sampan.kernel import cgroups, process
-from sampan.runtime import bundle, freeze
+from sampan.runtime import bundle, freeze, passing
 from sampan.runtime.arguments import Parsed, UsageError
 from sampan.runtime.create import Created, create
 from sampan.runtime.state import StateDirectory
@@ -35,7 +35,7 @@ def run_command(root: str, container_id: str, options: Parsed) -> int:
     detached = options.on("detach")
     created = _create(root, container_id, options, detached=detached)
     if not detached:
-        _forward_signals(created.pidfd)
+        forward_signals(created.pidfd)
     directory = StateDirectory(root, container_id)
     try:
         _open_gate(directory, created)
@@ -99,7 +99,7 @@ def _create(root: str, container_id: str, options: Parsed, *, detached: bool) ->
     if freeze.needs_seal(spec):
         freeze.seal()
     process.set_not_dumpable()
-    spec["process"]["preserveFds"] = options.number("preserve-fds")
+    passing.preserve(spec["process"], options, listen=True)
     linux = spec.setdefault("linux", {})
     cgroup = linux["cgroupsPath"] = linux.get("cgroupsPath") or container_id
     record = {"v": 1, "id": container_id, "pid": 0, "bundle": where, "cgroup": cgroup}
@@ -145,6 +145,8 @@ def _hand_out(
     state = created.state = {**created.state, "config": spec}
     state["rootfs"] = os.path.join(state["bundle"], root_path)
     directory.save(state)
+    if options.text("pidfd-socket"):
+        passing.hand_pidfd(options.text("pidfd-socket"), created.pidfd)
     if options.text("pid-file"):
         write_pid(options.text("pid-file"), created.pid)
 
@@ -174,7 +176,9 @@ def write_pid(path: str, pid: int) -> None:
     os.rename(temporary, path)
 
 
-def _forward_signals(pidfd: int) -> None:
+def forward_signals(pidfd: int) -> None:
+    """From here on, what we are asked by signals the process behind `pidfd` is asked."""
+
     def forward(number: int, frame: object) -> None:
         try:
             process.pidfd_send_signal(pidfd, number)

@@ -147,6 +147,13 @@ def parts(path: str) -> list[str]:
     return names
 
 
+def inside(path: str, sub: str) -> str:
+    """The cgroup `sub` below `path`. Raises ValueError when it would leave that."""
+    if ".." in sub.split("/") or "\0" in sub:
+        raise ValueError(f"bad sub cgroup path: {sub}")
+    return "/".join([path, *(part for part in sub.split("/") if part not in {"", "."})])
+
+
 def below_own(hierarchy: Hierarchy, name: str, own: dict[str, str]) -> str:
     """`name` below the cgroup `own` of a process, without a leading slash.
 

@@ -91,18 +91,25 @@ class Cgroup:
         if resources.get("devices") is not None:
             self._set_devices(devices.policy(resources["devices"]), fresh=False)
 
-    def procs_fds(self) -> list[tuple[str, int]]:
+    def procs_fds(
+        self, below: dict[str, str] | None = None, *, init: int = 0, frozen: bool = False
+    ) -> list[tuple[str, int]]:
         """Open descriptors for joining: write b"0" to each, in this order, and close them.
 
-        The writer must have one thread. Raises BlockingIOError when the cgroup is frozen, because
-        whoever joins a frozen cgroup stops and cannot even be killed.
+        `below` maps a controller to an existing cgroup below this one to join instead. The writer
+        must have one thread. Raises BlockingIOError when the cgroup is frozen, unless the caller
+        knows (`frozen`): whoever joins a frozen cgroup stops and cannot even be killed.
         """
-        if not self._fresh and self.is_frozen():
+        if not (frozen or self._fresh) and self.is_frozen():
             raise BlockingIOError(errno.EAGAIN, f"join cgroup {self.path}: it is frozen")
+        places = dict(self._by_controller)
+        for controller, sub in (below or {}).items():
+            tree, path = self._directory(controller, f"join {sub}")
+            places[controller] = tree, hierarchy.inside(path, sub)
         opened: list[tuple[str, int]] = []
         try:
-            for tree, path in self._dirs:
-                name = f"{path}/tasks"
+            for tree, _ in self._dirs:
+                name = f"{places[tree.controllers[0]][1]}/tasks"
                 fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=tree.fd)
                 opened.append((",".join(tree.controllers), fd))
         except OSError as error:

@@ -110,17 +110,37 @@ class Cgroup:
         if resources.get("devices") is not None:
             self._set_devices(devices.policy(resources["devices"]))
 
-    def procs_fds(self) -> list[tuple[str, int]]:
+    def procs_fds(
+        self, below: dict[str, str] | None = None, *, init: int = 0, frozen: bool = False
+    ) -> list[tuple[str, int]]:
         """Open descriptors for joining: write b"0" to each, in this order, and close them.
 
-        Raises BlockingIOError when the cgroup is frozen.
+        `below` maps "" to an existing cgroup below this one to join instead. A cgroup that hands
+        controllers down holds no process: then it is the cgroup of the process `init`.
+        Raises BlockingIOError when the cgroup is frozen, unless the caller knows (`frozen`).
         """
-        if not self._fresh and self.is_frozen():
+        if not (frozen or self._fresh) and self.is_frozen():
             raise BlockingIOError(errno.EAGAIN, f"join cgroup {self.path}: it is frozen")
-        name = f"{self._name}/cgroup.procs"
-        return [
-            ("", os.open(name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._tree.fd))
-        ]
+        path = self._name
+        if below:
+            if set(below) != {""}:
+                raise ValueError("--cgroup: cgroup version 2 has one hierarchy, not controllers")
+            path = hierarchy.inside(path, below[""])
+        elif init and self.look("cgroup", "cgroup.subtree_control"):
+            path = self._of_process(init)
+        name = f"{path}/cgroup.procs"
+        try:
+            fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._tree.fd)
+        except OSError as error:
+            hierarchy.fail(error, f"open cgroup {self._tree.name(path)}")
+        return [("", fd)]
+
+    def _of_process(self, pid: int) -> str:
+        """Where below this cgroup a process is; this one itself if it is elsewhere."""
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as stream:
+            lines = [line.rstrip("\n") for line in stream if line.startswith("0::")]
+        path = lines[0][3:].lstrip("/") if lines else ""
+        return path if path.startswith(f"{self._name}/") and ".." not in path else self._name
 
     def clone_fd(self) -> int | None:
         """A descriptor of the directory for CLONE_INTO_CGROUP, the fastest way to join."""
