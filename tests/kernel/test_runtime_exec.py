@@ -156,7 +156,7 @@ def with_pipe_as_third(bundle: Bundle, command: str) -> tuple[str, bytes]:
     read, write = os.pipe()
     script = f"exec 3>&{write} 4>&{write}; {command}"
     result = subprocess.run(
-        ["sh", "-c", script], stdout=subprocess.PIPE, text=True, cwd=bundle.path,
+        ["bash", "-c", script], stdout=subprocess.PIPE, text=True, cwd=bundle.path,
         pass_fds=[write], stdin=subprocess.DEVNULL, timeout=30, check=True,
     )  # fmt: skip
     os.close(write)
