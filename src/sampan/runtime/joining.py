@@ -7,7 +7,7 @@ import os
 from sampan.kernel import process, seccomp
 from sampan.runtime import bundle, console, passing
 from sampan.runtime.arguments import Parsed
-from sampan.runtime.create import reap
+from sampan.runtime.blank import reap
 from sampan.runtime.exec import Execed, spawn
 from sampan.runtime.failure import RuntimeFailure
 from sampan.runtime.launch import forward_signals, write_pid
