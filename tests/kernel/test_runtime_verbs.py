@@ -254,3 +254,45 @@ def test_cgroup_paths_that_are_relative_lie_below_the_callers_own(bundle: Bundle
     finally:
         outer.kill()
         outer.remove()
+
+
+def session_keyring(text: str) -> str:
+    """The line of /proc/keys of a process's session keyring."""
+    return "\n".join(line for line in text.splitlines() if " _ses" in line)
+
+
+def test_the_session_keyring_is_the_containers_own(bundle: Bundle):
+    bundle.config["linux"]["maskedPaths"] = []
+    bundle.start()
+    name = f"_ses.{bundle.id}"
+    inside = bundle.oci("exec", bundle.id, "cat", "/proc/keys", check=True).stdout
+    assert name in session_keyring(inside)
+    bundle.oci("delete", "--force", bundle.id, check=True)
+    bundle.shell("cat /proc/keys")
+    bundle.save()
+    kept = bundle.oci("run", "--no-new-keyring", f"{bundle.id}-b", stdin=subprocess.DEVNULL)
+    assert kept.returncode == 0
+    assert f"{name}-b" not in kept.stdout
+
+
+def test_a_root_without_pivot(bundle: Bundle):
+    bundle.shell("ls /; cat /proc/self/mountinfo; echo $$; touch /dev/shm/x && ls /dev/shm")
+    bundle.save()
+    result = bundle.oci("run", "--no-pivot", bundle.id, stdin=subprocess.DEVNULL)
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert "rootfs" not in lines
+    assert "bin" in lines
+    assert "/etc/hostname" not in result.stdout
+    assert lines[-2:] == ["1", "x"]
+
+
+@pytest.mark.parametrize("text", ['{"ociVersion": "1.0.2"}', '{"ociVersion": 1}', "{}"])
+def test_a_configuration_without_its_parts_is_refused_before_anything_is_made(
+    bundle: Bundle, text: str
+):
+    (bundle.path / "config.json").write_text(text)
+    result = bundle.oci("run", bundle.id)
+    assert result.returncode == 1
+    assert "defect" not in result.stderr
+    assert not bundle.root.exists()

@@ -132,6 +132,11 @@ def pivot_into(root: int) -> None:
     os.chdir("/")
 
 
+def move_to_root() -> None:
+    """Move the mount that is the working directory over the root of this mount namespace."""
+    check(_mount(b".", b"/", None, n.MS_MOVE, None), "mount --move", "/")
+
+
 def unmount(path: str) -> None:
     """Detach the mount at `path`, a path of the host."""
     check(_umount2(os.fsencode(path), n.MNT_DETACH), "umount2", path)

@@ -124,6 +124,7 @@ def _process(base: dict[str, Any], command: list[str], options: Parsed) -> dict[
         if not spec.get("args"):
             raise RuntimeFailure(0, "process args cannot be empty")
         passing.preserve(spec, options, listen=False)
+        spec["keyring"] = base.get("keyring")
         return spec
     if not command:
         raise RuntimeFailure(0, "exec args cannot be empty")

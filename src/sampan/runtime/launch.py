@@ -11,9 +11,9 @@ import _signal
 import os
 
 from sampan.kernel import cgroups, process
-from sampan.runtime import bundle, freeze, passing
+from sampan.runtime import bundle, freeze, passing, variants
 from sampan.runtime.arguments import Parsed, UsageError
-from sampan.runtime.create import Created, create
+from sampan.runtime.create import Created, check_config, create
 from sampan.runtime.state import StateDirectory
 
 TYPE_CHECKING = False
@@ -95,11 +95,12 @@ def _open_gate(directory: StateDirectory, created: Created) -> None:
 def _create(root: str, container_id: str, options: Parsed, *, detached: bool) -> Created:
     where = bundle.directory(options.text("bundle"))
     spec = bundle.load(where)
+    check_config(spec)
     _check_terminal(spec, options, detached=detached)
     if freeze.needs_seal(spec):
         freeze.seal()
     process.set_not_dumpable()
-    passing.preserve(spec["process"], options, listen=True)
+    _apply_flags(spec, container_id, options)
     linux = spec.setdefault("linux", {})
     cgroup = linux["cgroupsPath"] = linux.get("cgroupsPath") or container_id
     record = {"v": 1, "id": container_id, "pid": 0, "bundle": where, "cgroup": cgroup}
@@ -130,6 +131,13 @@ def _create(root: str, container_id: str, options: Parsed, *, detached: bool) ->
             _run_stopped_hooks(spec, directory, where)
         raise
     return created
+
+
+def _apply_flags(spec: dict[str, Any], container_id: str, options: Parsed) -> None:
+    """What the command line says of the container; words that `plan` reads beside OCI's own."""
+    passing.preserve(spec["process"], options, listen=True)
+    spec["root"]["noPivot"] = options.on("no-pivot")
+    spec["process"]["keyring"] = variants.keyring(container_id, options)
 
 
 def _hand_out(

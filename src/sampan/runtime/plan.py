@@ -224,7 +224,12 @@ def _covers(spec: dict[str, Any], linux: dict[str, Any]) -> list[o.Operation]:
     operations += [o.MaskPath(path) for path in dict.fromkeys(linux.get("maskedPaths") or [])]
     if spec["root"].get("readonly"):
         operations.append(o.ReadonlyRoot())
-    operations.append(o.Pivot(linux.get("rootfsPropagation") or ""))
+    if spec["root"].get("noPivot"):
+        from sampan.runtime.variants import MoveRoot
+
+        operations.append(MoveRoot())
+    else:
+        operations.append(o.Pivot(linux.get("rootfsPropagation") or ""))
     return operations
 
 
@@ -291,7 +296,13 @@ def locate(process: dict[str, Any], *, create_directory: bool) -> list[o.Operati
     for entry in process.get("env") or []:
         if entry.startswith("PATH="):
             search = entry[5:]
+    operations: list[o.Operation] = []
+    if process.get("keyring"):
+        from sampan.runtime.variants import SessionKeyring
+
+        operations.append(SessionKeyring(process["keyring"]))
     return [
+        *operations,
         c.Directory(process.get("cwd") or "/", create=create_directory),
         c.FindProgram(process["args"][0], search.split(":")),
     ]

@@ -99,12 +99,13 @@ def parse_mountinfo(text: str) -> list[tuple[int, tuple[str, ...], str, str]]:
         controllers = tuple(x for x in tail[2].split(",") if version == 1 and x in CONTROLLERS)
         if controllers or version == 2:
             found.setdefault(
-                controllers, (version, controllers, _unescape(fields[4]), _unescape(fields[3]))
+                controllers, (version, controllers, unescape(fields[4]), unescape(fields[3]))
             )
     return sorted(found.values(), key=lambda mount: mount[0])
 
 
-def _unescape(text: str) -> str:
+def unescape(text: str) -> str:
+    """A path as mountinfo writes it, in plain."""
     for escaped, plain in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         text = text.replace(escaped, plain)
     return text
