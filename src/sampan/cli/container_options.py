@@ -42,6 +42,21 @@ OPTIONS = """\
   -e, --env list                    Set environment variables
       --env-file list               Read in a file of environment variables
       --group-add list              Add additional groups to join
+      --health-cmd string           Command to run to check health
+      --health-interval duration    Time between running the check
+                                    (ms|s|m|h) (default 0s)
+      --health-retries int          Consecutive failures needed to report
+                                    unhealthy
+      --health-start-interval duration
+                                    Time between running the check during
+                                    the start period (ms|s|m|h) (default 0s)
+      --health-start-period duration
+                                    Start period for the container to
+                                    initialize before starting
+                                    health-retries countdown (ms|s|m|h)
+                                    (default 0s)
+      --health-timeout duration     Maximum time to allow one check to run
+                                    (ms|s|m|h) (default 0s)
       --help                        Print usage
   -h, --hostname string             Container host name
       --init                        Run an init inside the container that
@@ -62,6 +77,8 @@ OPTIONS = """\
       --network string              Connect a container to a network
       --no-healthcheck              Disable any container-specified
                                     HEALTHCHECK
+      --on-unhealthy string         What an unhealthy container gets ("none",
+                                    "restart", "stop", "kill") (default "none")
       --oom-kill-disable            Disable OOM Killer
       --oom-score-adj int           Tune host's OOM preferences (-1000 to
                                     1000)
@@ -103,6 +120,7 @@ _HOST_TEXT = {
     "cgroup-parent": "CgroupParent",
     "cpuset-cpus": "CpusetCpus",
     "cpuset-mems": "CpusetMems",
+    "on-unhealthy": "OnUnhealthy",
 }
 _HOST_NUMBERS = {
     "blkio-weight": "BlkioWeight",
@@ -117,6 +135,13 @@ _HOST_NUMBERS = {
     "oom-score-adj": "OomScoreAdj",
     "pids-limit": "PidsLimit",
     "shm-size": "ShmSize",
+}
+_HEALTH = {
+    "health-interval": "Interval",
+    "health-retries": "Retries",
+    "health-start-interval": "StartInterval",
+    "health-start-period": "StartPeriod",
+    "health-timeout": "Timeout",
 }
 _HOST_SWITCHES = {
     "init": "Init",
@@ -169,13 +194,23 @@ def create_body(flags: Values, image: str, command: list[str]) -> dict[str, Any]
         body["Tty"] = True
     if flags.has("stop-timeout"):
         body["StopTimeout"] = flags.number("stop-timeout")
-    if flags.on("no-healthcheck"):
-        body["Healthcheck"] = {"Test": ["NONE"]}
+    if check := _health_check(flags):
+        body["Healthcheck"] = check
     unnamed = [volume for volume in flags.many("volume") if ":" not in volume]
     if unnamed:
         body["Volumes"] = {path: {} for path in unnamed}
     body["HostConfig"] = host_config(flags)
     return body
+
+
+def _health_check(flags: Values) -> dict[str, Any]:
+    check = {field: flags.number(name) for name, field in _HEALTH.items() if flags.has(name)}
+    command = flags.text("health-cmd")
+    if flags.on("no-healthcheck"):
+        if check or command:
+            raise Failed("--no-healthcheck conflicts with --health-* options")
+        return {"Test": ["NONE"]}
+    return {"Test": ["CMD-SHELL", command], **check} if command else dict(check)
 
 
 def host_config(flags: Values) -> dict[str, Any]:

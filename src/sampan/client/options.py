@@ -24,6 +24,7 @@ class ContainerOptions(TypedDict, total=False):
     cpuset_cpus: str
     entrypoint: Sequence[str] | str
     env: Mapping[str, str] | Sequence[str]
+    healthcheck: Mapping[str, Any]
     hostname: str
     init: bool
     labels: Mapping[str, str]
@@ -34,6 +35,7 @@ class ContainerOptions(TypedDict, total=False):
     mounts: Sequence[Mapping[str, Any]]
     name: str
     network: str
+    on_unhealthy: str
     pids_limit: int
     platform: str
     privileged: bool
@@ -65,6 +67,7 @@ _HOST = {
     "cpu_shares": "CpuShares",
     "cpuset_cpus": "CpusetCpus",
     "init": "Init",
+    "on_unhealthy": "OnUnhealthy",
     "pids_limit": "PidsLimit",
     "privileged": "Privileged",
     "read_only": "ReadonlyRootfs",
@@ -76,6 +79,12 @@ _HOST_LISTS = {
     "security_opt": "SecurityOpt",
     "volumes": "Binds",
     "volumes_from": "VolumesFrom",
+}
+_HEALTH_TIMES = {
+    "interval": "Interval",
+    "start_interval": "StartInterval",
+    "start_period": "StartPeriod",
+    "timeout": "Timeout",
 }
 _SIZES = {"memory": "Memory", "memory_swap": "MemorySwap", "shm_size": "ShmSize"}
 
@@ -106,6 +115,8 @@ def container_body(
         body["Env"] = environment(options["env"])
     if options.get("labels"):
         body["Labels"] = dict(options["labels"])
+    if options.get("healthcheck") is not None:
+        body["Healthcheck"] = healthcheck(options["healthcheck"])
     if options.get("tty"):
         body["Tty"] = True
     body["HostConfig"] = _host(options)
@@ -197,6 +208,27 @@ def environment(values: Mapping[str, str] | Sequence[str]) -> list[str]:
     if isinstance(values, Mapping):
         return [f"{name}={value}" for name, value in values.items()]
     return list(values)
+
+
+def healthcheck(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A health check as the API has it: `test` is a command as text or words, or None for no check;
+    `interval`, `timeout`, `start_period` and `start_interval` are seconds.
+
+    Raises:
+        InvalidArgument: a key is unknown.
+    """
+    body: dict[str, Any] = {}
+    for name, value in values.items():
+        if name == "test":
+            words = ["CMD-SHELL", value] if isinstance(value, str) else ["CMD", *(value or ())]
+            body["Test"] = ["NONE"] if value is None else words
+        elif name == "retries":
+            body["Retries"] = int(value)
+        elif name in _HEALTH_TIMES:
+            body[_HEALTH_TIMES[name]] = round(value * 10**9)
+        else:
+            raise InvalidArgument(f"create container: unknown key {name!r} of the health check")
+    return body
 
 
 def exec_body(

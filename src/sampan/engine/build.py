@@ -177,8 +177,11 @@ def _parts(services: Services) -> Parts:
     async def again(entry: Entry) -> None:
         await starter.again(entry)
 
+    async def treat(entry: Entry) -> None:
+        await lifecycle.treat(entry)
+
     remover = Remover(services, execs, end)
-    exits = Exits(services, execs, again, remover.remove_ended)
+    exits = Exits(services, execs, again, remover.remove_ended, treat)
     starter = Starter(services, exits)
     lifecycle = Lifecycle(services, exits, starter)
     archives = Archives(services)
@@ -190,6 +193,8 @@ def _let_go(services: Services) -> None:
     for entry in services.containers:
         if entry.restart_timer is not None:
             entry.restart_timer.cancel()
+        if entry.watch is not None:
+            entry.watch.close()
         if entry.task is not None:
             entry.task.close()
             entry.task = None

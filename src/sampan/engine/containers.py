@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sampan.engine import events as bus
 from sampan.engine import records
-from sampan.engine.model import Status, WaitCondition, WaitResult
+from sampan.engine.model import HealthStatus, Status, WaitCondition, WaitResult
 from sampan.errors import ContainerNotFound, InvalidArgument, NameInUse
 from sampan.ids import check_name, new_name
 from sampan.store import containers as rows
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from sampan.engine.exec import Session
+    from sampan.engine.health import Watch
     from sampan.engine.model import Attachment, Container, Event
     from sampan.snapshots.base import Mount
     from sampan.store.database import Connection, Database
@@ -91,6 +92,7 @@ class Entry:
         "task",
         "unwritten",
         "waits",
+        "watch",
     )
 
     def __init__(self, container: Container, mount: Mount | None = None) -> None:
@@ -104,6 +106,7 @@ class Entry:
         self.launched: asyncio.Future[dict[str, object]] | None = None
         self.stale = False
         self.unwritten: list[Event] = []
+        self.watch: Watch | None = None
         self.restart_timer: asyncio.TimerHandle | None = None
         self.backoff = 0.0
 
@@ -122,6 +125,11 @@ class Entry:
         wait = Wait(condition)
         running = self.container.status.is_running or self.container.status is Status.RESTARTING
         if condition is WaitCondition.NOT_RUNNING and not running and self.launched is None:
+            wait.resolve(self.result())
+            return wait
+        health = self.container.state.health
+        is_well = health is not None and health.status is HealthStatus.HEALTHY
+        if condition is WaitCondition.HEALTHY and (not running or is_well):
             wait.resolve(self.result())
             return wait
         if len(self.waits) > 64:

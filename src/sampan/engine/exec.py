@@ -34,11 +34,12 @@ _LOST_CODE = 137
 class Session:
     """One exec and whoever waits for its end."""
 
-    __slots__ = ("_done", "entry", "exec")
+    __slots__ = ("_done", "entry", "exec", "quiet")
 
-    def __init__(self, entry: Entry, made: Exec) -> None:
+    def __init__(self, entry: Entry, made: Exec, *, quiet: bool = False) -> None:
         self.entry = entry
         self.exec = made
+        self.quiet = quiet
         self._done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def end(self, code: int) -> None:
@@ -60,8 +61,8 @@ class Execs:
         self._containers = containers
         self._sessions: dict[str, Session] = {}
 
-    def create(self, entry: Entry, config: ExecConfig) -> str:
-        """See Engine.exec_create."""
+    def create(self, entry: Entry, config: ExecConfig, *, quiet: bool = False) -> str:
+        """See Engine.exec_create; a `quiet` one has no events."""
         check_running(entry)
         if not config.command or not config.command[0]:
             raise InvalidArgument("no exec command specified")
@@ -69,7 +70,7 @@ class Execs:
             raise InvalidArgument("invalid character in the exec's command or environment")
         self._trim(entry)
         made = Exec(id=new_id(), container_id=entry.id, config=config)
-        session = Session(entry, made)
+        session = Session(entry, made, quiet=quiet)
         self._sessions[made.id] = entry.execs[made.id] = session
         self._emit(session, "exec_create: " + " ".join(config.command))
         return made.id
@@ -143,6 +144,11 @@ class Execs:
         for exec_id in tuple(entry.execs):
             self.ended(entry, exec_id, _LOST_CODE)
 
+    def drop(self, entry: Entry, exec_id: str) -> None:
+        """Forget one that nobody will ask for again."""
+        entry.execs.pop(exec_id, None)
+        self._sessions.pop(exec_id, None)
+
     def forget(self, entry: Entry) -> None:
         """The container is removed."""
         for exec_id in entry.execs:
@@ -183,7 +189,8 @@ class Execs:
             session.exec = replace(session.exec, pid=int(answer["pid"]))
 
     def _emit(self, session: Session, action: str, **attributes: str) -> None:
-        self._containers.emit(session.entry, action, execID=session.exec.id, **attributes)
+        if not session.quiet:
+            self._containers.emit(session.entry, action, execID=session.exec.id, **attributes)
 
     def _trim(self, entry: Entry) -> None:
         """Forget the oldest that have ended; refuse more than can be held."""

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.engine import restart
 from sampan.engine.config import reach
-from sampan.engine.model import Status, WaitCondition
+from sampan.engine.health import Checks
+from sampan.engine.model import Health, Status, WaitCondition
 from sampan.engine.placement import cgroup_path
 from sampan.tasks import recovery
 from sampan.tasks.recovery import LOST, LOST_CODE, ExitRecord
@@ -37,13 +38,17 @@ log = logging.getLogger(__name__)
 
 
 class Exits:
-    """Listens to every shim. `start` and `remove` are what the policies do."""
+    """Listens to every shim. `start` and `remove` are what the policies do, `treat` what an
+    unhealthy container gets."""
 
-    def __init__(self, services: Services, execs: Execs, start: Follow, remove: Follow) -> None:
+    def __init__(
+        self, services: Services, execs: Execs, start: Follow, remove: Follow, treat: Follow
+    ) -> None:
         self._services = services
         self._execs = execs
         self._start = start
         self._remove = remove
+        self._checks = Checks(services, execs, treat)
 
     # what a shim tells
 
@@ -66,6 +71,8 @@ class Exits:
 
     def _met(self, entry: Entry, state: dict[str, Any]) -> None:
         """A shim that an earlier engine launched; it may linger behind an end that is recorded."""
+        if entry.container.status.is_running and entry.watch is None:
+            self._checks.begin(entry)
         began = int(state.get("started") or 0)
         if began and began != entry.container.state.started_at:
             self.started(entry, int(state["pid"]), began)
@@ -101,11 +108,14 @@ class Exits:
                 error="",
                 oom_killed=False,
                 stopped_by_user=False,
+                health=Health() if container.config.healthcheck is not None else None,
             )
             running = replace(container, state=state)
             containers = self._services.containers
             volumes = self._services.volumes.events_of(running, "mount") if running.mounts else ()
             containers.defer(entry, running, *volumes, containers.event(running, "start"))
+            if container.config.healthcheck is not None:
+                self._checks.begin(entry)
         _settle_launch(entry, {})
 
     def ended(self, entry: Entry, record: ExitRecord) -> None:
@@ -131,10 +141,12 @@ class Exits:
         again = restart.should_restart(container.host.restart, ended)
         if again:
             ended = replace(ended, status=Status.RESTARTING, restart_count=state.restart_count + 1)
+        if entry.watch is not None:
+            self._checks.end(entry)
         self._forget_shim(entry)
         ended_container = replace(container, state=ended)
         self._write(entry, ended_container, record)
-        entry.resolve(WaitCondition.NEXT_EXIT)
+        entry.resolve(WaitCondition.NEXT_EXIT, WaitCondition.HEALTHY)
         if again:
             self.schedule(entry, (record.time - state.started_at) / 1e9)
             return

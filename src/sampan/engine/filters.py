@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sampan.engine.model import Status
+from sampan.engine.model import HealthStatus, Status
 from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -21,8 +21,9 @@ Filters = Mapping[str, Sequence[str]]
 Test = Callable[["Container"], bool]
 
 MAX_PATTERN = 256
+_OBJECTS = ("container", "network", "volume")
 _EVENT_KEYS = frozenset(
-    ("type", "event", "action", "container", "image", "volume", "label", "scope", "id")
+    ("type", "event", "action", "container", "image", "network", "volume", "label", "scope", "id")
 )
 
 
@@ -71,7 +72,7 @@ def _event_has(event: Event, key: str, values: tuple[str, ...]) -> bool:
     if key == "image":
         image = event.actor_id if event.type == "image" else attributes.get("image", "")
         return any(image == value or image.split(":")[0] == value for value in values)
-    if key == "container" and event.type != "container":
+    if key in _OBJECTS and event.type != key:
         return False
     name = attributes.get("name")
     return any(event.actor_id.startswith(value) or name == value for value in values)
@@ -95,6 +96,8 @@ def _test(key: str, values: tuple[str, ...], find: Callable[[str], Container]) -
     if key == "exited":
         codes = {_integer(key, value) for value in values}
         return lambda c: c.status is Status.EXITED and c.state.exit_code in codes
+    if key == "health":
+        return _health(values)
     if key in ("before", "since"):
         return _age(key, find(values[0]))
     if key == "until":
@@ -103,6 +106,12 @@ def _test(key: str, values: tuple[str, ...], find: Callable[[str], Container]) -
             raise InvalidArgument(f"invalid filter 'until={values[0]}': it must be unix seconds")
         return lambda c: c.created_at <= limit
     raise InvalidArgument(f"invalid filter '{key}'")
+
+
+def _health(values: tuple[str, ...]) -> Test:
+    if unknown := [value for value in values if value not in ("none", *HealthStatus)]:
+        raise InvalidArgument(f"invalid filter 'health={unknown[0]}'")
+    return lambda c: (c.state.health.status if c.state.health else "none") in values
 
 
 def _age(key: str, other: Container) -> Test:

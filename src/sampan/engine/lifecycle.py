@@ -7,12 +7,13 @@ never hit. What a user ended stays ended: that is written before the signal is s
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal as signals_of_python
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine import limits, signals, specgen
-from sampan.engine.model import HostConfig, RestartPolicy, Status, WaitCondition
+from sampan.engine.model import HostConfig, OnUnhealthy, RestartPolicy, Status, WaitCondition
 from sampan.engine.placement import cgroup_path
 from sampan.engine.remove import wait_for_end
 from sampan.errors import Conflict, InvalidArgument, NotModified, SampanError, Unavailable
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from sampan.engine.services import Services
     from sampan.engine.start import Starter
     from sampan.kernel.cgroups import Cgroup
+
+log = logging.getLogger(__name__)
 
 KILL_PATIENCE = 10.0
 _KILL = int(signals_of_python.SIGKILL)
@@ -96,6 +99,20 @@ class Lifecycle:
             raise
         await self._thaw_paused(entry)
         await wait_for_end(entry, KILL_PATIENCE)
+
+    async def treat(self, entry: Entry) -> None:
+        """Give an unhealthy container what its configuration says."""
+        what = entry.container.host.on_unhealthy
+        log.info("container %s is unhealthy: %s", entry.id, what)
+        try:
+            if what is OnUnhealthy.RESTART:
+                await self.restart(entry, None, None)
+            elif what is OnUnhealthy.STOP:
+                await self.stop(entry, None, None)
+            elif what is OnUnhealthy.KILL:
+                await self._signal(entry, _KILL)  # not the user's wish: the restart policy holds
+        except (NotModified, Conflict) as error:
+            log.info("container %s: %s", entry.id, error)  # it ended meanwhile
 
     async def restart(self, entry: Entry, timeout: int | None, signal: str | None) -> None:
         """See Engine.restart."""

@@ -71,12 +71,30 @@ class Framing(StrEnum):
     RAW = "raw"
 
 
+class HealthStatus(StrEnum):
+    """What the checks say."""
+
+    STARTING = "starting"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
+class OnUnhealthy(StrEnum):
+    """What happens to a container that has become unhealthy."""
+
+    NONE = "none"
+    RESTART = "restart"
+    STOP = "stop"
+    KILL = "kill"
+
+
 class WaitCondition(StrEnum):
-    """What `wait` waits for."""
+    """What `wait` waits for; HEALTHY also ends when the container does."""
 
     NOT_RUNNING = "not-running"
     NEXT_EXIT = "next-exit"
     REMOVED = "removed"
+    HEALTHY = "healthy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +178,42 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HealthCheck:
+    """How to see whether a container is well.
+
+    `test` is Docker's: () as the image says, ("NONE",), ("CMD", ...) or ("CMD-SHELL", text);
+    `command` is what runs, filled in at create. Durations are nanoseconds, 0 means the default.
+    """
+
+    test: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    interval: int = 0
+    timeout: int = 0
+    start_period: int = 0
+    start_interval: int = 0
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthResult:
+    """What one check came to; `exit_code` -1 when it did not come to its end."""
+
+    start: int
+    end: int
+    exit_code: int
+    output: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What the checks came to; `log` has the last few, the oldest first."""
+
+    status: HealthStatus = HealthStatus.STARTING
+    failing_streak: int = 0
+    log: tuple[HealthResult, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerConfig:
     """What runs. None and "" mean: as the image says. After create they are filled in.
 
@@ -187,6 +241,7 @@ class ContainerConfig:
     volumes: tuple[str, ...] = ()
     stop_signal: str = ""
     stop_timeout: int | None = None
+    healthcheck: HealthCheck | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +295,7 @@ class HostConfig:
     readonly_paths: tuple[str, ...] | None = None
     restart: RestartPolicy = RestartPolicy()
     auto_remove: bool = False
+    on_unhealthy: OnUnhealthy = OnUnhealthy.NONE
     log: LogConfig = LogConfig()
 
 
@@ -249,6 +305,7 @@ class State:
 
     `error` is the sentence of the last failed start, or says that the monitor died.
     `stopped_by_user` is what the restart policies need to know after a restart of the engine.
+    `health` is None for a container without checks.
     """
 
     status: Status = Status.CREATED
@@ -260,6 +317,7 @@ class State:
     finished_at: int = 0
     restart_count: int = 0
     stopped_by_user: bool = False
+    health: Health | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

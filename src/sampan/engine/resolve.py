@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import signals
+from sampan.engine import health, signals
 from sampan.engine.specgen import merge_environment
 from sampan.errors import InvalidArgument
 from sampan.ids import short_id
@@ -33,6 +33,9 @@ def complete(
     if image is not None:
         config = _from_image(config, image)
     changes: dict[str, Any] = {}
+    check = health.complete(config.healthcheck, image)
+    if check is not config.healthcheck:
+        changes["healthcheck"] = check
     if config.entrypoint == ("",):
         changes["entrypoint"] = ()
     if not config.hostname:

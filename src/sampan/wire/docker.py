@@ -206,6 +206,8 @@ class HostConfig(Body, kw_only=True):
     io_maximum_iops: int | None = field(default=0, name="IOMaximumIOps")
     io_maximum_bandwidth: int | None = field(default=0, name="IOMaximumBandwidth")
     mounts: list[MountRequest] | UnsetType | None = UNSET
+    # An extension of ours: what a container gets that has become unhealthy.
+    on_unhealthy: str | UnsetType | None = UNSET
     masked_paths: list[str] | None = None
     readonly_paths: list[str] | None = None
 
@@ -331,6 +333,23 @@ class WaitResult(Body, kw_only=True):
     status_code: int
 
 
+class HealthResult(Body, kw_only=True):
+    """One health check."""
+
+    start: str
+    end: str
+    exit_code: int
+    output: str
+
+
+class Health(Body, kw_only=True):
+    """The health in `inspect`."""
+
+    status: str
+    failing_streak: int
+    log: list[HealthResult]
+
+
 class State(Body, kw_only=True):
     """The state in `inspect`."""
 
@@ -345,6 +364,7 @@ class State(Body, kw_only=True):
     error: str
     started_at: str = NO_TIME
     finished_at: str = NO_TIME
+    health: Health | UnsetType = UNSET
 
 
 class Endpoint(Body, kw_only=True):

@@ -178,10 +178,14 @@ def test_a_disabled_network_is_none():
     assert requests.host_config(body, network_disabled=True).network_mode == "none"
 
 
-def test_health_checks_are_refused_until_they_run():
-    with pytest.raises(NotImplementedHere, match="health checks"):
-        requests.container_config(create(Healthcheck={"Test": ["CMD", "true"]}))
-    requests.container_config(create(Healthcheck={"Test": ["NONE"]}))
+def test_health_checks():
+    body = {"Test": ["CMD", "true"], "Interval": 5, "Retries": 2}
+    made = requests.container_config(create(Healthcheck=body)).healthcheck
+    assert made == model.HealthCheck(test=("CMD", "true"), interval=5, retries=2)
+    assert requests.container_config(create()).healthcheck is None
+    assert requests.container_config(create(Healthcheck={})).healthcheck == model.HealthCheck()
+    with pytest.raises(InvalidArgument, match="OnUnhealthy 'weep'"):
+        host(OnUnhealthy="weep")
 
 
 @pytest.mark.parametrize(

@@ -113,12 +113,19 @@ def _days(days: int, whole_days: int) -> str:
     return f"{whole_days // _YEAR} years"
 
 
+def _health(state: State) -> str:
+    if state.health is None:
+        return ""
+    word = state.health.status.value
+    return " (health: starting)" if word == "starting" else f" ({word})"
+
+
 def status(state: State, now_ns: int) -> str:
     """The sentence in the STATUS column of `docker ps`."""
     since_start = duration(max(0, now_ns - state.started_at))
     match state.status:
         case Status.RUNNING:
-            return f"Up {since_start}"
+            return f"Up {since_start}{_health(state)}"
         case Status.PAUSED:
             return f"Up {since_start} (Paused)"
         case Status.CREATED:

@@ -55,6 +55,34 @@ def state(value: model.State) -> wire.State:
         error=value.error,
         started_at=ages.rfc3339(value.started_at),
         finished_at=ages.rfc3339(value.finished_at),
+        health=UNSET if value.health is None else _health(value.health),
+    )
+
+
+def _health(value: model.Health) -> wire.Health:
+    return wire.Health(
+        status=value.status.value,
+        failing_streak=value.failing_streak,
+        log=[
+            wire.HealthResult(
+                start=ages.rfc3339(one.start),
+                end=ages.rfc3339(one.end),
+                exit_code=one.exit_code,
+                output=one.output,
+            )
+            for one in value.log
+        ],
+    )
+
+
+def _health_check(check: model.HealthCheck) -> wire.Healthcheck:
+    return wire.Healthcheck(
+        test=list(check.test),
+        interval=check.interval or UNSET,
+        timeout=check.timeout or UNSET,
+        start_period=check.start_period or UNSET,
+        start_interval=check.start_interval or UNSET,
+        retries=check.retries or UNSET,
     )
 
 
@@ -74,6 +102,7 @@ def config_answer(container: model.Container) -> wire.ContainerConfig:
         stdin_once=config.stdin_once,
         env=list(config.env) or None,
         cmd=None if config.command is None else list(config.command),
+        healthcheck=_health_check(config.healthcheck) if config.healthcheck else UNSET,
         image=image_name(container),
         volumes={path: {} for path in config.volumes} or None,
         working_dir=config.cwd,
@@ -146,6 +175,7 @@ def host_answer(host: model.HostConfig) -> wire.HostConfig:
         pids_limit=host.pids_limit,
         ulimits=[wire.Ulimit(name=u.name, hard=u.hard, soft=u.soft) for u in host.ulimits],
         init=host.init or UNSET,
+        on_unhealthy=UNSET if host.on_unhealthy == "none" else host.on_unhealthy.value,
         masked_paths=None if host.masked_paths is None else list(host.masked_paths),
         readonly_paths=None if host.readonly_paths is None else list(host.readonly_paths),
     )

@@ -45,8 +45,6 @@ _UNSUPPORTED = (
 
 def container_config(body: wire.ContainerCreate) -> model.ContainerConfig:
     """What is to run."""
-    if body.healthcheck is not None and body.healthcheck.test not in (None, UNSET, ["NONE"], []):
-        raise NotImplementedHere("create container: health checks are not supported yet")
     return model.ContainerConfig(
         image=body.image or None,
         rootfs=body.rootfs or None,
@@ -68,6 +66,7 @@ def container_config(body: wire.ContainerCreate) -> model.ContainerConfig:
         volumes=tuple(body.volumes or ()),
         stop_signal=body.stop_signal or "",
         stop_timeout=body.stop_timeout,
+        healthcheck=_health_check(body.healthcheck),
     )
 
 
@@ -121,8 +120,30 @@ def host_config(body: wire.HostConfig, network_disabled: bool = False) -> model.
         readonly_paths=None if body.readonly_paths is None else tuple(body.readonly_paths),
         restart=restart_policy(body.restart_policy),
         auto_remove=bool(body.auto_remove),
+        on_unhealthy=_on_unhealthy(_given(body.on_unhealthy)),
         log=_log_config(body.log_config),
     )
+
+
+def _health_check(body: wire.Healthcheck | None) -> model.HealthCheck | None:
+    if body is None:
+        return None
+    return model.HealthCheck(
+        test=tuple(_given(body.test) or ()),
+        interval=_given(body.interval) or 0,
+        timeout=_given(body.timeout) or 0,
+        start_period=_given(body.start_period) or 0,
+        start_interval=_given(body.start_interval) or 0,
+        retries=_given(body.retries) or 0,
+    )
+
+
+def _on_unhealthy(word: str | None) -> model.OnUnhealthy:
+    try:
+        return model.OnUnhealthy(word or "none")
+    except ValueError:
+        choices = ", ".join(model.OnUnhealthy)
+        raise InvalidArgument(f"invalid OnUnhealthy '{word}': use one of {choices}") from None
 
 
 def restart_policy(body: wire.RestartPolicy | None) -> model.RestartPolicy:
