@@ -22,6 +22,7 @@ EXEMPT_FUNCTIONS: dict[str, str] = {}
 
 # Between warning and limit: these are watched, and may shrink.
 WATCHED_FILES = {
+    "engine/model.py": "the engine's words: fields of dataclasses",
     "wire/docker.py": "bodies of the Docker API: a table of fields",
 }
 WATCHED_FUNCTIONS = {
