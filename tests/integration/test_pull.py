@@ -22,7 +22,7 @@ from sampan.errors import (
     SampanError,
     Unavailable,
 )
-from sampan.images.service import ImageUser
+from sampan.images.removal import ImageUser
 from sampan.registry.credentials import Credentials
 from sampan.spec import mediatypes
 from sampan.spec.digest import Digest
@@ -515,7 +515,7 @@ def test_a_damaged_image_hides_no_other_and_can_be_removed(tmp_path):
         bad = fake.put_image("test/bad", created="2020-01-01T00:00:00Z")
         await one.pull(bad.reference)
         await one.content.delete(bad.config.digest)
-        one.service._documents.forget(bad.descriptor.digest)
+        one.service._lookup.documents.forget(bad.descriptor.digest)
         assert [image.id for image in await one.service.list()] == [good.id]
         assert (await one.service.get(good.id)).id == good.id
         with pytest.raises(DataLoss, match="its config is gone"):

@@ -24,6 +24,7 @@ COMMANDS = {
     "info": "system",
     "inspect": "inspect",
     "kill": "lifecycle",
+    "load": "archives",
     "login": "login",
     "logout": "login",
     "logs": "logs",
@@ -36,6 +37,7 @@ COMMANDS = {
     "rm": "lifecycle",
     "rmi": "images",
     "run": "run",
+    "save": "archives",
     "start": "run",
     "stats": "stats",
     "stop": "lifecycle",
@@ -53,7 +55,7 @@ GROUPS = {
     "container": {name: name for name in _SAME.split()}
     | {"ls": "ps", "list": "ps", "ps": "ps", "prune": "usage:PRUNE_CONTAINERS"}
     | {"inspect": "inspect:INSPECT_CONTAINER"},
-    "image": {name: name for name in "history import pull push tag".split()}
+    "image": {name: name for name in "history import load pull push save tag".split()}
     | {"ls": "images", "list": "images", "rm": "rmi", "remove": "rmi"}
     | {"inspect": "inspect:INSPECT_IMAGE", "prune": "usage:PRUNE_IMAGES"},
     "volume": {"create": "volume:CREATE", "inspect": "volume:INSPECT", "ls": "volume:LS"}

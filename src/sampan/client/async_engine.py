@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from sampan.client import calls, flows, results
 from sampan.client.aio import AsyncClient, AsyncDriver
+from sampan.client.async_images import AsyncEngineImages
 from sampan.client.failures import error_for
 from sampan.client.opening import Opened, choose, embed
 from sampan.client.options import ContainerOptions, container_body, exec_body
-from sampan.client.sources import pieces_of, tail_query
+from sampan.client.sources import tail_query
 from sampan.client.streams import STDOUT, Frames
 from sampan.client.volumes import AsyncVolumes
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -137,7 +138,7 @@ class AsyncContainer:
             answer.close()
 
 
-class AsyncEngine:
+class AsyncEngine(AsyncEngineImages):
     """An engine, running elsewhere or in this process. Make one with `open`."""
 
     def __init__(self, opened: Opened) -> None:
@@ -258,45 +259,6 @@ class AsyncEngine:
         """The containers that run, or all."""
         found = await self._driver.client.call(calls.containers(everything=all))
         return [results.ContainerSummary.parse(one) for one in found]
-
-    async def pull(
-        self,
-        image: str,
-        *,
-        platform: str = "",
-        progress: Callable[[results.Progress], None] | None = None,
-    ) -> results.Image:
-        """Pull an image; `progress` is called at each step."""
-        return await self._driver.drive(flows.pull(image, platform, progress))
-
-    async def import_image(
-        self, source: str | os.PathLike[str] | Iterable[bytes], name: str = ""
-    ) -> results.Image:
-        """Make an image of the tar of a root file system: a path, or its bytes in pieces."""
-        call = calls.import_image(pieces_of(source), name)
-        return await self._driver.drive(flows.import_image(call, name))
-
-    async def images(self) -> list[results.Image]:
-        """The images that are here."""
-        return [
-            results.Image.parse(one) for one in (await self._driver.client.call(calls.images()))
-        ]
-
-    async def image(self, name: str) -> results.Image:
-        """One image.
-
-        Raises:
-            ImageNotFound: it is not here.
-        """
-        return results.Image.parse(await self._driver.client.call(calls.image_inspect(name)))
-
-    async def tag(self, image: str, name: str) -> None:
-        """Give an image another name."""
-        await self._driver.client.call(calls.image_tag(image, name))
-
-    async def remove_image(self, image: str, *, force: bool = False) -> None:
-        """Remove a name of an image, and with its last name the image."""
-        await self._driver.client.call(calls.image_remove(image, force=force))
 
     async def events(
         self, since: str = "", until: str = "", filters: dict[str, list[str]] | None = None

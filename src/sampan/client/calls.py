@@ -351,6 +351,20 @@ def import_image(
     return call
 
 
+def save(images: Iterable[str], *, platform: str = "", kind: str = "") -> Call:
+    call = Call("GET", "/images/get", {"platform": platform, "format": kind}, subject="image")
+    for image in images:
+        call.target += ("&" if "?" in call.target else "?") + "names=" + quote(image)
+    return call
+
+
+def load(chunks: Iterable[bytes], *, quiet: bool = False, platform: str = "") -> Call:
+    query = {"quiet": quiet, "platform": platform}
+    call = Call("POST", "/images/load", query, upload=chunks)
+    call.headers["Content-Type"] = "application/x-tar"
+    return call
+
+
 def push(image: str, auth: str = "e30=") -> Call:
     name, tag = split_tag(image)
     return Call(

@@ -13,10 +13,11 @@ import time
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from sampan.client import calls, flows, results
+from sampan.client.engine_images import EngineImages
 from sampan.client.failures import error_for
 from sampan.client.opening import Opened, choose, embed
 from sampan.client.options import ContainerOptions, container_body, exec_body
-from sampan.client.sources import pieces_of, tail_query
+from sampan.client.sources import tail_query
 from sampan.client.streams import STDOUT, Frames
 from sampan.client.sync import Answer, Client
 from sampan.client.volumes import Volumes
@@ -25,7 +26,7 @@ from sampan.errors import DeadlineExceeded
 if TYPE_CHECKING:
     import _socket
     import os
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -265,7 +266,7 @@ class Container:
             answer.close()
 
 
-class Engine:
+class Engine(EngineImages):
     """An engine, running elsewhere or in this process. Make one with `open`."""
 
     def __init__(self, opened: Opened) -> None:
@@ -382,43 +383,6 @@ class Engine:
         """The containers that run, or all."""
         found = self._driver.client.call(calls.containers(everything=all))
         return [results.ContainerSummary.parse(one) for one in found]
-
-    def pull(
-        self,
-        image: str,
-        *,
-        platform: str = "",
-        progress: Callable[[results.Progress], None] | None = None,
-    ) -> results.Image:
-        """Pull an image; `progress` is called at each step."""
-        return self._driver.drive(flows.pull(image, platform, progress))
-
-    def import_image(
-        self, source: str | os.PathLike[str] | Iterable[bytes], name: str = ""
-    ) -> results.Image:
-        """Make an image of the tar of a root file system: a path, or its bytes in pieces."""
-        call = calls.import_image(pieces_of(source), name)
-        return self._driver.drive(flows.import_image(call, name))
-
-    def images(self) -> list[results.Image]:
-        """The images that are here."""
-        return [results.Image.parse(one) for one in self._driver.client.call(calls.images())]
-
-    def image(self, name: str) -> results.Image:
-        """One image.
-
-        Raises:
-            ImageNotFound: it is not here.
-        """
-        return results.Image.parse(self._driver.client.call(calls.image_inspect(name)))
-
-    def tag(self, image: str, name: str) -> None:
-        """Give an image another name."""
-        self._driver.client.call(calls.image_tag(image, name))
-
-    def remove_image(self, image: str, *, force: bool = False) -> None:
-        """Remove a name of an image, and with its last name the image."""
-        self._driver.client.call(calls.image_remove(image, force=force))
 
     def events(
         self, since: str = "", until: str = "", filters: dict[str, list[str]] | None = None

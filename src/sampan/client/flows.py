@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sampan.client import calls, results
 from sampan.client.calls import Call
@@ -71,7 +71,7 @@ class Talk:
     """Send `data` (None: leave our half alone) and collect `output` until the peer closes."""
 
     def __init__(
-        self, handle: Any, data: bytes | None, output: Collector, timeout: float | None
+        self, handle: Any, data: bytes | None, output: Output, timeout: float | None
     ) -> None:
         self.handle = handle
         self.data = data
@@ -81,6 +81,32 @@ class Talk:
 
 Step = Call | Open | Read | Close | Each | Upgrade | Talk
 Flow = Generator[Step, Any, T]
+
+
+class Output(Protocol):
+    """Who takes what comes out."""
+
+    def begin(self, *, framed: bool) -> None:
+        """Say how the output comes."""
+        ...
+
+    def feed(self, data: bytes) -> None:
+        """Take what came."""
+        ...
+
+
+class Sink:
+    """Gives what comes to a function, as it is."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+
+    def begin(self, *, framed: bool) -> None:
+        """It is never framed."""
+
+    def feed(self, data: bytes) -> None:
+        """Hand it on."""
+        self._write(data)
 
 
 class Collector:
@@ -269,3 +295,26 @@ def import_image(call: Call, name: str) -> Flow[results.Image]:
     for line in lines:
         _progress(line)
     return results.Image.parse((yield calls.image_inspect(name or lines[-1]["status"])))
+
+
+def save(call: Call, write: Callable[[bytes], object]) -> Flow[None]:
+    """Hand the bytes of an archive to `write`."""
+    stream = yield Open(call)
+    try:
+        yield Talk(stream, None, Sink(write), None)
+    except BaseException:
+        yield Close(stream)
+        raise
+
+
+def load(call: Call) -> Flow[list[results.Image]]:
+    """Load an archive; comes to its images."""
+    lines: list[Any] = []
+    yield Each(call, lines.append)
+    found: list[results.Image] = []
+    for line in lines:
+        _progress(line)
+        word, _, name = line.get("stream", "").strip().partition(": ")
+        if word in ("Loaded image", "Loaded image ID"):
+            found.append(results.Image.parse((yield calls.image_inspect(name))))
+    return list({image.id: image for image in found}.values())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import BinaryIO
 
 _PIECE = 1 << 20
 
@@ -22,6 +24,24 @@ def _file(path: str) -> Iterator[bytes]:
     with open(path, "rb", buffering=0) as file:
         while data := file.read(_PIECE):
             yield data
+
+
+@contextmanager
+def writer_to(target: str | os.PathLike[str] | BinaryIO) -> Iterator[Callable[[bytes], object]]:
+    """What writes to a file; one that is named is there, whole, when the block ends well."""
+    if not isinstance(target, (str, os.PathLike)):
+        yield target.write
+        return
+    path = os.fspath(target)
+    unfinished = f"{path}.unfinished-{os.getpid()}"
+    try:
+        with open(unfinished, "xb") as file:
+            yield file.write
+        os.replace(unfinished, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(unfinished)
+        raise
 
 
 def tail_query(tail: int | None, since: float | None) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from sampan.engine.seccomp import Filters
 from sampan.engine.services import Background, Services
 from sampan.engine.start import Starter
 from sampan.engine.volumes import Volumes
-from sampan.images.service import ImageService, ImageUser
+from sampan.images.removal import ImageUser
+from sampan.images.service import ImageService
 from sampan.layers.workers import LayerWorkers
 from sampan.registry.client import Registry
 from sampan.registry.hosts import Hosts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sampan.images.progress import Report, silent
+from sampan.images.saving import ArchiveFormat
 from sampan.layers.compression import Compression
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from sampan.engine.events import Events
     from sampan.images.diffing import Change, CommittedLayer
-    from sampan.images.model import HistoryStep, Image, Pruned, Removed
+    from sampan.images.model import HistoryStep, Image, LoadedImage, Pruned, Removed
     from sampan.images.service import ImageService
     from sampan.registry.credentials import Credentials
     from sampan.snapshots.base import Mount
@@ -96,6 +97,33 @@ class Images:
         )
         await self._tell("import", image.id, image.id)
         return image
+
+    async def save(
+        self,
+        refs: Iterable[str],
+        *,
+        platform: Platform | None = None,
+        kind: ArchiveFormat = ArchiveFormat.DOCKER,
+    ) -> AsyncIterator[bytes]:
+        """The bytes of an archive of images; errors come before the first of them."""
+        refs = tuple(refs)
+        pieces = await self._service.save(refs, platform=platform, kind=kind)
+        for ref in refs:
+            await self._tell("save", (await self._service.get(ref)).id, ref)
+        return pieces
+
+    async def load(
+        self,
+        source: AsyncIterator[bytes],
+        *,
+        platform: Platform | None = None,
+        progress: Report = silent,
+    ) -> Sequence[LoadedImage]:
+        """Make images of an archive."""
+        loaded = await self._service.load(source, platform=platform, progress=progress)
+        for image in loaded:
+            await self._tell("load", image.id, image.names[0] if image.names else image.id)
+        return loaded
 
     def lease(self) -> AbstractAsyncContextManager[str]:
         """A lease that keeps what `commit_layer` makes until an image has it."""

@@ -88,6 +88,26 @@ def find(every: Iterable[Name], text: str) -> Name | None:
     return next((name for name in every if name.reference == wanted), None)
 
 
+def tags_of(every: Iterable[Name], text: str) -> list[str]:
+    """All tags of a name that was given without one; else what was given."""
+    try:
+        wanted = Reference.parse(text)
+    except InvalidArgument:
+        return [text]
+    if wanted.tag is not None or wanted.digest is not None:
+        return [text]
+    tags = [n for n in every if n.tagged and n.reference.name == wanted.name]
+    return [name.reference.familiar() for name in tags] or [text]
+
+
+def is_meant(name: Name, text: str) -> bool:
+    """Whether `text` is this tag, and not an id or a digest that leads to the same image."""
+    try:
+        return name.tagged and name.reference == Reference.parse(text)
+    except InvalidArgument:
+        return False
+
+
 def find_id(ids: Iterable[Digest], text: str) -> Digest | None:
     """The id that `text` is or begins, None when there is none.
 

@@ -8,31 +8,28 @@ whose container runs is read as it is: who wants one moment of it freezes the co
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from sampan.ids import new_id
 from sampan.images.failures import finish, one_error
+from sampan.images.pipes import FromWorker
 from sampan.layers.compression import Compression
 from sampan.snapshots.views import open_lower
 from sampan.spec import mediatypes
 from sampan.spec.image import Descriptor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterator
+    from collections.abc import Iterator
 
     from sampan.layers.workers import LayerWorkers
     from sampan.snapshots.base import Mount
     from sampan.spec.digest import Digest
     from sampan.store.content import ContentStore
 
-T = TypeVar("T")
-
-_PIPE: Final = 1 << 20
 _MEDIA_TYPES: Final = {
     Compression.NONE: mediatypes.OCI_LAYER,
     Compression.GZIP: mediatypes.OCI_LAYER_GZIP,
@@ -85,7 +82,7 @@ class Differ:
             one_error("list changes"),
             _directory(mount) as tree,
             _lower(mount) as lower,
-            _Pipe() as pipe,
+            FromWorker() as pipe,
         ):
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(_read_all(pipe))
@@ -113,7 +110,7 @@ class Differ:
             Conflict: a file became shorter while it was read.
             ResourceExhausted: the disk is full.
         """
-        with one_error("commit layer"), _directory(mount) as tree, _Pipe() as pipe:
+        with one_error("commit layer"), _directory(mount) as tree, FromWorker() as pipe:
             work = self._workers.diff(
                 pipe.writer, tree, compression=compression, newest=newest, root=_root(mount)
             )
@@ -124,7 +121,7 @@ class Differ:
         descriptor = Descriptor(_MEDIA_TYPES[compression], *stored)
         return CommittedLayer(descriptor, made.diff_id, made.size)
 
-    async def _store(self, pipe: _Pipe, lease: str) -> tuple[Digest, int]:
+    async def _store(self, pipe: FromWorker, lease: str) -> tuple[Digest, int]:
         """Put what comes out of the pipe into the content store: digest and size."""
         writer = await self._content.writer(f"commit {new_id()}", lease=lease)
         try:
@@ -137,55 +134,7 @@ class Differ:
             raise
 
 
-class _Pipe:
-    """A large pipe from a worker to us. Iterating gives what comes out, until `fill` has ended."""
-
-    def __init__(self) -> None:
-        self._reader, self.writer = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self._reader, False)
-        try:
-            fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, _PIPE)
-        except OSError:
-            pass  # more than this user may have; the usual size does too
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
-        os.close(self._reader)
-
-    async def fill(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for what writes into the pipe; then there is no more."""
-        try:
-            return await work
-        finally:
-            self._end()
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                piece = os.read(self._reader, _PIPE)
-            except BlockingIOError:
-                ready = asyncio.Event()
-                loop.add_reader(self._reader, ready.set)
-                try:
-                    await ready.wait()
-                finally:
-                    loop.remove_reader(self._reader)
-                continue
-            if not piece:
-                return
-            yield piece
-
-    def _end(self) -> None:
-        if self.writer >= 0:
-            os.close(self.writer)
-            self.writer = -1
-
-
-async def _read_all(pipe: _Pipe) -> bytes:
+async def _read_all(pipe: FromWorker) -> bytes:
     return b"".join([piece async for piece in pipe])
 
 

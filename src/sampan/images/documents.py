@@ -15,6 +15,7 @@ from sampan.images.select import Selection, select
 from sampan.spec import mediatypes
 from sampan.spec.digest import chain_ids
 from sampan.spec.image import MAX_CONFIG, MAX_MANIFEST, Descriptor, ImageConfig, Index, Manifest
+from sampan.spec.platform import match_order
 
 if TYPE_CHECKING:
     from sampan.spec.digest import Digest
@@ -63,10 +64,16 @@ class Documents:
             config = self._content.read(descriptor.digest, MAX_CONFIG)
         except NotFound as error:
             raise DataLoss(f"read image {target.digest}: its config is gone") from error
+        parsed = ImageConfig.parse(config, descriptor.media_type)
+        if platform is not None and parsed.platform not in match_order(platform):
+            raise ImageNotFound(
+                f"image {target.digest} was found but its platform ({parsed.platform}) does not "
+                f"match the specified platform ({platform})"
+            )
         return Content(
             manifest_descriptor=selection.descriptor,
             manifest=selection.manifest,
-            config=ImageConfig.parse(config, descriptor.media_type),
+            config=parsed,
         )
 
     async def _select(self, target: Descriptor, platform: Platform | None) -> Selection:

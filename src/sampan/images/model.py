@@ -67,6 +67,14 @@ class HistoryStep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedImage:
+    """One image out of an archive. `names` are familiar forms; a nameless image has none."""
+
+    id: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Removed:
     """One thing that a removal did: a name taken away, or an image that is gone."""
 

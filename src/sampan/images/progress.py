@@ -1,4 +1,4 @@
-"""What a pull or push says while it works: dockerd's words, without its JSON.
+"""What a pull, push or load says while it works: dockerd's words, without its JSON.
 
 A step has the short id of a layer, a status, and bytes done of a total where that makes sense. A
 line has no id, except for `Pulling from`, whose id is the tag. The receiver is called from the
@@ -22,6 +22,9 @@ DOWNLOADED: Final = "Download complete"
 EXTRACTING: Final = "Extracting"
 PULLED: Final = "Pull complete"
 EXISTS: Final = "Already exists"
+
+LOADING: Final = "Loading layer"
+LOADED: Final = "Loaded"
 
 PREPARING: Final = "Preparing"
 PUSHING: Final = "Pushing"

@@ -137,7 +137,7 @@ class Puller:
     async def unpack_under(self, image: Content, lease: str) -> None:
         """The same under a lease of the caller's, who takes failures out of their group."""
         async with asyncio.TaskGroup() as tasks:
-            for layer in _layers_of(image.manifest, image.config):
+            for layer in layers_of(image.manifest, image.config):
                 tasks.create_task(self.unpack_layer(layer, lease))
 
     async def unpack_layer(self, layer: Layer, lease: str) -> None:
@@ -212,7 +212,7 @@ class _Job:
                 f"image with reference {reference.familiar()} was found but its platform "
                 f"({config.platform}) does not match the specified platform ({platform})"
             )
-        await self._layers(_layers_of(selection.manifest, config))
+        await self._layers(layers_of(selection.manifest, config))
         await self._documents(selection, config)
         changed = await self._puller.name(reference, target)
         self._report(Progress("", f"Digest: {target.digest}"))
@@ -290,7 +290,7 @@ class _Job:
             )
 
 
-def _layers_of(manifest: Manifest, config: ImageConfig) -> list[Layer]:
+def layers_of(manifest: Manifest, config: ImageConfig) -> list[Layer]:
     """The layers with their places in the chain, bottom first.
 
     Raises:

@@ -86,12 +86,47 @@ class _File:
         return data
 
 
+class _Sequential:
+    """A pipe or a socket, read once from where it is, with a look at its first bytes."""
+
+    __slots__ = ("_head", "fd", "offset")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.offset = 0
+        self._head = b""
+
+    def peek(self, count: int) -> bytes:
+        """The first `count` bytes, fewer when there are fewer; they are read again later."""
+        while len(self._head) < count and (more := os.read(self.fd, count - len(self._head))):
+            self._head += more
+        return self._head
+
+    def readinto(self, buffer: memoryview) -> int:
+        if self._head:
+            count = min(len(self._head), len(buffer))
+            buffer[:count], self._head = self._head[:count], self._head[count:]
+        else:
+            count = os.readv(self.fd, [buffer])
+        self.offset += count
+        return count
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = size if size >= 0 else READ_SIZE
+        if self._head:
+            data, self._head = self._head[:wanted], self._head[wanted:]
+        else:
+            data = os.read(self.fd, wanted)
+        self.offset += len(data)
+        return data
+
+
 class _Bounded:
     """xz and bzip2, whose objects of the standard library give bytes: copied, a piece each."""
 
     __slots__ = ("_file", "_kind", "_machine", "_used")
 
-    def __init__(self, file: _File, kind: Compression) -> None:
+    def __init__(self, file: _File | _Sequential, kind: Compression) -> None:
         self._file = file
         self._kind = kind
         self._machine = self._fresh()
@@ -133,12 +168,12 @@ class Stream:
 
     __slots__ = ("_file", "_limit", "_reader", "compression", "produced")
 
-    def __init__(self, fd: int, compression: Compression, limit: int) -> None:
+    def __init__(self, file: _File | _Sequential, compression: Compression, limit: int) -> None:
         self.compression = compression
         self.produced = 0
         self._limit = limit
-        self._file = _File(fd)
-        self._reader = _reader(self._file, compression)
+        self._file = file
+        self._reader = _reader(file, compression)
 
     @property
     def consumed(self) -> int:
@@ -184,7 +219,7 @@ _FAILURES = (
 )
 
 
-def _reader(file: _File, compression: Compression) -> _Reader:
+def _reader(file: _File | _Sequential, compression: Compression) -> _Reader:
     match compression:
         case Compression.NONE:
             return file
@@ -213,4 +248,14 @@ def open_stream(
         limit: bytes out, at most.
     """
     kind = detect(os.pread(fd, _MAGIC_SIZE, 0)) if compression is None else compression
-    return Stream(fd, kind, min(limit, MAX_LAYER_SIZE))
+    return Stream(_File(fd), kind, min(limit, MAX_LAYER_SIZE))
+
+
+def open_pipe(fd: int, *, limit: int) -> Stream:
+    """The inflated content of what comes through the pipe `fd`, which stays the caller's.
+
+    Raises:
+        OSError: the pipe cannot be read.
+    """
+    file = _Sequential(fd)
+    return Stream(file, detect(file.peek(_MAGIC_SIZE)), limit)

@@ -27,9 +27,10 @@ _Chunk = tuple[bytearray, int]
 class Feed:
     """The inflated bytes of `stream` as chunks, hashed as they pass."""
 
-    def __init__(self, stream: Stream, algorithm: str = "sha256") -> None:
+    def __init__(self, stream: Stream, algorithm: str | None = "sha256") -> None:
+        """Without an algorithm nothing is hashed."""
         self._stream = stream
-        self._hash = hashlib.new(algorithm)
+        self._hash = None if algorithm is None else hashlib.new(algorithm)
         self._free: SimpleQueue[bytearray | None] = SimpleQueue()
         self._filled: SimpleQueue[_Chunk | BaseException | None] = SimpleQueue()
         self._used: SimpleQueue[_Chunk | None] = SimpleQueue()
@@ -65,6 +66,7 @@ class Feed:
     def hexdigest(self) -> str:
         """The hash of all bytes, once `next_chunk` has given the empty view."""
         assert self._ended
+        assert self._hash is not None
         self._used.put(None)
         self._hashed.acquire()
         self._hashed.release()
@@ -103,7 +105,8 @@ class Feed:
     def _digest(self) -> None:
         while (chunk := self._used.get()) is not None:
             buffer, count = chunk
-            self._hash.update(memoryview(buffer)[:count])
+            if self._hash is not None:
+                self._hash.update(memoryview(buffer)[:count])
             self._free.put(buffer)
 
 

@@ -29,6 +29,7 @@ MAX_FILE_SIZE: Final = 1 << 43  # apparent size of a sparse file: 8 TiB, below e
 MAX_LAYER_SIZE: Final = 1 << 38  # bytes of the tar stream: 256 GiB
 MAX_RATIO: Final = 1100  # gzip cannot pass 1032; zstd can
 RATIO_FLOOR: Final = 1 << 30  # bytes out before the ratio counts
+MAX_ARCHIVE_FILES: Final = 20_000  # blobs and documents in one archive of images
 MAX_ZSTD_WINDOW: Final = 1 << 27
 MAX_XZ_MEMORY: Final = 1 << 28
 

@@ -69,6 +69,7 @@ _CALLS: Final = {
     "preadv2": (327, 286),
     "read": (0, 63),
     "readlinkat": (267, 78),
+    "readv": (19, 65),
     "restart_syscall": (219, 128),
     "rseq": (334, 293),
     "rt_sigaction": (13, 134),

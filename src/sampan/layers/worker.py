@@ -9,6 +9,7 @@ serves one job only. When the socket closes, the worker kills its child and ends
     apply    {"expected": digest or null, "limit": bytes}        fds: blob, destination, lowers...
     diff     {"compression": ..., "newest": ..., "limit": ...}   fds: pipe, tree[, lower tree]
     changes  {}                                                  fds: pipe, tree[, lower tree]
+    split    {"limit": bytes}                                    fds: pipe, directory
     answer   {"diff_id": ..., "size": ..., "entries": ...}  or  {"error": text, "kind": class name}
 
 Every request has `"do"`, the word before it here, and `"overlay"` where trees are read.
@@ -17,6 +18,7 @@ Every request has `"do"`, the word before it here, and `"overlay"` where trees a
 from __future__ import annotations
 
 import _socket
+import errno
 import gc
 import hashlib
 import json
@@ -25,7 +27,7 @@ import select
 import sys
 from typing import Any, Final
 
-from sampan.errors import DataLoss, SampanError
+from sampan.errors import DataLoss, ResourceExhausted, SampanError
 from sampan.kernel import fds as descriptors
 from sampan.kernel import process
 from sampan.layers import sandbox
@@ -33,10 +35,13 @@ from sampan.layers.apply import apply
 from sampan.layers.compression import Compression, open_stream
 from sampan.layers.diff import list_changes, write_layer
 from sampan.layers.pack import Packer
+from sampan.layers.split import split
 from sampan.spec.digest import Digest
 
 MAX_MESSAGE: Final = 1 << 16
 _MAX_ERROR: Final = 2000
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_WORDS: Final = {"apply": "unpack layer", "split": "unpack archive"}
 _ALGORITHMS: Final = ("sha256", "sha384", "sha512")
 
 
@@ -101,7 +106,7 @@ def _serve(sock: _socket.socket, job: dict[str, Any], fds: list[int]) -> bytes |
 
 
 def _doing(job: dict[str, Any]) -> str:
-    return "unpack layer" if job["do"] == "apply" else "read layer"
+    return _WORDS.get(job["do"], "read layer")
 
 
 def _ending(status: int) -> str:
@@ -132,7 +137,8 @@ def _child(job: dict[str, Any], fds: list[int], writer: int, parent: int) -> Non
     except SampanError as error:
         os.write(writer, _failure(type(error).__name__, str(error)))
     except OSError as error:
-        os.write(writer, _failure(DataLoss.__name__, f"{_doing(job)}: {error}"))
+        kind = ResourceExhausted if error.errno in _FULL else DataLoss
+        os.write(writer, _failure(kind.__name__, f"{_doing(job)}: {error}"))
     except BaseException as error:  # a defect: reported, since a traceback would read from the root
         os.write(writer, _failure("Internal", f"{_doing(job)}: {type(error).__name__}: {error}"))
     os._exit(0)
@@ -173,7 +179,14 @@ def _changes(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]
     return {"diff_id": f"sha256:{packer.finish()}", "size": 0, "entries": entries}
 
 
-_JOBS: Final = {"apply": _apply, "diff": _diff, "changes": _changes}
+def _split(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
+    source, destination = fds
+    destination = sandbox.enter(destination, parent)
+    entries, size = split(source, destination, limit=job["limit"])
+    return {"diff_id": "", "size": size, "entries": entries}
+
+
+_JOBS: Final = {"apply": _apply, "diff": _diff, "changes": _changes, "split": _split}
 
 
 def _failure(kind: str, text: str) -> bytes:

@@ -135,7 +135,23 @@ class LayerWorkers:
         job = {"do": "changes", "overlay": overlay}
         return await self._run(job, [out_fd, tree_fd, *([lower_fd] if lower_fd >= 0 else [])])
 
+    async def split(self, source_fd: int, dest_fd: int, *, limit: int) -> None:
+        """Unpack the archive of images that comes through `source_fd` into the empty directory
+        `dest_fd`; see `layers.split`. At most `limit` bytes come out.
+
+        Raises:
+            LayerError: it is no archive, or is beyond a bound.
+            ResourceExhausted: the disk is full.
+        """
+        await self._ask({"do": "split", "limit": limit}, [source_fd, dest_fd])
+
     async def _run(self, job: dict[str, Any], fds: Sequence[int]) -> AppliedLayer:
+        said = await self._ask(job, fds)
+        return AppliedLayer(
+            diff_id=Digest.parse(said["diff_id"]), size=said["size"], entries=said["entries"]
+        )
+
+    async def _ask(self, job: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
         async with self._slots:
             worker = self._take()
             try:
@@ -276,10 +292,8 @@ def module_path() -> str:
     return "\n".join(dict.fromkeys(directories))
 
 
-def _result(answer: bytes) -> AppliedLayer:
+def _result(answer: bytes) -> dict[str, Any]:
     said: dict[str, Any] = json.loads(answer)
     if "error" in said:
         raise _KINDS.get(said["kind"], errors.Internal)(said["error"])
-    return AppliedLayer(
-        diff_id=Digest.parse(said["diff_id"]), size=said["size"], entries=said["entries"]
-    )
+    return said

@@ -110,6 +110,11 @@ def parse(content: bytes, place: str, known: frozenset[str], limit: int) -> Fiel
     Raises:
         InvalidArgument: it breaks one of the rules above; the message starts with `place`.
     """
+    return Fields(load(content, place, limit), place, known)
+
+
+def load(content: bytes, place: str, limit: int) -> Any:
+    """The value that is the document `content`, whatever it is. Raises as `parse`."""
     if len(content) > limit:
         raise InvalidArgument(f"{place}: {len(content)} bytes are more than the limit of {limit}")
     if sum(map(content.count, (b"[", b"{", b","))) > MAX_PARTS:
@@ -126,10 +131,10 @@ def parse(content: bytes, place: str, known: frozenset[str], limit: int) -> Fiel
     except ValueError as error:
         raise InvalidArgument(f"{place}: not valid JSON: {_reason(error)}") from None
     _check_depth(value, place)
-    return Fields(value, place, known)
+    return value
 
 
-def encode(document: dict[str, Any]) -> bytes:
+def encode(document: dict[str, Any] | list[dict[str, Any]]) -> bytes:
     """The bytes of a document of ours: compact, keys in the order given."""
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 

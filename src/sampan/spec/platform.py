@@ -74,6 +74,11 @@ class Platform:
             return cls.make("linux", parts[0])
         return cls.make(*parts)
 
+    def document(self) -> dict[str, str]:
+        """The JSON object, without a variant where there is none."""
+        content = {"architecture": self.architecture, "os": self.os, "variant": self.variant}
+        return {key: value for key, value in content.items() if value}
+
     def __str__(self) -> str:
         text = f"{self.os}/{self.architecture}"
         return f"{text}/{self.variant}" if self.variant else text

@@ -18,6 +18,7 @@ import hashlib
 import os
 import time
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -29,14 +30,15 @@ from sampan.errors import (
     OutOfRange,
     ResourceExhausted,
 )
-from sampan.spec.digest import Digest
-from sampan.store import blobs, ingest, leases
+from sampan.ids import new_id
+from sampan.spec.digest import Digest, Digester
+from sampan.store import blobs, ingest, leases, trees
 from sampan.store.ingest import Writer
 from sampan.store.layout import make_directory
 from sampan.store.locks import KeyedLocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from sampan.spec.image import Descriptor
     from sampan.store.blobs import BlobRow
@@ -115,6 +117,34 @@ class ContentStore:
                 await writer.commit(len(data), actual)
             await self._db.write(keep)
         return actual
+
+    @asynccontextmanager
+    async def staging(self) -> AsyncIterator[str]:
+        """An empty directory on the same file system, for files that `adopt` takes.
+
+        What is left in it at the end is removed; after a crash the next start does that.
+        """
+        name = new_id()[:32]
+        path = os.path.join(self._layout.trash, name)
+        make_directory(path)
+        try:
+            yield path
+        finally:
+            await self._run(partial(_remove_tree, self._layout.trash, name))
+
+    async def digest_of(self, path: str, algorithm: str = "sha256") -> tuple[Digest, int]:
+        """The digest and the size of a file of ours."""
+        return await self._run(partial(_digest_file, path, algorithm))
+
+    async def adopt(self, path: str, digest: Digest, size: int, *, lease: str) -> None:
+        """Make a file from `staging`, whose digest the caller computed, a blob under its lease.
+
+        Raises:
+            ResourceExhausted: the disk is full.
+        """
+        if not await self.hold(digest, lease):
+            await self._run(partial(_sync, path, os.O_RDONLY))
+            await self._commit(path, digest, size, lease=lease)
 
     async def hold(self, digest: str, lease: str) -> bool:
         """Keep a blob under a lease; whether it is here. Look and hold are one transaction."""
@@ -273,8 +303,27 @@ def _publish(path: str, target: str) -> None:
     _sync(parent)
 
 
-def _sync(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _digest_file(path: str, algorithm: str) -> tuple[Digest, int]:
+    digester, size = Digester(algorithm), 0
+    buffer = bytearray(ingest.BLOCK)
+    view = memoryview(buffer)
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digester.update(view[:count])
+            size += count
+    return digester.digest(), size
+
+
+def _remove_tree(parent: str, name: str) -> None:
+    fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        trees.remove(fd, name)
+    finally:
+        os.close(fd)
+
+
+def _sync(path: str, flags: int = os.O_RDONLY | os.O_DIRECTORY) -> None:
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         os.fsync(fd)
     finally:

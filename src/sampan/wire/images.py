@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from msgspec import UNSET, UnsetType, field
 
 from sampan.wire.docker import NO_TIME, Body, ContainerSummary, GraphDriver, Healthcheck
@@ -76,6 +77,14 @@ class ImageInspect(Body, kw_only=True):
     graph_driver: GraphDriver = field(default_factory=GraphDriver)
     root_fs: RootFS = field(name="RootFS")
     metadata: Metadata = field(default_factory=Metadata)
+
+
+class Platform(msgspec.Struct, kw_only=True):
+    """A platform as newer clients give it in a query: lower-case members."""
+
+    os: str
+    architecture: str
+    variant: str = ""
 
 
 class HistoryEntry(Body, kw_only=True):

@@ -52,6 +52,11 @@ def message(status: str, id: str | None = None) -> bytes:  # noqa: A002 - the me
     return _encode(Line(status=status, id=id or UNSET)) + b"\r\n"
 
 
+def text(stream: str) -> bytes:
+    """A line that is printed as it is, as load and build have them."""
+    return _encode(Line(stream=stream)) + b"\r\n"
+
+
 def step(item: str, status: str, current: int | None = None, total: int | None = None) -> bytes:
     """A line about how far `item` is."""
     if not current and not total:

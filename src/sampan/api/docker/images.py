@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 from aiohttp.web_protocol import RequestPayloadError
 
 from sampan.api.docker import answers, pictures, streaming
 from sampan.errors import Aborted, InvalidArgument, NotImplementedHere
+from sampan.images.progress import silent
+from sampan.images.saving import ArchiveFormat
 from sampan.registry.credentials import Credentials
+from sampan.spec.platform import Platform
 from sampan.wire import images as bodies
 from sampan.wire import progress
 
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
     from aiohttp.web_response import StreamResponse
 
     from sampan.api.docker.call import Call
+
+
+_decode_platform = msgspec.json.Decoder(bodies.Platform).decode
 
 
 async def listing(call: Call) -> StreamResponse:
@@ -95,6 +102,70 @@ async def push(call: Call) -> StreamResponse:
     return await streaming.run(call, work)
 
 
+async def save(call: Call) -> StreamResponse:
+    """GET /images/get?names&platform&format"""
+    names = [name for text in call.values("names") for name in text.split(",") if name]
+    return await archive_of(call, names)
+
+
+async def save_one(call: Call) -> StreamResponse:
+    """GET /images/{name}/get?platform&format"""
+    return await archive_of(call, [call.name])
+
+
+async def archive_of(call: Call, names: list[str]) -> StreamResponse:
+    """The archive of images by name or id. `format` is ours: oci-archive leaves docker's out."""
+    if not names:
+        raise InvalidArgument("save images: names is needed")
+    try:
+        kind = ArchiveFormat(call.text("format") or ArchiveFormat.DOCKER)
+    except ValueError:
+        raise InvalidArgument(f"save images: unknown format {call.text('format')!r}") from None
+    pieces = await call.engine.images.save(names, platform=platform_of(call), kind=kind)
+    call.cancel_when_gone()
+    answer = await answers.stream(call.request, "application/x-tar")
+    async for piece in pieces:
+        await answer.write(piece)
+    await answer.write_eof()
+    return answer
+
+
+async def load(call: Call) -> StreamResponse:
+    """POST /images/load?quiet&platform: the body is an archive"""
+    quiet = call.flag("quiet")
+
+    async def work(lines: streaming.Lines) -> None:
+        report = silent if quiet else lines.report
+        loaded = await call.engine.images.load(
+            parts(call), platform=platform_of(call), progress=report
+        )
+        for image in loaded:
+            for name in image.names:
+                lines.add(progress.text(f"Loaded image: {name}\n"))
+            if not image.names:
+                lines.add(progress.text(f"Loaded image ID: {image.id}\n"))
+
+    return await streaming.run(call, work)
+
+
+def platform_of(call: Call) -> Platform | None:
+    """The platform of the query: as a text, or the JSON object of newer clients.
+
+    Raises:
+        InvalidArgument: it is neither.
+    """
+    text = call.text("platform")
+    if not text:
+        return None
+    if not text.startswith(("{", "[")):
+        return Platform.parse(text)
+    try:
+        found = _decode_platform(text.removeprefix("[").removesuffix("]"))
+    except msgspec.MsgspecError as error:
+        raise InvalidArgument(f"invalid platform: {error}") from error
+    return Platform.make(found.os, found.architecture, found.variant)
+
+
 async def inspect(call: Call) -> StreamResponse:
     """GET /images/{name}/json"""
     return answers.json(pictures.inspect(await call.engine.images.get(call.name)))
@@ -144,10 +215,13 @@ def credentials_of(call: Call) -> Credentials | None:
 PATHS = {
     ("GET", "/images/json"): listing,
     ("POST", "/images/create"): create,
+    ("GET", "/images/get"): save,
+    ("POST", "/images/load"): load,
     ("POST", "/images/prune"): prune,
 }
 NAMED = {
     ("DELETE", "images", ""): remove,
+    ("GET", "images", "get"): save_one,
     ("GET", "images", "history"): history,
     ("GET", "images", "json"): inspect,
     ("POST", "images", "push"): push,

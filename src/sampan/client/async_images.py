@@ -1,0 +1,91 @@
+"""The library's calls about images; `AsyncEngine` has them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from sampan.client import calls, flows, results
+from sampan.client.sources import pieces_of, writer_to
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable
+    from typing import BinaryIO
+
+    from sampan.client.aio import AsyncDriver
+
+
+class AsyncEngineImages:
+    """What an engine does with images."""
+
+    _driver: AsyncDriver
+
+    async def pull(
+        self,
+        image: str,
+        *,
+        platform: str = "",
+        progress: Callable[[results.Progress], None] | None = None,
+    ) -> results.Image:
+        """Pull an image; `progress` is called at each step."""
+        return await self._driver.drive(flows.pull(image, platform, progress))
+
+    async def import_image(
+        self, source: str | os.PathLike[str] | Iterable[bytes], name: str = ""
+    ) -> results.Image:
+        """Make an image of the tar of a root file system: a path, or its bytes in pieces."""
+        call = calls.import_image(pieces_of(source), name)
+        return await self._driver.drive(flows.import_image(call, name))
+
+    async def images(self) -> list[results.Image]:
+        """The images that are here."""
+        return [
+            results.Image.parse(one) for one in (await self._driver.client.call(calls.images()))
+        ]
+
+    async def image(self, name: str) -> results.Image:
+        """One image.
+
+        Raises:
+            ImageNotFound: it is not here.
+        """
+        return results.Image.parse(await self._driver.client.call(calls.image_inspect(name)))
+
+    async def tag(self, image: str, name: str) -> None:
+        """Give an image another name."""
+        await self._driver.client.call(calls.image_tag(image, name))
+
+    async def remove_image(self, image: str, *, force: bool = False) -> None:
+        """Remove a name of an image, and with its last name the image."""
+        await self._driver.client.call(calls.image_remove(image, force=force))
+
+    async def save(
+        self,
+        images: str | Iterable[str],
+        target: str | os.PathLike[str] | BinaryIO,
+        *,
+        platform: str = "",
+        format: Literal["docker-archive", "oci-archive"] = "docker-archive",  # noqa: A002
+    ) -> None:
+        """Write an archive of one or more images to a path or an open file.
+
+        A path is written whole or not at all.
+
+        Raises:
+            ImageNotFound: one of them is not here.
+        """
+        names = [images] if isinstance(images, str) else list(images)
+        call = calls.save(names, platform=platform, kind=format)
+        with writer_to(target) as write:
+            await self._driver.drive(flows.save(call, write))
+
+    async def load(
+        self, source: str | os.PathLike[str] | Iterable[bytes], *, platform: str = ""
+    ) -> list[results.Image]:
+        """Make images of an archive: a path, or its bytes in pieces; the images.
+
+        Raises:
+            Unavailable: the archive is refused; the text says why.
+        """
+        call = calls.load(pieces_of(source), quiet=True, platform=platform)
+        return await self._driver.drive(flows.load(call))
