@@ -23,7 +23,9 @@ AMD64 = Platform("linux", "amd64")
 class Store:
     """The parts of one store. `service` is what is tested; `steps` what it reported."""
 
-    def __init__(self, root, *, retry=FAST, users=tuple, workers=None) -> None:
+    def __init__(
+        self, root, *, retry=FAST, users=tuple, workers=None, hosts=None, proxies=None
+    ) -> None:
         self.layout = Layout(f"{root}/root", f"{root}/state")
         self.layout.create()
         self.db = Database.open(self.layout.database)
@@ -39,7 +41,7 @@ class Store:
             content=self.content,
             snapshotter=self.snapshots,
             workers=self.workers,
-            registry=Registry(retry=retry),
+            registry=Registry(hosts, retry, proxies),
             collect=self.collector.run,
             users=users,
             platform=AMD64,

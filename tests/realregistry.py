@@ -19,8 +19,11 @@ available = shutil.which("docker-registry") is not None
 
 
 @contextmanager
-def real_registry(directory, *, login: bool = False):
-    """Serve from `directory`; the value is the registry's host and port."""
+def real_registry(directory, *, login: bool = False, tls=None, client_ca=None):
+    """Serve from `directory`; the value is the registry's host and port.
+
+    `tls` is the certificate and the key to serve with, `client_ca` who signs the clients' then.
+    """
     name = f"127.0.0.1:{_free_port()}"
     config = {
         "version": "0.1",
@@ -28,6 +31,10 @@ def real_registry(directory, *, login: bool = False):
         "http": {"addr": name},
         "log": {"level": "error", "accesslog": {"disabled": True}},
     }
+    if tls:
+        config["http"]["tls"] = {"certificate": str(tls[0]), "key": str(tls[1])}
+    if client_ca:
+        config["http"]["tls"]["clientcas"] = [str(client_ca)]
     if login:
         (directory / "htpasswd").write_text(_HTPASSWD)
         config["auth"] = {"htpasswd": {"realm": "test", "path": f"{directory}/htpasswd"}}
@@ -37,7 +44,7 @@ def real_registry(directory, *, login: bool = False):
             ["docker-registry", "serve", directory / "config.yml"], stdout=log, stderr=log
         )
         try:
-            _wait_until_it_answers(name, process, directory)
+            _wait_until_it_answers(name, process, directory, secure=tls is not None)
             yield name
         finally:
             process.terminate()
@@ -50,12 +57,16 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _wait_until_it_answers(name, process, directory) -> None:
+def _wait_until_it_answers(name, process, directory, *, secure: bool) -> None:
     end = time.monotonic() + 15
     while time.monotonic() < end:
         if process.poll() is not None:
             raise AssertionError((directory / "log").read_text())
         try:
+            if secure:
+                host, _, port = name.partition(":")
+                socket.create_connection((host, int(port)), 5).close()
+                return
             with urllib.request.urlopen(f"http://{name}/v2/", timeout=5):
                 return
         except urllib.error.HTTPError as answer:

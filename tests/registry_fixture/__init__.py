@@ -57,6 +57,9 @@ class FakeRegistry:
         self.faults: dict[str, object] = {}
         self.token_requests: list[Request] = []
         self.with_head = True
+        self.with_mounts = False
+        self.with_referrers = True
+        self.uploads: dict[str, bytes] = {}
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=1 << 30)
@@ -166,6 +169,10 @@ class FakeRegistry:
             answer = await fault(self, request)
             if answer is not None:
                 return answer
+        if parts[-2:] == ["tags", "list"]:
+            return self._tags(request, "/".join(parts[1:-2]))
+        if parts[-2] == "referrers":
+            return self._referrers("/".join(parts[1:-2]), parts[-1])
         if parts[-2] == "manifests":
             return await self._manifest(request, "/".join(parts[1:-2]), parts[-1])
         return self._blob(request, parts[-1])
@@ -202,6 +209,33 @@ class FakeRegistry:
         headers = {"Docker-Content-Digest": Digest.of(content), "Content-Type": media_type}
         return web.Response(body=content, headers=headers)
 
+    def _tags(self, request: web.Request, repository: str) -> web.Response:
+        """Two to a page."""
+        every = [tag for name, tag in self.manifests if name == repository and ":" not in tag]
+        last = request.query.get("last", "")
+        page = sorted(tag for tag in every if tag > last)[:2]
+        headers = {}
+        if page and page[-1] != max(every):
+            headers["Link"] = f'<{request.path}?last={page[-1]}&n=2>; rel="next"'
+        return web.json_response({"name": repository, "tags": page}, headers=headers)
+
+    def _referrers(self, repository: str, subject: str) -> web.Response:
+        if not self.with_referrers:
+            return error(404, "NOT_FOUND")
+        found = []
+        for (name, digest), (media_type, content) in self.manifests.items():
+            document = json.loads(content)
+            if (
+                name == repository
+                and ":" in digest
+                and subject == document.get("subject", {}).get("digest")
+            ):
+                kind = document.get("artifactType") or document["config"]["mediaType"]
+                entry = Descriptor(media_type, Digest(digest), len(content))
+                found.append({**describe(entry), "artifactType": kind})
+        document = {"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": found}
+        return web.json_response(document, content_type=mediatypes.OCI_INDEX)
+
     def _blob(self, request: web.Request, digest: str) -> web.Response:
         if digest not in self.blobs:
             return error(404, "BLOB_UNKNOWN")
@@ -213,9 +247,28 @@ class FakeRegistry:
         return web.Response(status=206, body=content[start:], headers={"Content-Range": span})
 
     async def _upload(self, request: web.Request) -> web.Response:
+        """What came of an upload is in `uploads`, by the last part of its path."""
+        place = request.path.rpartition("/")[2]
         if request.method == "POST":
-            return web.Response(status=202, headers={"Location": f"{request.path}1?state=a%2Fb"})
-        content, digest = await request.read(), request.query["digest"]
+            mounted = request.query.get("mount")
+            if self.with_mounts and mounted in self.blobs:
+                return web.Response(status=201)
+            place = str(len(self.uploads) + 1)
+            self.uploads[place] = b""
+            location = f"{request.path.rstrip('/')}/{place}?state=a%2Fb"
+            return web.Response(status=202, headers={"Location": location})
+        headers = {"Location": f"{request.path}?state=a%2Fb"}
+        if request.method == "GET":
+            last = max(0, len(self.uploads[place]) - 1)
+            return web.Response(status=204, headers={**headers, "Range": f"0-{last}"})
+        if (fault := self.faults.get("upload")) is not None:
+            answer = await fault(self, request)
+            if answer is not None:
+                return answer
+        self.uploads[place] += await request.read()
+        if request.method == "PATCH":
+            return web.Response(status=202, headers=headers)
+        content, digest = self.uploads[place], request.query["digest"]
         if Digest.of(content) != digest or request.query["state"] != "a/b":
             return error(400, "DIGEST_INVALID")
         self.blobs[digest] = content

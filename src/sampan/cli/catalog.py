@@ -57,7 +57,9 @@ GROUPS = {
     | {"inspect": "inspect:INSPECT_CONTAINER"},
     "image": {name: name for name in "history import load pull push save tag".split()}
     | {"ls": "images", "list": "images", "rm": "rmi", "remove": "rmi"}
-    | {"inspect": "inspect:INSPECT_IMAGE", "prune": "usage:PRUNE_IMAGES"},
+    | {"inspect": "inspect:INSPECT_IMAGE", "prune": "usage:PRUNE_IMAGES"}
+    | {"copy": "remote:COPY", "referrers": "remote:REFERRERS", "tags": "remote:TAGS"},
+    "manifest": {"inspect": "remote:MANIFEST"},
     "volume": {"create": "volume:CREATE", "inspect": "volume:INSPECT", "ls": "volume:LS"}
     | {"list": "volume:LS", "prune": "volume:PRUNE", "rm": "volume:RM", "remove": "volume:RM"},
     "system": {"df": "df", "events": "events", "info": "info", "prune": "usage:PRUNE_SYSTEM"},

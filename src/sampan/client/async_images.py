@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sampan.client import calls, flows, results
+from sampan.client.credentials import header_for
 from sampan.client.sources import pieces_of, writer_to
 
 if TYPE_CHECKING:
@@ -25,10 +26,72 @@ class AsyncEngineImages:
         image: str,
         *,
         platform: str = "",
+        every_platform: bool = False,
+        auth: tuple[str, str] | None = None,
         progress: Callable[[results.Progress], None] | None = None,
     ) -> results.Image:
-        """Pull an image; `progress` is called at each step."""
-        return await self._driver.drive(flows.pull(image, platform, progress))
+        """Pull an image; `progress` is called at each step.
+
+        `auth` is user and password; without it what `login` kept for the registry is used.
+        """
+        call = calls.pull(image, platform, header_for(image, auth), every_platform=every_platform)
+        return await self._driver.drive(flows.pull(call, image, progress))
+
+    async def push(
+        self,
+        image: str,
+        *,
+        platform: str = "",
+        auth: tuple[str, str] | None = None,
+        progress: Callable[[results.Progress], None] | None = None,
+    ) -> None:
+        """Send an image to its registry; `auth` as for `pull`."""
+        call = calls.push(image, header_for(image, auth), platform)
+        await self._driver.drive(flows.report(call, progress))
+
+    async def copy_image(
+        self,
+        source: str,
+        destination: str,
+        *,
+        auth: tuple[str, str] | None = None,
+        destination_auth: tuple[str, str] | None = None,
+        progress: Callable[[results.Progress], None] | None = None,
+    ) -> None:
+        """Copy an image, every platform of it, from one registry to another."""
+        call = calls.copy(
+            source,
+            destination,
+            header_for(source, auth),
+            header_for(destination, destination_auth),
+        )
+        await self._driver.drive(flows.report(call, progress))
+
+    async def login(self, registry: str, user: str, password: str) -> None:
+        """Ask a registry whether it knows a user. Nothing is kept.
+
+        Raises:
+            Unauthenticated: it does not.
+        """
+        await self._driver.client.call(calls.login(user, password, registry))
+
+    async def tags(self, image: str, *, auth: tuple[str, str] | None = None) -> list[str]:
+        """The tags that an image's repository has at its registry."""
+        answer = await self._driver.client.call(calls.remote_tags(image, header_for(image, auth)))
+        return list(answer["Tags"])
+
+    async def manifest(self, image: str, *, auth: tuple[str, str] | None = None) -> dict[str, Any]:
+        """The manifest or index that a registry has, as a document."""
+        call = calls.remote_manifest(image, header_for(image, auth))
+        document: dict[str, Any] = await self._driver.client.call(call)
+        return document
+
+    async def referrers(
+        self, image: str, artifact_type: str = "", *, auth: tuple[str, str] | None = None
+    ) -> list[dict[str, Any]]:
+        """The descriptors of what refers to an image at its registry."""
+        call = calls.remote_referrers(image, artifact_type, header_for(image, auth))
+        return list((await self._driver.client.call(call))["Referrers"])
 
     async def import_image(
         self, source: str | os.PathLike[str] | Iterable[bytes], name: str = ""

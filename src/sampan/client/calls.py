@@ -328,10 +328,14 @@ def images(
     return Call("GET", "/images/json", query)
 
 
-def pull(image: str, platform: str = "", auth: str = "e30=") -> Call:
+def pull(
+    image: str, platform: str = "", auth: str = "e30=", *, every_platform: bool = False
+) -> Call:
     """`auth` is base64url JSON; e30= is the empty object."""
     name, tag = split_tag(image)
-    query = {"fromImage": name, "platform": platform, "tag": tag}
+    query: dict[str, Any] = {"fromImage": name, "platform": platform, "tag": tag}
+    if every_platform:
+        query["allPlatforms"] = True
     return Call("POST", "/images/create", query, subject="image", headers={"X-Registry-Auth": auth})
 
 
@@ -365,12 +369,37 @@ def load(chunks: Iterable[bytes], *, quiet: bool = False, platform: str = "") ->
     return call
 
 
-def push(image: str, auth: str = "e30=") -> Call:
+def push(image: str, auth: str = "e30=", platform: str = "") -> Call:
     name, tag = split_tag(image)
     return Call(
-        "POST", _image(name, "/push"), {"tag": tag}, subject="image",
+        "POST", _image(name, "/push"), {"tag": tag, "platform": platform}, subject="image",
         headers={"X-Registry-Auth": auth},
     )  # fmt: skip
+
+
+def remote_manifest(image: str, auth: str = "e30=") -> Call:
+    """The manifest or index that a registry has."""
+    return _remote(image, "/manifest", {}, auth)
+
+
+def remote_tags(image: str, auth: str = "e30=") -> Call:
+    return _remote(image, "/tags", {}, auth)
+
+
+def remote_referrers(image: str, artifact_type: str = "", auth: str = "e30=") -> Call:
+    return _remote(image, "/referrers", {"artifactType": artifact_type}, auth)
+
+
+def _remote(image: str, verb: str, query: dict[str, Any], auth: str) -> Call:
+    target = "/distribution/" + quote(image, b"/:@") + verb
+    return Call("GET", target, query, subject="image", headers={"X-Registry-Auth": auth})
+
+
+def copy(source: str, destination: str, auth: str = "e30=", destination_auth: str = "e30=") -> Call:
+    """From one registry to another."""
+    headers = {"X-Registry-Auth": auth, "X-Registry-Auth-Destination": destination_auth}
+    query = {"from": source, "to": destination}
+    return Call("POST", "/distribution/copy", query, subject="image", headers=headers)
 
 
 def image_inspect(image: str) -> Call:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sampan.client import calls, results
 from sampan.client.calls import Call
+from sampan.client.credentials import header_for
 from sampan.client.streams import STDOUT, SYSTEM_ERROR, Frames
 from sampan.errors import (
     DeadlineExceeded,
@@ -271,7 +272,8 @@ def logs(container: str, options: dict[str, Any]) -> Flow[results.Output]:
 
 
 def _pull(image: str, platform: str, progress: Callable[[results.Progress], None]) -> Flow[None]:
-    yield Each(calls.pull(image, platform), lambda line: progress(_progress(line)))
+    call = calls.pull(image, platform, header_for(image))
+    yield from report(call, progress)
 
 
 def _progress(line: dict[str, Any]) -> results.Progress:
@@ -280,11 +282,17 @@ def _progress(line: dict[str, Any]) -> results.Progress:
     return results.Progress.parse(line)
 
 
+def report(call: Call, progress: Callable[[results.Progress], None] | None) -> Flow[None]:
+    """Perform a call that tells its progress."""
+    tell = progress or (lambda _: None)
+    yield Each(call, lambda line: tell(_progress(line)))
+
+
 def pull(
-    image: str, platform: str, progress: Callable[[results.Progress], None] | None
+    call: Call, image: str, progress: Callable[[results.Progress], None] | None
 ) -> Flow[results.Image]:
     """Pull an image; comes to it."""
-    yield from _pull(image, platform, progress or (lambda _: None))
+    yield from report(call, progress)
     return results.Image.parse((yield calls.image_inspect(image)))
 
 

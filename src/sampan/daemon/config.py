@@ -3,8 +3,8 @@
 The file is one TOML table; `--config` or `SAMPAN_CONFIG` name another, which must exist. `host`,
 `group`, `log_level`, `log_format` and `idle_exit` are the daemon's, all else is the engine's
 (`EngineConfig`). A key that nobody knows, or a value of the wrong type, stops the start with a
-message that names the file and the key: a misspelt limit must not silently be none. A file that
-others may write is refused.
+message that names the file and the key: a misspelt limit must not silently be none. Proxies that
+the file does not name are those of the environment. A file that others may write is refused.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], user: int) -> Dae
     for key, default in _places(environ, user).items():
         given = flags.get(key) or environ.get(f"SAMPAN_{key.upper()}")
         rest[key] = os.path.abspath(given) if given else rest.get(key, default)
+    for key in ("http_proxy", "https_proxy", "no_proxy"):
+        rest.setdefault(key, environ.get(key.upper()) or environ.get(key) or "")
     try:
         engine = EngineConfig.from_table(rest)
     except InvalidArgument as error:

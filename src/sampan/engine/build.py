@@ -33,6 +33,7 @@ from sampan.images.service import ImageService
 from sampan.layers.workers import LayerWorkers
 from sampan.registry.client import Registry
 from sampan.registry.hosts import Hosts
+from sampan.registry.proxies import Proxies
 from sampan.snapshots.overlay import OverlaySnapshotter
 from sampan.store.content import ContentStore
 from sampan.store.database import Database
@@ -140,15 +141,19 @@ async def _images(
     workers = LayerWorkers()
     undo.push_async_callback(workers.aclose)
     hosts = Hosts(
-        insecure=frozenset(config.insecure_registries), mirrors=dict(config.registry_mirrors)
+        insecure=frozenset(config.insecure_registries),
+        mirrors=dict(config.registry_mirrors),
+        registries=dict(config.registries),
+        directories=config.registry_directories,
     )
+    proxies = Proxies.make(config.http_proxy, config.https_proxy, config.no_proxy)
     collector = Collector(db, content, snapshots.discard)
     service = ImageService(
         db=db,
         content=content,
         snapshotter=snapshots,
         workers=workers,
-        registry=Registry(hosts),
+        registry=Registry(hosts, proxies=proxies),
         collect=collector.run,
         users=partial(_users, containers),
     )

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from sampan.errors import InvalidArgument
+from sampan.registry.settings import Settings, from_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_ROOT = "/var/lib/sampan"
 DEFAULT_STATE = "/run/sampan"
+DEFAULT_DIRECTORIES = ("/etc/sampan/certs.d", "/etc/docker/certs.d", "/etc/containerd/certs.d")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,8 @@ class EngineConfig:
     `cgroup_parent` starts with a slash. `no_new_privileges` is on by default, as containerd has it
     and dockerd has not; `--security-opt no-new-privileges=false` and `--privileged` turn it off.
     `insecure_registries` are `host:port` that may be spoken to without TLS; loopback always may.
+    `registries` has more for each registry, see `registry.settings`, and `registry_directories` are
+    looked at for certificates and hosts files.
     """
 
     root: str = DEFAULT_ROOT
@@ -40,6 +44,11 @@ class EngineConfig:
     shm_size: int = 64 << 20
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    registries: Mapping[str, Settings] = field(default_factory=dict)
+    registry_directories: tuple[str, ...] = DEFAULT_DIRECTORIES
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: str = ""
     fault: str = ""
 
     def __post_init__(self) -> None:
@@ -61,8 +70,17 @@ class EngineConfig:
         for key, value in table.items():
             if key not in known:
                 raise InvalidArgument(f"configuration: unknown key {key!r}")
-            values[key] = _typed(key, value, getattr(defaults, key))
+            if key == "registries":
+                values[key] = _registries(value)
+            else:
+                values[key] = _typed(key, value, getattr(defaults, key))
         return cls(**values)
+
+
+def _registries(value: Any) -> dict[str, Settings]:
+    if not isinstance(value, dict):
+        raise InvalidArgument(f"configuration: registries must be a table, not {value!r}")
+    return {str(name): from_table(str(name), table) for name, table in value.items()}
 
 
 def _typed(key: str, value: Any, default: Any) -> Any:

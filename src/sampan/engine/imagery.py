@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sampan.engine.events import Events
     from sampan.images.diffing import Change, CommittedLayer
     from sampan.images.model import HistoryStep, Image, LoadedImage, Pruned, Removed
+    from sampan.images.remote import Remote
     from sampan.images.service import ImageService
     from sampan.registry.credentials import Credentials
     from sampan.snapshots.base import Mount
@@ -62,11 +63,18 @@ class Images:
         reference: Reference | str,
         *,
         platform: Platform | None = None,
+        every_platform: bool = False,
         auth: Credentials | None = None,
         progress: Report = silent,
     ) -> Image:
         """Bring an image here from its registry."""
-        image = await self._service.pull(reference, platform=platform, auth=auth, progress=progress)
+        image = await self._service.pull(
+            reference,
+            platform=platform,
+            every_platform=every_platform,
+            auth=auth,
+            progress=progress,
+        )
         await self._tell("pull", _name(reference), _name(reference))
         return image
 
@@ -74,13 +82,42 @@ class Images:
         self,
         reference: Reference | str,
         *,
+        platform: Platform | None = None,
         auth: Credentials | None = None,
         progress: Report = silent,
     ) -> Digest:
         """Send an image to its registry."""
-        digest = await self._service.push(reference, auth=auth, progress=progress)
+        digest = await self._service.push(
+            reference, platform=platform, auth=auth, progress=progress
+        )
         await self._tell("push", _name(reference), _name(reference))
         return digest
+
+    async def copy(
+        self,
+        source: str,
+        destination: str,
+        *,
+        auth: Credentials | None = None,
+        destination_auth: Credentials | None = None,
+        progress: Report = silent,
+    ) -> Digest:
+        """Copy an image from one registry to another."""
+        return await self._service.copy(
+            source,
+            destination,
+            auth=auth,
+            destination_auth=destination_auth,
+            progress=progress,
+        )
+
+    async def login(self, server: str, credentials: Credentials) -> str:
+        """Show credentials to a registry; the token to keep instead of the password, or ""."""
+        return await self._service.login(server, credentials)
+
+    def remote(self, reference: Reference | str, auth: Credentials | None = None) -> Remote:
+        """The repository of a reference at its registry, to look at."""
+        return self._service.remote(reference, auth)
 
     async def import_tar(
         self,

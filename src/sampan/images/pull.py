@@ -21,6 +21,7 @@ from sampan.images import catalog
 from sampan.images import progress as steps
 from sampan.images.documents import links_of, top_snapshot
 from sampan.images.failures import finish, one_error
+from sampan.images.graph import Graph
 from sampan.images.progress import Meter, Progress, Report
 from sampan.images.select import Selection, select
 from sampan.spec import mediatypes
@@ -85,12 +86,14 @@ class Puller:
         platform: Platform,
         *,
         strict: bool,
+        everything: bool = False,
         credentials: Credentials | None,
         report: Report,
     ) -> tuple[Descriptor, bool]:
         """Bring an image here and give it its name; its target, and whether anything changed.
 
-        `strict` refuses an image for another platform also where the registry has only that one.
+        `strict` refuses an image for another platform also where the registry has only that one;
+        `everything` brings the other platforms of an index too, packed as they are.
 
         Raises:
             ImageNotFound: the registry has no such image, or not for the platform.
@@ -103,7 +106,7 @@ class Puller:
         with one_error(f"pull {reference.familiar()}"):
             async with leases.lease(self._db) as lease:
                 job = _Job(self, repository, lease, report)
-                return await job.run(reference, platform, strict=strict)
+                return await job.run(reference, platform, strict=strict, everything=everything)
 
     async def fetch(
         self, repository: Repository, layer: Descriptor, lease: str, report: Report
@@ -196,7 +199,7 @@ class _Job:
         self._fetched: dict[Digest, bytes] = {}
 
     async def run(
-        self, reference: Reference, platform: Platform, *, strict: bool
+        self, reference: Reference, platform: Platform, *, strict: bool, everything: bool
     ) -> tuple[Descriptor, bool]:
         self._report(
             Progress(reference.tag or str(reference.digest), f"Pulling from {_path(reference)}")
@@ -214,6 +217,9 @@ class _Job:
             )
         await self._layers(layers_of(selection.manifest, config))
         await self._documents(selection, config)
+        if everything:
+            graph = Graph(self._read, self._blob_of, self._content, self._lease)
+            await graph.fetch(target, skip=selection.descriptor.digest)
         changed = await self._puller.name(reference, target)
         self._report(Progress("", f"Digest: {target.digest}"))
         self._report(Progress("", _status(reference, changed=changed)))
@@ -271,6 +277,13 @@ class _Job:
             return await self._puller.fetch(
                 self._repository, layer.descriptor, self._lease, self._report
             )
+
+    async def _blob_of(self, blob: Descriptor) -> None:
+        """A blob that stays packed."""
+        async with self._downloads:
+            fetched = await self._puller.fetch(self._repository, blob, self._lease, self._report)
+        status = steps.PULLED if fetched else steps.EXISTS
+        self._report(Progress(blob.digest.short, status))
 
     async def _documents(self, selection: Selection, config: ImageConfig) -> None:
         """Store the manifest and the indexes, with the links that keep what they need."""

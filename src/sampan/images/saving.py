@@ -53,7 +53,9 @@ class Saved:
 class Saver:
     """One archive."""
 
-    def __init__(self, db: Database, content: ContentStore, kind: ArchiveFormat) -> None:
+    def __init__(
+        self, db: Database, content: ContentStore, kind: ArchiveFormat = ArchiveFormat.DOCKER
+    ) -> None:
         self._db = db
         self._content = content
         self._kind = kind
@@ -102,16 +104,8 @@ class Saver:
         """Every blob below a target with its size, -1 where it is not here; and whether all are."""
 
         def look(conn: Connection) -> dict[Digest, int]:
-            sizes: dict[Digest, int] = {}
-            waiting = [target]
-            while waiting:
-                digest = waiting.pop()
-                if digest in sizes:
-                    continue
-                row = blobs.find(conn, digest)
-                sizes[digest] = -1 if row is None else row.size
-                waiting += [type(target)(child) for child in blobs.links(conn, digest)]
-            return sizes
+            rows = {digest: blobs.find(conn, digest) for digest in blobs.below(conn, target)}
+            return {digest: -1 if row is None else row.size for digest, row in rows.items()}
 
         sizes = self._db.read_now(look)
         return sizes, all(size >= 0 for size in sizes.values())

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from sampan.errors import FailedPrecondition, InvalidArgument
-from sampan.images import catalog, importing, push
+from sampan.images import catalog, copying, importing, push
 from sampan.images import changes as changing
 from sampan.images import filters as filtering
 from sampan.images.creating import ImageMaker, NewImage
@@ -20,6 +20,7 @@ from sampan.images.lookup import Lookup
 from sampan.images.model import HistoryStep, Image, LoadedImage, Pruned, Removed
 from sampan.images.progress import Report, silent
 from sampan.images.pull import Puller
+from sampan.images.remote import Remote
 from sampan.images.removal import Remover
 from sampan.images.saving import ArchiveFormat, Saved, Saver
 from sampan.images.unpack import Unpacker
@@ -67,6 +68,7 @@ class ImageService:
         self._content = content
         self._snapshotter = snapshotter
         self._registry = registry
+        self._collect = collect
         self._lookup = Lookup(db, content, snapshotter, self.platform)
         self._remover = Remover(db, self._lookup, collect, users)
         self._unpacker = Unpacker(db, content, snapshotter, workers)
@@ -152,6 +154,7 @@ class ImageService:
         reference: Reference | str,
         *,
         platform: Platform | None = None,
+        every_platform: bool = False,
         auth: Credentials | None = None,
         progress: Report = silent,
     ) -> Image:
@@ -161,6 +164,7 @@ class ImageService:
             reference,
             platform or self.platform,
             strict=platform is not None,
+            everything=every_platform,
             credentials=auth,
             report=progress,
         )
@@ -172,10 +176,13 @@ class ImageService:
         self,
         reference: Reference | str,
         *,
+        platform: Platform | None = None,
         auth: Credentials | None = None,
         progress: Report = silent,
     ) -> Digest:
         """Send the image of that name to its registry; the digest that it has there.
+
+        With a platform only its manifest is sent, also of an index that is here whole.
 
         Raises:
             ImageNotFound: no image has the name.
@@ -183,10 +190,47 @@ class ImageService:
             Unauthenticated, PermissionDenied, Unavailable: the registry refuses or fails.
         """
         reference = _reference(reference)
-        content, _, _ = await self._lookup.find(str(reference), None)
+        content, _, target = await self._lookup.find(str(reference), platform)
+        if platform is not None or not Saver(self._db, self._content).whole_index(target):
+            target = content.manifest_descriptor
         repository = self._registry.repository(reference, auth)
-        pusher = push.Pusher(self._content, repository, progress)
-        return await pusher.push(reference, content)
+        every = self._lookup.names()
+        sources = await push.sources_of(self._db, every, reference)
+        return await push.Pusher(self._content, repository, progress, sources).push(
+            reference, target
+        )
+
+    async def copy(
+        self,
+        source: Reference | str,
+        destination: Reference | str,
+        *,
+        auth: Credentials | None = None,
+        destination_auth: Credentials | None = None,
+        progress: Report = silent,
+    ) -> Digest:
+        """Copy an image with all its platforms from one registry to another; see `Copier.copy`."""
+        source, destination = _reference(source), _reference(destination)
+        copier = copying.Copier(self._db, self._content, self._puller)
+        digest = await copier.copy(
+            self._registry.repository(source, auth),
+            self._registry.repository(destination, destination_auth),
+            report=progress,
+        )
+        await self._collect()
+        return digest
+
+    async def login(self, server: str, credentials: Credentials) -> str:
+        """Show credentials to a registry; the token to keep in place of the password, or "".
+
+        Raises:
+            Unauthenticated: it refuses them.
+        """
+        return await self._registry.login(server, credentials)
+
+    def remote(self, reference: Reference | str, auth: Credentials | None = None) -> Remote:
+        """The repository of a reference at its registry, to look at."""
+        return Remote(self._registry.repository(_reference(reference), auth))
 
     async def import_tar(
         self,

@@ -84,9 +84,22 @@ class Authenticator:
         self._challenge: Challenge | None = None
         self._tokens: dict[str, tuple[str, float]] = {}
         self._lock = asyncio.Lock()
+        self.refresh_token = ""
 
-    async def authorization(self, actions: str) -> str | None:
-        """The `Authorization` for `pull` or `pull,push`; None before the registry asked for any."""
+    def settle(self, endpoint: Endpoint) -> None:
+        """The same server, now that it is known how to speak with it."""
+        self._endpoint = endpoint
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether we have nothing to show."""
+        return self._credentials is None
+
+    async def authorization(self, actions: str, also: str = "") -> str | None:
+        """The `Authorization` for `pull` or `pull,push`; None before the registry asked for any.
+
+        `also` names a second repository, to be pulled from.
+        """
         if self._credentials is not None and self._credentials.registry_token:
             return f"Bearer {self._credentials.registry_token}"
         match self._challenge:
@@ -95,7 +108,18 @@ class Authenticator:
             case Challenge(scheme="basic"):
                 return None if self._credentials is None else self._credentials.basic()
             case challenge:
-                return f"Bearer {await self._token(challenge, actions)}"
+                return f"Bearer {await self._token(challenge, actions, also)}"
+
+    async def login(self) -> str:
+        """The `Authorization` that a challenge without a scope wants; what a token server gives to
+        keep is in `refresh_token` then."""
+        challenge = self._challenge
+        assert challenge is not None
+        assert self._credentials is not None
+        if challenge.scheme == "basic":
+            return self._credentials.basic()
+        token, _ = await self._fetch_token(challenge, "", keep=True)
+        return f"Bearer {token}"
 
     async def challenged(self, header: str, refused: str | None) -> None:
         """Take the challenge of a 401 answer, to a request that carried `refused`.
@@ -121,8 +145,10 @@ class Authenticator:
     def _who(self) -> str:
         return f"log in to {self._reference.registry}"
 
-    async def _token(self, challenge: Challenge, actions: str) -> str:
+    async def _token(self, challenge: Challenge, actions: str, also: str) -> str:
         scope = f"repository:{self._reference.repository}:{actions}"
+        if also:
+            scope += f" repository:{also}:pull"
         async with self._lock:
             token, until = self._tokens.get(scope, ("", 0.0))
             if time.monotonic() >= until:
@@ -130,23 +156,29 @@ class Authenticator:
                 self._tokens[scope] = token, time.monotonic() + max(lifetime - _MARGIN, _MARGIN)
             return token
 
-    async def _fetch_token(self, challenge: Challenge, scope: str) -> tuple[str, int]:
+    async def _fetch_token(
+        self, challenge: Challenge, scope: str, *, keep: bool = False
+    ) -> tuple[str, int]:
         realm = self._realm(challenge)
-        query = {"scope": scope}
+        query = {"scope": scope.split(" ")} if scope else {}
+        if keep:
+            query |= {"offline_token": ["true"], "client_id": ["sampan"]}
         if service := challenge.parameters.get("service"):
-            query["service"] = service
+            query["service"] = [service]
         if self._credentials is not None and self._credentials.identity_token:
             return await self._exchange(realm, query, self._credentials.identity_token)
         headers: dict[str, str] = {}
         if self._credentials is not None and self._credentials.username:
-            query["account"] = self._credentials.username
+            query["account"] = [self._credentials.username]
             headers["Authorization"] = self._credentials.basic()
         return await self._ask("GET", realm.extend_query(query), headers, None)
 
-    async def _exchange(self, realm: URL, query: dict[str, str], token: str) -> tuple[str, int]:
+    async def _exchange(
+        self, realm: URL, query: dict[str, list[str]], token: str
+    ) -> tuple[str, int]:
         form = aiohttp.FormData(
             {
-                **query,
+                **{key: " ".join(values) for key, values in query.items()},
                 "grant_type": "refresh_token",
                 "refresh_token": token,
                 "client_id": "sampan",
@@ -171,7 +203,8 @@ class Authenticator:
         ) as response:
             self._check_status(response.status, realm)
             content = await http.read_bounded(response, _MAX_TOKEN_ANSWER, "a token")
-        return _read_token(content, realm)
+        token, lifetime, self.refresh_token = _read_token(content, realm)
+        return token, lifetime
 
     def _check_status(self, status: int, realm: URL) -> None:
         if status in (401, 403):
@@ -207,9 +240,10 @@ class Authenticator:
         return realm
 
 
-def _read_token(content: bytes, realm: URL) -> tuple[str, int]:
+def _read_token(content: bytes, realm: URL) -> tuple[str, int, str]:
     fields = documents.parse(content, f"token of {realm.host}", _TOKEN, _MAX_TOKEN_ANSWER)
     token = fields.text("token", "") or fields.text("access_token", "")
     if not token or not token.isascii() or not token.isprintable():
         raise Unauthenticated(f"token of {realm.host}: the answer has no token")
-    return token, min(fields.integer("expires_in", _LIFETIME), 86_400)
+    lifetime = min(fields.integer("expires_in", _LIFETIME), 86_400)
+    return token, lifetime, fields.text("refresh_token", "")

@@ -10,17 +10,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sampan.errors import SampanError
-from sampan.registry import fetch, push, resolver
+from sampan.registry import fetch, listing, login, push, resolver
 from sampan.registry.hosts import Hosts
 from sampan.registry.http import HttpClient
 from sampan.registry.retry import Retry
 from sampan.registry.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from sampan.registry.credentials import Credentials
     from sampan.registry.fetch import BlobWriter
+    from sampan.registry.proxies import Proxies
     from sampan.registry.resolver import Resolved
     from sampan.spec.digest import Digest
     from sampan.spec.image import Descriptor
@@ -30,10 +31,20 @@ if TYPE_CHECKING:
 class Registry:
     """The door to all registries. Belongs to one event loop; `aclose` ends its connections."""
 
-    def __init__(self, hosts: Hosts | None = None, retry: Retry | None = None) -> None:
+    def __init__(
+        self,
+        hosts: Hosts | None = None,
+        retry: Retry | None = None,
+        proxies: Proxies | None = None,
+    ) -> None:
         self.hosts = hosts or Hosts()
         self.retry = retry or Retry()
-        self._client = HttpClient(self.hosts)
+        self._client = HttpClient(self.hosts, proxies)
+
+    async def login(self, server: str, credentials: Credentials) -> str:
+        """Show credentials to a registry; what to keep in place of the password. See `login`."""
+        registry = login.registry_of(server)
+        return await self.retry.run(lambda: login.login(self._client, registry, credentials))
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -102,13 +113,38 @@ class Repository:
         return await self._retry.run(lambda: push.has_blob(self._upstream, descriptor))
 
     async def push_blob(
-        self, descriptor: Descriptor, fd: int, progress: Callable[[int], None]
-    ) -> None:
-        """Send a blob, from its start at each attempt; errors as `push_blob`."""
-        await self._retry.run(lambda: push.push_blob(self._upstream, descriptor, fd, progress))
+        self,
+        descriptor: Descriptor,
+        fd: int,
+        progress: Callable[[int], None],
+        mount_from: Iterable[str] = (),
+    ) -> bool:
+        """Send a blob, or have it mounted from another repository; whether it was sent.
+
+        What a broken connection left in the registry is gone on with. Errors as `push_blob`.
+        """
+        for repository in mount_from:
+            try:
+                if await push.mount_blob(self._upstream, descriptor, repository):
+                    return False
+            except SampanError:
+                break  # whoever may not mount may still be allowed to push
+        upload = push.Upload(self._upstream, descriptor, fd, progress)
+        await self._retry.run(upload.run)
+        return True
 
     async def push_manifest(self, target: str, content: bytes, media_type: str) -> Digest:
         """Send a manifest under a tag or digest; errors as `push_manifest`."""
         return await self._retry.run(
             lambda: push.push_manifest(self._upstream, target, content, media_type)
+        )
+
+    async def tags(self) -> list[str]:
+        """Every tag of the repository; errors as `listing.tags`."""
+        return await self._retry.run(lambda: listing.tags(self._upstream))
+
+    async def referrers(self, subject: Digest, artifact_type: str = "") -> list[Descriptor]:
+        """The manifests that refer to `subject`; errors as `listing.referrers`."""
+        return await self._retry.run(
+            lambda: listing.referrers(self._upstream, subject, artifact_type)
         )

@@ -1,11 +1,12 @@
 """Where registries are, and which places a registry may send us to.
 
 An `Endpoint` is a scheme, a host and a port that serves one registry: the registry itself or a
-mirror of it. Plain http is spoken only with registries on the loopback interface and with those
-that the configuration lists as insecure. Everything else a server names (redirects, token realms,
-upload locations, URLs in descriptors) is a place that we did not choose: it must be https, or lie
-on loopback when the registry does, and its address must not be loopback or link-local otherwise, so
-that a registry cannot make us speak with the services of this machine or of its cloud.
+mirror of it. Plain http is spoken only with those that the configuration names, and with registries
+on the loopback interface or listed as insecure when they do not answer to TLS. Everything else a
+server names (redirects, token realms, upload locations, URLs in descriptors) is a place that we did
+not choose: it must be https, or lie on loopback when the registry does, and its address must not be
+loopback or link-local otherwise, so that a registry cannot make us speak with the services of this
+machine or of its cloud.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from yarl import URL
 
 from sampan.errors import FailedPrecondition, InvalidArgument
+from sampan.registry.settings import NO_TLS, HostSetting, Settings, Tls, from_directories
 
 if TYPE_CHECKING:
     from sampan.spec.reference import Reference
@@ -47,10 +49,18 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One server of a registry. A mirror gets no credentials and takes no pushes."""
+    """One server of a registry. A mirror gets no credentials and takes no pushes.
+
+    `undecided`: the server may speak TLS or plain http, and `HttpClient.settle` finds out.
+    """
 
     base: URL
     mirror: bool = False
+    undecided: bool = False
+    prefix: str = "/v2"
+    tls: Tls = NO_TLS
+    headers: dict[str, str] = field(default_factory=dict, hash=False)
+    asks_for: str = ""  # the registry that a mirror of several stands for
 
     @property
     def origin(self) -> Origin:
@@ -62,26 +72,47 @@ class Endpoint:
 class Hosts:
     """The configuration of registries, by their names as in references (`host[:port]`)."""
 
-    insecure: frozenset[str] = frozenset()  # plain http allowed
+    insecure: frozenset[str] = frozenset()  # TLS without a check, or plain http
     mirrors: dict[str, tuple[str, ...]] = field(default_factory=dict)  # base URLs, tried in order
     realms: dict[str, tuple[str, ...]] = field(
         default_factory=dict
     )  # further hosts of token servers
+    registries: dict[str, Settings] = field(default_factory=dict)
+    directories: tuple[str, ...] = ()  # with a directory of certificates for each registry
 
     def endpoints(self, registry: str) -> tuple[Endpoint, ...]:
         """The endpoints to pull from, best first; the last one is the registry itself.
 
         Raises:
-            InvalidArgument: the configuration of a mirror is no https URL.
+            InvalidArgument: the configuration of the registry is wrong.
         """
-        mirrors = tuple(self._mirror(text) for text in self.mirrors.get(registry, ()))
-        return (*mirrors, self.upstream(registry))
+        settings = self._settings(registry)
+        mirrors = [self._mirror(text) for text in self.mirrors.get(registry, ())]
+        mirrors += [_mirror_of(setting, registry) for setting in settings.mirrors]
+        return (*mirrors, self._upstream(registry, settings))
 
     def upstream(self, registry: str) -> Endpoint:
-        """The registry itself."""
+        """The registry itself. Raises as `endpoints`."""
+        return self._upstream(registry, self._settings(registry))
+
+    def _upstream(self, registry: str, settings: Settings) -> Endpoint:
+        if settings.server is not None:
+            server = settings.server
+            url = URL(server.url)
+            base = URL(f"{url.scheme}://{url.authority}")
+            return Endpoint(base, tls=server.tls, prefix=server.prefix, headers=server.headers)
         host = _DOCKER_HUB if registry == "docker.io" else registry
-        plain = registry in self.insecure or is_loopback(_without_port(host))
-        return Endpoint(URL(f"{'http' if plain else 'https'}://{host}"))
+        open_ended = registry in self.insecure or is_loopback(_without_port(host))
+        plain, tls = settings.plain_http, settings.tls
+        if plain is None and tls.is_plain and open_ended:
+            return Endpoint(URL(f"http://{host}"), undecided=True)
+        return Endpoint(URL(f"{'http' if plain else 'https'}://{host}"), tls=tls)
+
+    def _settings(self, registry: str) -> Settings:
+        found = self.registries.get(registry)
+        if found is None:
+            found = from_directories(registry, self.directories)
+        return found or Settings()
 
     def check_target(self, url: URL, home: Origin) -> None:
         """Refuse a place that a server of `home` named and that we must not speak with.
@@ -106,7 +137,8 @@ class Hosts:
     def trusts_realm(self, reference: Reference, home: Origin, realm: URL) -> bool:
         """Whether the credentials of a registry may be shown to the token server `realm`."""
         host = (realm.host or "").lower()
-        if host == home.host or host in self.realms.get(reference.registry, ()):
+        named = self.realms.get(reference.registry, ())
+        if host == home.host or host in (*named, *self._settings(reference.registry).realms):
             return True
         parent = registrable(home.host)
         return parent is not None and (host == parent or host.endswith("." + parent))
@@ -127,6 +159,18 @@ class Hosts:
         if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.host or "")):
             raise InvalidArgument(f"mirror {text!r}: an https URL is expected")
         return Endpoint(URL(f"{url.scheme}://{url.authority}"), mirror=True)
+
+
+def _mirror_of(setting: HostSetting, registry: str) -> Endpoint:
+    url = URL(setting.url)
+    return Endpoint(
+        URL(f"{url.scheme}://{url.authority}"),
+        mirror=True,
+        prefix=setting.prefix,
+        tls=setting.tls,
+        headers=setting.headers,
+        asks_for=registry,
+    )
 
 
 def is_loopback(host: str) -> bool:

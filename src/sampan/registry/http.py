@@ -1,6 +1,6 @@
 """HTTP as registries need it, and no more than that.
 
-aiohttp without its conveniences: no environment (proxies, netrc), no cookies, no automatic
+aiohttp without its conveniences: no netrc, proxies only as configured, no cookies, no automatic
 decompression (a blob is the bytes that its digest names), and redirects followed here, five at
 most.
 The `Authorization` header goes only to the origin that the credentials are bound to, and once a
@@ -17,6 +17,7 @@ import asyncio
 import socket
 import ssl
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -24,7 +25,9 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from sampan.errors import FailedPrecondition, Unavailable
-from sampan.registry.hosts import Hosts, Origin, is_internal, shown
+from sampan.registry import tls
+from sampan.registry.hosts import Endpoint, Hosts, Origin, is_internal, shown
+from sampan.registry.proxies import Proxies
 from sampan.version import VERSION
 
 if TYPE_CHECKING:
@@ -32,10 +35,14 @@ if TYPE_CHECKING:
 
     from aiohttp.abc import ResolveResult
 
+    from sampan.registry.settings import Tls
+
 MAX_REDIRECTS: Final = 5
 READ_BUFFER: Final = 1 << 20
 _CONNECTIONS_PER_HOST: Final = 16
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
+# What another origin than the registry's own may be sent; settings may add headers with secrets.
+_FOR_EVERYBODY: Final = frozenset(("Accept", "Range", "Content-Type", "Content-Length"))
 _AGENT: Final = f"sampan/{VERSION}"
 
 # No limit on the whole: a blob may be large. Each connect and each read must make progress.
@@ -64,9 +71,32 @@ class PublicResolver(ThreadedResolver):
 class HttpClient:
     """One pool of connections to registries. Belongs to one event loop."""
 
-    def __init__(self, hosts: Hosts) -> None:
+    def __init__(self, hosts: Hosts, proxies: Proxies | None = None) -> None:
         self.hosts = hosts
+        self.proxies = proxies or Proxies()
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._contexts: dict[Tls, ssl.SSLContext] = {}
+        self._trusted: dict[Origin, ssl.SSLContext] = {}
+        self._settled: dict[Origin, bool] = {}
+
+    async def settle(self, endpoint: Endpoint) -> Endpoint:
+        """Find out whether an undecided endpoint speaks TLS; the endpoint as it is to be used."""
+        if endpoint.undecided:
+            origin = endpoint.origin
+            if origin not in self._settled:
+                self._settled[origin] = await tls.speaks_tls(origin.host, _tls_port(endpoint.base))
+            secure = self._settled[origin]
+            base = endpoint.base.with_scheme("https" if secure else "http")
+            if secure and endpoint.base.explicit_port is not None:
+                base = base.with_port(endpoint.base.explicit_port)
+            endpoint = replace(endpoint, base=base, undecided=False)
+            if secure:
+                self._trusted[endpoint.origin] = tls.unverified()
+        elif not endpoint.tls.is_plain:
+            if endpoint.tls not in self._contexts:
+                self._contexts[endpoint.tls] = tls.context(endpoint.tls)
+            self._trusted[endpoint.origin] = self._contexts[endpoint.tls]
+        return endpoint
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -126,14 +156,21 @@ class HttpClient:
             self.hosts.check_target(url, home)
             session = self._session(url, home)
             response = await session.request(
-                method, url, headers=headers, data=data, timeout=timeout, allow_redirects=False
+                method,
+                url,
+                headers=headers,
+                data=data,
+                timeout=timeout,
+                allow_redirects=False,
+                proxy=self.proxies.choose(url),
+                ssl=self._trusted.get(Origin.of(url), True),
             )
             if response.status not in _REDIRECTS or method not in ("GET", "HEAD"):
                 return response
             target = _location(response, url)
             response.release()
             if Origin.of(target) != home:
-                headers.pop("Authorization", None)
+                headers = {key: text for key, text in headers.items() if key in _FOR_EVERYBODY}
             url = target
         raise FailedPrecondition(f"{method} {shown(url)}: more than {MAX_REDIRECTS} redirects")
 
@@ -167,6 +204,10 @@ async def read_bounded(response: aiohttp.ClientResponse, limit: int, what: str) 
             response.close()
             raise FailedPrecondition(f"read {what}: more than the limit of {limit} bytes")
     return bytes(content)
+
+
+def _tls_port(url: URL) -> int:
+    return url.explicit_port or 443
 
 
 def _new_session(*, filtered: bool) -> aiohttp.ClientSession:

@@ -57,7 +57,9 @@ class Session:
 
     def url(self, kind: str, name: str = "") -> URL:
         """The URL of `manifests`, `blobs` or `blobs/uploads` of this repository."""
-        return self.endpoint.base.with_path(f"/v2/{self.reference.repository}/{kind}/{name}")
+        path = f"{self.endpoint.prefix}/{self.reference.repository}/{kind}/{name}"
+        url = self.endpoint.base.with_path(path)
+        return url.with_query(ns=self.endpoint.asks_for) if self.endpoint.asks_for else url
 
     @asynccontextmanager
     async def request(
@@ -66,22 +68,27 @@ class Session:
         url: URL,
         *,
         actions: str = PULL,
+        also: str = "",
         headers: dict[str, str] | None = None,
         data: Callable[[], Any] | None = None,
         timeout: aiohttp.ClientTimeout = http.SHORT,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer to a request, whatever its status but 401.
 
-        `data` makes the body, once for each time that it is sent.
+        `data` makes the body, once for each time that it is sent. `also` names a second repository
+        that must be readable.
 
         Raises:
             Unauthenticated: the registry wants credentials that we do not have.
             Unavailable, FailedPrecondition: as `HttpClient.request`.
         """
+        url = await self._settle(url)
+        if Origin.of(url) == self.endpoint.origin:
+            headers = {**self.endpoint.headers, **(headers or {})}
         for last in (False, True):
             authorization = None
             if Origin.of(url) == self.endpoint.origin:
-                authorization = await self._authenticator.authorization(actions)
+                authorization = await self._authenticator.authorization(actions, also)
             async with self.client.request(
                 method,
                 url,
@@ -100,6 +107,15 @@ class Session:
                 challenge = ", ".join(response.headers.getall("WWW-Authenticate", []))
                 await self._authenticator.challenged(challenge, authorization)
 
+    async def _settle(self, url: URL) -> URL:
+        """See to it that the endpoint's way to be spoken with is known, also to `url`."""
+        before = self.endpoint
+        self.endpoint = await self.client.settle(before)
+        if self.endpoint is before or Origin.of(url) != before.origin:
+            return url
+        self._authenticator.settle(self.endpoint)
+        return url.with_scheme(self.endpoint.base.scheme).with_port(self.endpoint.base.port)
+
     async def failure(self, response: aiohttp.ClientResponse, doing: str) -> SampanError:
         """The error that an answer with an unexpected status means, while we were `doing` it."""
         text = f"{doing}: {await _message(response)}"
@@ -110,12 +126,28 @@ class Session:
                 return PermissionDenied(text)
             case 404:
                 return NotFound(text)
-            case 408 | 429 | 503:
+            case 429:
+                after = _seconds(response.headers.get("Retry-After", ""))
+                return Busy(text + self._limit(response, after), after)
+            case 408 | 503:
                 return Busy(text, _seconds(response.headers.get("Retry-After", "")))
             case status if status >= 500:
                 return Unavailable(text)
             case _:
                 return FailedPrecondition(text)
+
+    def _limit(self, response: aiohttp.ClientResponse, after: float) -> str:
+        """What a rate limit means for the user, as far as the registry says."""
+        allowed = response.headers.get("RateLimit-Limit", "").partition(";")
+        count, window = _seconds(allowed[0]), _seconds(allowed[2].removeprefix("w="))
+        text = "; the registry counts requests"
+        if count and window:
+            text += f" ({count:.0f} in {window / 3600:.3g} hours)"
+        if after:
+            text += f", try again in {after:.0f} seconds"
+        if self._authenticator.is_anonymous:
+            text += f", or log in to {self.reference.registry}, which usually allows more"
+        return text
 
 
 async def _message(response: aiohttp.ClientResponse) -> str:

@@ -25,7 +25,9 @@ MAX_DESCRIPTORS: Final = 1000
 MAX_LAYERS: Final = 512
 MAX_HISTORY: Final = 4096
 
-_DESCRIPTOR: Final = frozenset("mediaType digest size annotations platform urls".split())
+_DESCRIPTOR: Final = frozenset(
+    "mediaType digest size annotations platform urls artifactType".split()
+)
 _PLATFORM: Final = frozenset("os architecture variant".split())
 _MANIFEST: Final = frozenset("schemaVersion mediaType config layers manifests annotations".split())
 _IMAGE: Final = frozenset("architecture os variant created author config rootfs history".split())
@@ -48,6 +50,7 @@ class Descriptor:
     annotations: dict[str, str] = field(default_factory=dict, hash=False)
     platform: Platform | None = None
     urls: tuple[str, ...] = ()
+    artifact_type: str = ""
 
     @classmethod
     def read(cls, value: Any, place: str) -> Descriptor:
@@ -65,6 +68,7 @@ class Descriptor:
             annotations=fields.mapping("annotations"),
             platform=None if platform is None else _read_platform(platform, place),
             urls=fields.texts("urls", 64),
+            artifact_type=fields.text("artifactType", ""),
         )
 
     def document(self) -> dict[str, Any]:

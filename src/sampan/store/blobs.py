@@ -94,3 +94,13 @@ def links(conn: Connection, parent: str, kind: LinkKind = "blob") -> tuple[str, 
         "SELECT child FROM links WHERE parent = ? AND kind = ? ORDER BY child", (str(parent), kind)
     )
     return tuple(row[0] for row in rows)
+
+
+def below(conn: Connection, root: str) -> tuple[Digest, ...]:
+    """`root` and every blob that it needs, as far as links tell; they need not be here."""
+    rows = conn.execute(
+        "WITH RECURSIVE reached (key) AS (SELECT ? UNION SELECT l.child FROM reached r"
+        " JOIN links l ON l.parent = r.key AND l.kind = 'blob') SELECT key FROM reached",
+        (str(root),),
+    )
+    return tuple(Digest(row[0]) for row in rows)

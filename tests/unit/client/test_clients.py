@@ -198,7 +198,7 @@ def test_failed_pull_says_why(daemon, drive):
     line = '{"errorDetail":{"message":"unexpected EOF"},"error":"unexpected EOF"}\r\n'
     daemon.on("POST", "/images/create", answer(line))
     with pytest.raises(errors.Unavailable, match="unexpected EOF"):
-        drive(daemon, flows.pull("i", "", None))
+        drive(daemon, flows.pull(calls.pull("i"), "i", None))
 
 
 @both

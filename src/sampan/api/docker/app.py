@@ -22,6 +22,7 @@ from sampan.api.docker import (
     answers,
     archives,
     containers,
+    distribution,
     exec,  # noqa: A004 - a room
     images,
     system,
@@ -50,6 +51,7 @@ _LIMITS = {"max_line_size": 32 << 10, "max_field_size": 32 << 10, "max_headers":
 PATHS: dict[tuple[str, str], Handler] = {
     **system.PATHS,
     **containers.PATHS,
+    **distribution.PATHS,
     **images.PATHS,
     **volumes.PATHS,
 }
@@ -57,6 +59,7 @@ NAMED: dict[tuple[str, str, str], Handler] = {
     **archives.NAMED,
     **containers.NAMED,
     **exec.NAMED,
+    **distribution.NAMED,
     **images.NAMED,
     **volumes.NAMED,
 }

@@ -48,9 +48,10 @@ async def pull(call: Call) -> StreamResponse:
     credentials = credentials_of(call)
 
     async def work(lines: streaming.Lines) -> None:
-        await call.engine.pull(
+        await call.engine.images.pull(
             reference,
-            platform=call.text("platform") or None,
+            platform=platform_of(call),
+            every_platform=call.flag("allPlatforms"),
             auth=credentials,
             progress=lines.report,
         )
@@ -92,12 +93,14 @@ async def parts(call: Call) -> AsyncIterator[bytes]:
 
 
 async def push(call: Call) -> StreamResponse:
-    """POST /images/{name}/push?tag"""
+    """POST /images/{name}/push?tag&platform"""
     reference = named(call.name, call.text("tag"))
     credentials = credentials_of(call)
 
     async def work(lines: streaming.Lines) -> None:
-        await call.engine.images.push(reference, auth=credentials, progress=lines.report)
+        await call.engine.images.push(
+            reference, platform=platform_of(call), auth=credentials, progress=lines.report
+        )
 
     return await streaming.run(call, work)
 
@@ -207,9 +210,9 @@ def named(name: str, tag: str) -> str:
     return f"{name}@{tag}" if ":" in tag else f"{name}:{tag}"
 
 
-def credentials_of(call: Call) -> Credentials | None:
+def credentials_of(call: Call, header: str = "X-Registry-Auth") -> Credentials | None:
     """The credentials of X-Registry-Auth."""
-    return Credentials.from_header(call.request.headers.get("X-Registry-Auth", ""))
+    return Credentials.from_header(call.request.headers.get(header, ""))
 
 
 PATHS = {

@@ -11,7 +11,8 @@ import msgspec
 
 from sampan.api.docker import ages, answers, convert, pictures, volumes
 from sampan.api.docker.containers import moment
-from sampan.errors import InvalidArgument, NotImplementedHere, Unavailable
+from sampan.errors import InvalidArgument, Unavailable
+from sampan.registry.credentials import Credentials
 from sampan.version import (
     DOCKER_API_MIN_VERSION,
     DOCKER_API_VERSION,
@@ -148,11 +149,17 @@ async def disk_usage(call: Call) -> StreamResponse:
 
 
 async def auth(call: Call) -> StreamResponse:
-    """POST /auth: the credentials are only read; a pull is what tries them."""
+    """POST /auth: the registry is asked whether it knows the user"""
     body = await call.json(_decode_auth)
     if body is None or not (body.user_name or body.identity_token):
         raise InvalidArgument("no credentials given")
-    raise NotImplementedHere("check credentials with a registry: not supported yet")
+    credentials = Credentials(
+        username=body.user_name or "",
+        password=body.password or "",
+        identity_token=body.identity_token or "",
+    )
+    token = await call.engine.images.login(body.server_address or "", credentials)
+    return answers.json(bodies.AuthResult(identity_token=token, status="Login Succeeded"))
 
 
 async def no_swarm(_: Call) -> StreamResponse:

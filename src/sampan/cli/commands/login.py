@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from sampan.cli.credentials import INDEX, load, path, save
 from sampan.cli.session import Command, Failed, Session, write
 from sampan.client import calls
+from sampan.client.credentials import INDEX, forget, keep, path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,33 +36,35 @@ def _password(flags: Values) -> str:
     return typed.decode()
 
 
+def _server(servers: list[str]) -> str:
+    """The key under which a registry is kept: its host, or docker's own for docker's."""
+    if not servers:
+        return INDEX
+    host = servers[0].partition("://")[2] or servers[0]
+    host = host.partition("/")[0]
+    return INDEX if host in ("docker.io", "index.docker.io") else host
+
+
 def login(session: Session, flags: Values, servers: list[str]) -> int:
-    server = servers[0] if servers else INDEX
+    server = _server(servers)
     user = flags.text("username")
     if not user:
         raise Failed("Error: Cannot perform an interactive login without a username")
     password = _password(flags)
     answer = session.call(calls.login(user, password, server))
-    import binascii
-
-    document = load()
-    secret = binascii.b2a_base64(f"{user}:{password}".encode(), newline=False).decode()
-    document.setdefault("auths", {})[server] = {"auth": secret}
-    save(document)
-    session.error(f"WARNING! Your credentials are stored unencrypted in '{path()}'.")
+    helper = keep(server, user, password, answer.get("IdentityToken") or "")
+    if not helper:
+        session.error(f"WARNING! Your credentials are stored unencrypted in '{path()}'.")
     session.out(answer.get("Status") or "Login Succeeded")
     return 0
 
 
 def logout(session: Session, _: Values, servers: list[str]) -> int:
-    server = servers[0] if servers else INDEX
-    document = load()
-    if server not in (document.get("auths") or {}):
+    server = _server(servers)
+    if not forget(server):
         session.out(f"Not logged in to {server}")
         return 0
     session.out(f"Removing login credentials for {server}")
-    del document["auths"][server]
-    save(document)
     return 0
 
 

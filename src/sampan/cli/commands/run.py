@@ -167,7 +167,7 @@ def _pull(session: Session, flags: Values, image: str) -> None:
 
 def credentials(session: Session, image: str) -> str:
     """The X-Registry-Auth for an image; the empty object where nothing is stored."""
-    from sampan.cli.credentials import header_for
+    from sampan.client.credentials import header_for
 
     return header_for(image)
 

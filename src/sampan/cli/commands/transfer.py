@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from sampan.cli.credentials import header_for
 from sampan.cli.progress import show
 from sampan.cli.session import Command, Failed, Session
 from sampan.client import calls
+from sampan.client.credentials import header_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +48,10 @@ def pull(session: Session, flags: Values, names: list[str]) -> int:
     _check(image)
     if not quiet and calls.split_tag(image) == (image, "latest"):
         session.out("Using default tag: latest")
-    call = calls.pull(image, flags.text("platform"), header_for(image))
+    every = flags.on("all-platforms")
+    if every and flags.text("platform"):
+        raise Failed("--all-platforms and --platform are mutually exclusive")
+    call = calls.pull(image, flags.text("platform"), header_for(image), every_platform=every)
     show(session.client.open(call).lines(), 1, quiet=quiet)
     session.out(canonical(image))
     return 0
@@ -58,7 +61,8 @@ def push(session: Session, flags: Values, names: list[str]) -> int:
     image, quiet = names[0], flags.on("quiet")
     if not quiet and calls.split_tag(image) == (image, "latest"):
         session.out("Using default tag: latest")
-    show(session.client.open(calls.push(image, header_for(image))).lines(), 1, quiet=quiet)
+    call = calls.push(image, header_for(image), flags.text("platform"))
+    show(session.client.open(call).lines(), 1, quiet=quiet)
     if quiet:
         session.out(canonical(image))
     return 0
@@ -94,6 +98,7 @@ PULL = Command(
     "[OPTIONS] NAME[:TAG|@DIGEST]",
     "Download an image from a registry",
     """\
+      --all-platforms     Download every platform of the image
       --platform string   Set platform if server is multi-platform capable
   -q, --quiet             Suppress verbose output
 """,
@@ -105,7 +110,10 @@ PUSH = Command(
     push,
     "[OPTIONS] NAME[:TAG]",
     "Upload an image to a registry",
-    "  -q, --quiet   Suppress verbose output\n",
+    """\
+      --platform string   Push only the given platform of the image
+  -q, --quiet             Suppress verbose output
+""",
     least=1,
     most=1,
     names="image push, push",

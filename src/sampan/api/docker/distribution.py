@@ -1,0 +1,97 @@
+"""/distribution/*: what registries have. `json` is Docker's; `manifest`, `tags`, `referrers` and
+`copy` are ours, for what its clients do without a daemon."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sampan.api.docker import answers, streaming
+from sampan.api.docker.images import credentials_of
+from sampan.errors import InvalidArgument
+from sampan.wire import distribution as bodies
+from sampan.wire import progress
+
+if TYPE_CHECKING:
+    from aiohttp.web_response import StreamResponse
+
+    from sampan.api.docker.call import Call
+    from sampan.images.remote import Remote
+    from sampan.spec.image import Descriptor
+
+
+async def inspect(call: Call) -> StreamResponse:
+    """GET /distribution/{name}/json"""
+    found = await _remote(call).manifest()
+    return answers.json(
+        bodies.Inspect(
+            descriptor=_descriptor(found.descriptor),
+            platforms=[
+                bodies.Platform(
+                    architecture=platform.architecture, os=platform.os, variant=platform.variant
+                )
+                for platform in found.platforms
+            ],
+        )
+    )
+
+
+async def manifest(call: Call) -> StreamResponse:
+    """GET /distribution/{name}/manifest: its bytes as the registry has them"""
+    found = await _remote(call).manifest()
+    headers = {
+        "Content-Type": found.descriptor.media_type,
+        "Docker-Content-Digest": found.descriptor.digest,
+    }
+    return answers.text(found.content, headers)
+
+
+async def tags(call: Call) -> StreamResponse:
+    """GET /distribution/{name}/tags"""
+    return answers.json(bodies.Tags(name=call.name, tags=list(await _remote(call).tags())))
+
+
+async def referrers(call: Call) -> StreamResponse:
+    """GET /distribution/{name}/referrers?artifactType"""
+    digest, found = await _remote(call).referrers(call.text("artifactType"))
+    return answers.json(
+        bodies.Referrers(subject=digest, referrers=[_descriptor(entry) for entry in found])
+    )
+
+
+async def copy(call: Call) -> StreamResponse:
+    """POST /distribution/copy?from&to"""
+    source, destination = call.text("from"), call.text("to")
+    if not source or not destination:
+        raise InvalidArgument("copy an image: from and to are needed")
+    auth, other = credentials_of(call), credentials_of(call, "X-Registry-Auth-Destination")
+
+    async def work(lines: streaming.Lines) -> None:
+        digest = await call.engine.images.copy(
+            source, destination, auth=auth, destination_auth=other, progress=lines.report
+        )
+        lines.add(progress.aux({"Digest": digest}))
+
+    return await streaming.run(call, work)
+
+
+def _remote(call: Call) -> Remote:
+    return call.engine.images.remote(call.name, credentials_of(call))
+
+
+def _descriptor(descriptor: Descriptor) -> bodies.Descriptor:
+    return bodies.Descriptor(
+        media_type=descriptor.media_type,
+        digest=descriptor.digest,
+        size=descriptor.size,
+        annotations=descriptor.annotations,
+        artifact_type=descriptor.artifact_type,
+    )
+
+
+PATHS = {("POST", "/distribution/copy"): copy}
+NAMED = {
+    ("GET", "distribution", "json"): inspect,
+    ("GET", "distribution", "manifest"): manifest,
+    ("GET", "distribution", "referrers"): referrers,
+    ("GET", "distribution", "tags"): tags,
+}

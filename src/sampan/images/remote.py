@@ -1,0 +1,89 @@
+"""A repository at its registry, looked at without pulling: manifests, tags, referrers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sampan.errors import DigestMismatch, InvalidArgument
+from sampan.spec import mediatypes
+from sampan.spec.digest import Digester
+from sampan.spec.image import MAX_CONFIG, ImageConfig, Index, Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sampan.registry.client import Repository
+    from sampan.spec.digest import Digest
+    from sampan.spec.image import Descriptor
+    from sampan.spec.platform import Platform
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteManifest:
+    """A manifest or index as the registry has it, and the platforms that it is for."""
+
+    descriptor: Descriptor
+    content: bytes
+    platforms: tuple[Platform, ...]
+
+
+class _Memory:
+    """Where a small blob goes."""
+
+    def __init__(self) -> None:
+        self.offset = 0
+        self.data = bytearray()
+
+    async def write(self, data: bytes) -> None:
+        self.data += data
+        self.offset += len(data)
+
+
+class Remote:
+    """One repository of one registry."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    async def manifest(self) -> RemoteManifest:
+        """What the reference names.
+
+        Raises:
+            ImageNotFound: the registry has nothing, or does not show it to this user.
+        """
+        resolved = await self._repository.resolve()
+        content = resolved.content
+        if content is None:
+            content = await self._repository.manifest(resolved.descriptor)
+        return RemoteManifest(
+            resolved.descriptor, content, await self._platforms(resolved.descriptor, content)
+        )
+
+    async def tags(self) -> Sequence[str]:
+        """Every tag of the repository."""
+        return await self._repository.tags()
+
+    async def referrers(self, artifact_type: str = "") -> tuple[Digest, Sequence[Descriptor]]:
+        """What the reference names, and the manifests that refer to it."""
+        resolved = await self._repository.resolve()
+        digest = resolved.descriptor.digest
+        return digest, await self._repository.referrers(digest, artifact_type)
+
+    async def _platforms(self, target: Descriptor, content: bytes) -> tuple[Platform, ...]:
+        if mediatypes.is_index(target.media_type):
+            index = Index.parse(content, target.media_type)
+            return tuple(entry.platform for entry in index.manifests if entry.platform is not None)
+        descriptor = Manifest.parse(content, target.media_type).config
+        if descriptor.media_type not in mediatypes.CONFIGS:
+            return ()
+        if descriptor.size > MAX_CONFIG:
+            raise InvalidArgument(f"image config: more than the limit of {MAX_CONFIG} bytes")
+        memory = _Memory()
+        await self._repository.blob(descriptor, memory, lambda _: None)
+        digester = Digester(descriptor.digest.algorithm)
+        digester.update(memory.data)
+        if digester.digest() != descriptor.digest:
+            raise DigestMismatch(f"verify image config: the digest is not {descriptor.digest}")
+        config = ImageConfig.parse(bytes(memory.data), descriptor.media_type)
+        return (config.platform,)
