@@ -24,7 +24,15 @@ class Store:
     """The parts of one store. `service` is what is tested; `steps` what it reported."""
 
     def __init__(
-        self, root, *, retry=FAST, users=tuple, workers=None, hosts=None, proxies=None
+        self,
+        root,
+        *,
+        retry=FAST,
+        users=tuple,
+        workers=None,
+        hosts=None,
+        proxies=None,
+        policy=None,
     ) -> None:
         self.layout = Layout(f"{root}/root", f"{root}/state")
         self.layout.create()
@@ -45,6 +53,8 @@ class Store:
             collect=self.collector.run,
             users=users,
             platform=AMD64,
+            layout=self.layout,
+            policy=policy,
         )
 
     async def aclose(self) -> None:

@@ -62,7 +62,14 @@ GROUPS = {
     "manifest": {"inspect": "remote:MANIFEST"},
     "volume": {"create": "volume:CREATE", "inspect": "volume:INSPECT", "ls": "volume:LS"}
     | {"list": "volume:LS", "prune": "volume:PRUNE", "rm": "volume:RM", "remove": "volume:RM"},
-    "system": {"df": "df", "events": "events", "info": "info", "prune": "usage:PRUNE_SYSTEM"},
+    "system": {
+        "check": "upkeep:CHECK",
+        "gc": "upkeep:GC",
+        "df": "df",
+        "events": "events",
+        "info": "info",
+        "prune": "usage:PRUNE_SYSTEM",
+    },
 }
 GLOBAL_OPTIONS = """\
       --config string   Configuration file of a daemon started on demand

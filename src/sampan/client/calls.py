@@ -377,6 +377,17 @@ def push(image: str, auth: str = "e30=", platform: str = "") -> Call:
     )  # fmt: skip
 
 
+def check(*, repair: bool = False) -> Call:
+    """Look for damage in the store."""
+    return Call("POST", "/system/check", {"repair": repair})
+
+
+def collect(unused_for: str = "", max_size: str = "", min_free: str = "") -> Call:
+    """Remove images by a policy, and what nothing needs."""
+    query = {"unusedFor": unused_for, "maxSize": max_size, "minFree": min_free}
+    return Call("POST", "/system/collect", query)
+
+
 def remote_manifest(image: str, auth: str = "e30=") -> Call:
     """The manifest or index that a registry has."""
     return _remote(image, "/manifest", {}, auth)

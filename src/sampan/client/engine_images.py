@@ -150,3 +150,20 @@ class EngineImages:
         """
         call = calls.load(pieces_of(source), quiet=True, platform=platform)
         return self._driver.drive(flows.load(call))
+
+    def check(self, *, repair: bool = False) -> results.StoreCheck:
+        """Look for damage in the store, and mend what can be if asked."""
+        return results.StoreCheck.parse(self._driver.client.call(calls.check(repair=repair)))
+
+    def collect(
+        self, *, unused_for: float | None = None, max_size: int = 0, min_free: int = 0
+    ) -> int:
+        """Remove images that were not used for `unused_for` seconds, or as many as it takes to get
+        below `max_size` bytes and above `min_free`; without any, by the policy of the
+        configuration. How many bytes are free now that were not."""
+        call = calls.collect(
+            "" if unused_for is None else f"{int(unused_for)}s",
+            str(max_size or ""),
+            str(min_free or ""),
+        )
+        return int((self._driver.client.call(call))["SpaceReclaimed"])

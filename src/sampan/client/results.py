@@ -94,6 +94,46 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreProblem:
+    """One thing that is wrong with the store, and whether it was mended."""
+
+    kind: str
+    subject: str
+    detail: str
+    mended: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreCheck:
+    """What a check of the store looked at, and found. `size` in bytes."""
+
+    blobs: int
+    size: int
+    snapshots: int
+    images: int
+    problems: tuple[StoreProblem, ...]
+
+    @classmethod
+    def parse(cls, answer: dict[str, Any]) -> Self:
+        """From the answer of the check."""
+        return cls(
+            blobs=answer["Blobs"],
+            size=answer["Size"],
+            snapshots=answer["Snapshots"],
+            images=answer["Images"],
+            problems=tuple(
+                StoreProblem(
+                    kind=one["Kind"],
+                    subject=one["Subject"],
+                    detail=one["Detail"],
+                    mended=one["Mended"],
+                )
+                for one in answer["Problems"]
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSummary:
     """A container in a list."""
 

@@ -29,6 +29,7 @@ from sampan.engine.services import Background, Services
 from sampan.engine.start import Starter
 from sampan.engine.volumes import Volumes
 from sampan.images.removal import ImageUser
+from sampan.images.retention import Policy
 from sampan.images.service import ImageService
 from sampan.layers.workers import LayerWorkers
 from sampan.registry.client import Registry
@@ -82,6 +83,8 @@ async def build(config: EngineConfig, undo: AsyncExitStack) -> Parts:
     undo.push_async_callback(services.background.aclose)
     undo.callback(_let_go, services)
     await Recovery(services, parts.exits).run(fresh_boot=fresh_boot)
+    if services.images.has_policy:
+        services.background.spawn(services.images.keep_house(), "keep images within their policy")
     return parts
 
 
@@ -112,7 +115,7 @@ async def _services(config: EngineConfig, layout: Layout, undo: AsyncExitStack) 
     events = Events(db)
     undo.callback(events.close)
     containers = Containers(db, events)
-    images = await _images(config, db, content, snapshots, containers, events, undo)
+    images = await _images(config, layout, db, content, snapshots, containers, events, undo)
     return Services(
         config=config,
         layout=layout,
@@ -131,6 +134,7 @@ async def _services(config: EngineConfig, layout: Layout, undo: AsyncExitStack) 
 
 async def _images(
     config: EngineConfig,
+    layout: Layout,
     db: Database,
     content: ContentStore,
     snapshots: OverlaySnapshotter,
@@ -156,6 +160,13 @@ async def _images(
         registry=Registry(hosts, proxies=proxies),
         collect=collector.run,
         users=partial(_users, containers),
+        layout=layout,
+        policy=Policy(
+            unused_for=config.image_unused_for,
+            max_size=config.image_max_size,
+            min_free=config.image_min_free,
+            keep=config.image_keep,
+        ),
     )
     undo.push_async_callback(service.aclose)
     return Images(service, events)

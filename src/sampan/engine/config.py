@@ -30,7 +30,8 @@ class EngineConfig:
     and dockerd has not; `--security-opt no-new-privileges=false` and `--privileged` turn it off.
     `insecure_registries` are `host:port` that may be spoken to without TLS; loopback always may.
     `registries` has more for each registry, see `registry.settings`, and `registry_directories` are
-    looked at for certificates and hosts files.
+    looked at for certificates and hosts files. The four of images are the policy of
+    `images.retention`: seconds, bytes, bytes, and patterns of names.
     """
 
     root: str = DEFAULT_ROOT
@@ -46,6 +47,10 @@ class EngineConfig:
     registry_mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     registries: Mapping[str, Settings] = field(default_factory=dict)
     registry_directories: tuple[str, ...] = DEFAULT_DIRECTORIES
+    image_unused_for: int = 0
+    image_max_size: int = 0
+    image_min_free: int = 0
+    image_keep: tuple[str, ...] = ()
     http_proxy: str = ""
     https_proxy: str = ""
     no_proxy: str = ""

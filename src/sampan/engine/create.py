@@ -18,7 +18,7 @@ from sampan.engine import limits, mounts, resolve
 from sampan.engine.config import reach
 from sampan.engine.model import Container, Created, LogDriver, MountType, Ownership
 from sampan.engine.start import overlay_above, split_rootfs
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, NotFound
 from sampan.ids import new_id
 from sampan.spec.platform import Platform
 
@@ -60,14 +60,37 @@ class Creator:
                 container = replace(container, owner=owner.owner, notes=owner.notes)
             services.filters.get(host, container.architecture)  # refused here, not at the start
             planned = mounts.plan(container.config, host, self._find)
-            if planned:
-                await self._insert_mounted(container, planned, image)
-            else:
-                await self._insert(container, image)
+            try:
+                await self._insert_any(container, planned, image)
+            except NotFound:
+                if not await self._remade(image, config, platform):
+                    raise
+                await self._insert_any(container, planned, image)
         except BaseException:
             services.containers.release(name)
             raise
         return Created(id=container_id, warnings=tuple(warnings))
+
+    async def _remade(
+        self, image: Image | None, config: ContainerConfig, platform: str | None
+    ) -> bool:
+        """Whether an image lacked its snapshots and has them now: after a power failure, or for a
+        platform that was never run."""
+        if image is None or not image.chain_id or not config.image:
+            return False
+        if self._services.snapshots.has(image.chain_id):
+            return False
+        wanted = Platform.parse(platform) if platform else None
+        await self._services.images.unpack(config.image, wanted)
+        return True
+
+    async def _insert_any(
+        self, container: Container, planned: Sequence[Mount], image: Image | None
+    ) -> None:
+        if planned:
+            await self._insert_mounted(container, planned, image)
+        else:
+            await self._insert(container, image)
 
     async def _insert(
         self,
@@ -81,6 +104,8 @@ class Creator:
             container, self._prepare(container), image.id if image else None, also
         )
         reach(services.config, "created")
+        if image is not None:
+            services.images.use(image.id)
 
     async def _insert_mounted(
         self, container: Container, planned: Sequence[Mount], image: Image | None

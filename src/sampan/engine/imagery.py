@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from sampan.engine.events import Events
+    from sampan.images.checking import Report as CheckReport
     from sampan.images.diffing import Change, CommittedLayer
+    from sampan.images.housekeeping import Collected
     from sampan.images.model import HistoryStep, Image, LoadedImage, Pruned, Removed
     from sampan.images.remote import Remote
+    from sampan.images.retention import Policy
     from sampan.images.service import ImageService
     from sampan.registry.credentials import Credentials
     from sampan.snapshots.base import Mount
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from sampan.spec.image import ImageConfig
     from sampan.spec.platform import Platform
     from sampan.spec.reference import Reference
+    from sampan.store.usage import StoreUsage
 
 
 class Images:
@@ -218,6 +222,33 @@ class Images:
         await self._tell_removed(pruned.removed, "")
         await self._events.emit("image", "prune", "", reclaimed=str(pruned.reclaimed))
         return pruned
+
+    def use(self, image_id: str) -> None:
+        """Note that a container was made of an image."""
+        self._service.house.use(image_id)
+
+    async def collect(self, policy: Policy | None = None) -> Collected:
+        """Collect now, by a policy or that of the configuration."""
+        done = await self._service.house.run(policy)
+        await self._tell_removed(done.removed, "")
+        return done
+
+    @property
+    def has_policy(self) -> bool:
+        """Whether the configuration says what may be collected unasked."""
+        return self._service.house.has_policy
+
+    async def keep_house(self) -> None:
+        """Collect from time to time, for ever, when the configuration has a policy."""
+        await self._service.house.keep_house()
+
+    async def check(self, *, repair: bool = False) -> CheckReport:
+        """Look for damage in the store, and mend what can be."""
+        return await self._service.check(repair=repair)
+
+    async def store_usage(self) -> StoreUsage:
+        """What the store takes on the disk."""
+        return await self._service.store_usage()
 
     async def aclose(self) -> None:
         """Close the connections to registries."""

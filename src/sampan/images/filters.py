@@ -1,12 +1,14 @@
-"""The filters of image lists: dangling, label, reference, before, since, until.
+"""The filters of image lists: dangling, label, label!, reference, before, since, until.
 
-Values of one filter are alternatives, except labels, which must all be there; filters of different
-names must all hold. An unknown filter is an error and not ignored, as in dockerd.
+Values of one filter are alternatives, except labels, which must all be there (`label!`: none of
+them); filters of different names must all hold. `until` is a moment in nanoseconds since 1970. An
+unknown filter is an error and not ignored, as in dockerd.
 """
 
 from __future__ import annotations
 
 import fnmatch
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from sampan.errors import InvalidArgument
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     Filters = Mapping[str, Sequence[str]]
 
-_KNOWN: Final = frozenset(("before", "dangling", "label", "reference", "since"))
+_KNOWN: Final = frozenset(("before", "dangling", "label", "label!", "reference", "since", "until"))
 _TRUE: Final = frozenset(("1", "true", "True", "TRUE", "t", "T"))
 _FALSE: Final = frozenset(("0", "false", "False", "FALSE", "f", "F"))
 
@@ -62,12 +64,29 @@ def _passes(image: Image, name: str, values: Sequence[str], find: Callable[[str]
             return flag({name: values}, name, default=True) is not bool(image.names)
         case "label":
             return all(_has_label(image, value) for value in values)
+        case "label!":
+            return not any(_has_label(image, value) for value in values)
+        case "until":
+            return all(_created_ns(image) < _moment(value) for value in values)
         case "reference":
             return any(_matches(name, value) for name in image.names for value in values)
         case "before":
             return all(image.created < find(value).created for value in values)
         case _:
             return all(image.created > find(value).created for value in values)
+
+
+def _created_ns(image: Image) -> int:
+    try:
+        return int(datetime.fromisoformat(image.created).timestamp() * 1e9)
+    except (ValueError, OverflowError):
+        return 0
+
+
+def _moment(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidArgument(f"invalid filter 'until={text[:80]}': it is not a moment")
+    return int(text)
 
 
 def _has_label(image: Image, wanted: str) -> bool:

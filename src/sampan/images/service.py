@@ -6,6 +6,7 @@ image, because containers are the engine's.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,10 @@ from sampan.errors import FailedPrecondition, InvalidArgument
 from sampan.images import catalog, copying, importing, push
 from sampan.images import changes as changing
 from sampan.images import filters as filtering
+from sampan.images.checking import Checker
 from sampan.images.creating import ImageMaker, NewImage
 from sampan.images.diffing import Differ
+from sampan.images.housekeeping import Housekeeper
 from sampan.images.loading import Loader
 from sampan.images.lookup import Lookup
 from sampan.images.model import HistoryStep, Image, LoadedImage, Pruned, Removed
@@ -22,6 +25,7 @@ from sampan.images.progress import Report, silent
 from sampan.images.pull import Puller
 from sampan.images.remote import Remote
 from sampan.images.removal import Remover
+from sampan.images.retention import Policy
 from sampan.images.saving import ArchiveFormat, Saved, Saver
 from sampan.images.unpack import Unpacker
 from sampan.layers.compression import Compression
@@ -29,22 +33,26 @@ from sampan.spec.image import RunConfig
 from sampan.spec.platform import Platform
 from sampan.spec.reference import Reference
 from sampan.store import leases
+from sampan.store.usage import StoreUsage, measure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from sampan.images.checking import Report as CheckReport
     from sampan.images.diffing import Change, CommittedLayer
     from sampan.images.filters import Filters
     from sampan.images.removal import ImageUser
     from sampan.layers.workers import LayerWorkers
     from sampan.registry.client import Registry
     from sampan.registry.credentials import Credentials
-    from sampan.snapshots.base import Mount, Snapshotter
+    from sampan.snapshots.base import Mount
+    from sampan.snapshots.overlay import OverlaySnapshotter
     from sampan.spec.digest import Digest
     from sampan.spec.image import ImageConfig
     from sampan.store.content import ContentStore
     from sampan.store.database import Connection, Database
+    from sampan.store.layout import Layout
 
 
 class ImageService:
@@ -55,12 +63,14 @@ class ImageService:
         *,
         db: Database,
         content: ContentStore,
-        snapshotter: Snapshotter,
+        snapshotter: OverlaySnapshotter,
         workers: LayerWorkers,
         registry: Registry,
         collect: Callable[[], Awaitable[object]],
         users: Callable[[], Iterable[ImageUser]] = tuple,
         platform: Platform | None = None,
+        layout: Layout,
+        policy: Policy | None = None,
     ) -> None:
         """`collect` runs the collector; `users` gives the containers of the moment."""
         self.platform = platform or Platform.host()
@@ -69,6 +79,7 @@ class ImageService:
         self._snapshotter = snapshotter
         self._registry = registry
         self._collect = collect
+        self._layout = layout
         self._lookup = Lookup(db, content, snapshotter, self.platform)
         self._remover = Remover(db, self._lookup, collect, users)
         self._unpacker = Unpacker(db, content, snapshotter, workers)
@@ -76,9 +87,20 @@ class ImageService:
         self._maker = ImageMaker(db, content, self._puller)
         self._differ = Differ(content, workers)
         self._loader = Loader(db, content, workers, self._puller)
+        self.house = Housekeeper(
+            layout,
+            db,
+            self._lookup,
+            self._remover,
+            collect=collect,
+            users=users,
+            policy=policy or Policy(),
+        )
+        self._checker = Checker(layout, db, content, snapshotter, self._lookup, self._puller)
 
     async def aclose(self) -> None:
         """Close the connections to registries. Call it when no operation runs any more."""
+        await self.house.aclose()
         await self._registry.aclose()
 
     # look
@@ -160,6 +182,7 @@ class ImageService:
     ) -> Image:
         """Bring an image here from its registry; see `Puller.pull` for what it raises."""
         reference = _reference(reference)
+        await self.house.make_room()
         target, _ = await self._puller.pull(
             reference,
             platform or self.platform,
@@ -296,6 +319,7 @@ class ImageService:
         progress: Report = silent,
     ) -> Sequence[LoadedImage]:
         """Make images of an archive; see `images.loading` for formats and errors."""
+        await self.house.make_room()
         loaded = await self._loader.run(
             source, platform or self.platform, strict=platform is not None, report=progress
         )
@@ -305,6 +329,14 @@ class ImageService:
             LoadedImage(id=image.id, names=tuple(name.familiar() for name in image.names))
             for image in loaded
         ]
+
+    async def store_usage(self) -> StoreUsage:
+        """What the store takes on the disk, as du counts."""
+        return await asyncio.to_thread(measure, self._layout, self._db)
+
+    async def check(self, *, repair: bool = False) -> CheckReport:
+        """Look for damage in the store, and mend what can be; see `images.checking`."""
+        return await self._checker.run(repair=repair)
 
     # make
 

@@ -126,6 +126,11 @@ class OverlaySnapshotter:
         row = self.info(key)
         if row.size is not None and row.inodes is not None:
             return Usage(row.size, row.inodes)
+        return await self.measure(key)
+
+    async def measure(self, key: str) -> Usage:
+        """What `key` takes on disk now, measured again. Raises NotFound, also without files."""
+        row = self.info(key)
         size, inodes = await self._run(partial(self._measure, row.number))
         if row.kind is Kind.COMMITTED:
             await self._db.write(lambda conn: snapshots.set_usage(conn, row.number, size, inodes))

@@ -226,7 +226,7 @@ class ContentStore:
         whose file is missing; their rows are removed where no image points at them.
         """
         rows = {row.digest for row in self.walk()}
-        files = set(_files(self._layout.blobs))
+        files = set(stored_digests(self._layout))
         for digest in files - rows:
             _unlink(self._layout.blob(digest))
         for entry in os.scandir(self._layout.ingests):
@@ -337,9 +337,9 @@ def _unlink(path: str) -> None:
         return
 
 
-def _files(directory: str) -> list[Digest]:
+def stored_digests(layout: Layout) -> list[Digest]:
     """The digests whose files are there; other names are not ours and stay."""
-    found = []
+    directory, found = layout.blobs, []
     for algorithm in ("sha256", "sha384", "sha512"):
         try:
             names = os.listdir(os.path.join(directory, algorithm))

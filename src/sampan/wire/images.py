@@ -238,10 +238,43 @@ class Info(Body, kw_only=True):
     warnings: list[str] | None = None
 
 
+class StoreUsage(Body, kw_only=True):
+    """What the store takes on the disk, as du counts; not in Docker's API."""
+
+    total: int
+    blobs: int
+    layers: int
+    writable: int
+    logs: int
+    volumes: int
+    database: int
+    other: int
+
+
+class Problem(Body, kw_only=True):
+    """One thing that is wrong with the store."""
+
+    kind: str
+    subject: str
+    detail: str
+    mended: bool
+
+
+class StoreCheck(Body, kw_only=True):
+    """Answer of POST /system/check."""
+
+    blobs: int
+    size: int
+    snapshots: int
+    images: int
+    problems: list[Problem]
+
+
 class DiskUsage(Body, kw_only=True):
-    """Answer of GET /system/df."""
+    """Answer of GET /system/df. `layers_size` has blobs and unpacked layers."""
 
     layers_size: int
+    store: StoreUsage | UnsetType = UNSET
     images: list[ImageSummary]
     containers: list[ContainerSummary]
     volumes: list[Volume] = field(default_factory=list)

@@ -14,7 +14,7 @@ import pytest
 
 from sampan.api.docker.app import DockerAPI
 from sampan.engine import model
-from sampan.errors import ContainerNotFound, ImageNotFound, NotFound
+from sampan.errors import ContainerNotFound, ImageNotFound, NotFound, Unauthenticated
 
 NOW = 1_795_404_802_515_408_573
 ID = "a06b45320ac212918ebb757e243dfa9d85f23a0113487c1d8c70731468abef69"
@@ -75,7 +75,13 @@ class FakeEngine:
         self.closed_streams = []
         self.pull_steps = []
         self.pull_error = None
-        self.images = SimpleNamespace(list=self._images, get=self._image, import_tar=self._import)
+        self.images = SimpleNamespace(
+            list=self._images,
+            get=self._image,
+            import_tar=self._import,
+            pull=self.pull,
+            login=self._login,
+        )
         self.imported = None
         self.readings = []
 
@@ -162,7 +168,12 @@ class FakeEngine:
     async def stats(self, ref):
         return self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
 
-    async def pull(self, reference, *, platform=None, auth=None, progress=None):
+    async def _login(self, server, credentials):
+        raise Unauthenticated(f"log in to {server}: it refused {credentials.username}")
+
+    async def pull(
+        self, reference, *, platform=None, every_platform=False, auth=None, progress=None
+    ):
         self.calls.append(("pull", (reference,), {"platform": platform, "auth": auth}))
         try:
             for step in self.pull_steps:

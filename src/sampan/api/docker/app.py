@@ -26,6 +26,7 @@ from sampan.api.docker import (
     exec,  # noqa: A004 - a room
     images,
     system,
+    upkeep,
     volumes,
 )
 from sampan.api.docker.call import Call
@@ -53,6 +54,7 @@ PATHS: dict[tuple[str, str], Handler] = {
     **containers.PATHS,
     **distribution.PATHS,
     **images.PATHS,
+    **upkeep.PATHS,
     **volumes.PATHS,
 }
 NAMED: dict[tuple[str, str, str], Handler] = {

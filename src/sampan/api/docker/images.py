@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp.web_protocol import RequestPayloadError
 
-from sampan.api.docker import answers, pictures, streaming
+from sampan.api.docker import ages, answers, pictures, streaming
 from sampan.errors import Aborted, InvalidArgument, NotImplementedHere
 from sampan.images.progress import silent
 from sampan.images.saving import ArchiveFormat
@@ -29,7 +30,7 @@ _decode_platform = msgspec.json.Decoder(bodies.Platform).decode
 
 async def listing(call: Call) -> StreamResponse:
     """GET /images/json?all&filters"""
-    found = await call.engine.images.list(call.filters())
+    found = await call.engine.images.list(filters_of(call))
     return answers.json([pictures.summary(image) for image in found])
 
 
@@ -195,12 +196,21 @@ async def remove(call: Call) -> StreamResponse:
 
 async def prune(call: Call) -> StreamResponse:
     """POST /images/prune?filters"""
-    done = await call.engine.images.prune(call.filters())
+    done = await call.engine.images.prune(filters_of(call))
     return answers.json(
         bodies.ImagesPruned(
             images_deleted=pictures.removed(done.removed) or None, space_reclaimed=done.reclaimed
         )
     )
+
+
+def filters_of(call: Call) -> dict[str, list[str]]:
+    """The filters of the query; a moment of `until`, however it is given, in nanoseconds."""
+    filters = call.filters()
+    now = time.time_ns()
+    if "until" in filters:
+        filters["until"] = [str(ages.parse_moment(text, now)) for text in filters["until"]]
+    return filters
 
 
 def named(name: str, tag: str) -> str:

@@ -138,9 +138,20 @@ async def disk_usage(call: Call) -> StreamResponse:
     now = time.time_ns()
     found = await call.engine.images.list()
     containers = call.engine.list(all=True)
+    taken = await call.engine.images.store_usage()
     return answers.json(
         bodies.DiskUsage(
-            layers_size=sum(image.size for image in found),
+            layers_size=taken.layers + taken.blobs,
+            store=bodies.StoreUsage(
+                total=taken.total,
+                blobs=taken.blobs,
+                layers=taken.layers,
+                writable=taken.writable,
+                logs=taken.logs,
+                volumes=taken.volumes,
+                database=taken.database,
+                other=taken.other,
+            ),
             images=[pictures.summary(image) for image in found],
             containers=[convert.summary(container, now) for container in containers],
             volumes=await volumes.usage(call),
