@@ -33,6 +33,7 @@ class Store:
         hosts=None,
         proxies=None,
         policy=None,
+        trust=None,
     ) -> None:
         self.layout = Layout(f"{root}/root", f"{root}/state")
         self.layout.create()
@@ -55,6 +56,7 @@ class Store:
             platform=AMD64,
             layout=self.layout,
             policy=policy,
+            trust=trust,
         )
 
     async def aclose(self) -> None:

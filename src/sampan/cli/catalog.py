@@ -44,6 +44,7 @@ COMMANDS = {
     "tag": "images",
     "top": "top",
     "unpause": "lifecycle",
+    "verify": "trust",
     "version": "system",
     "wait": "lifecycle",
 }
@@ -59,6 +60,7 @@ GROUPS = {
     | {"ls": "images", "list": "images", "rm": "rmi", "remove": "rmi"}
     | {"inspect": "inspect:INSPECT_IMAGE", "prune": "usage:PRUNE_IMAGES"}
     | {"copy": "remote:COPY", "referrers": "remote:REFERRERS", "tags": "remote:TAGS"},
+    "trust": {"show": "trust:SHOW", "verify": "verify"},
     "manifest": {"inspect": "remote:MANIFEST"},
     "volume": {"create": "volume:CREATE", "inspect": "volume:INSPECT", "ls": "volume:LS"}
     | {"list": "volume:LS", "prune": "volume:PRUNE", "rm": "volume:RM", "remove": "volume:RM"},

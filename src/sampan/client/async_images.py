@@ -169,3 +169,20 @@ class AsyncEngineImages:
             str(min_free or ""),
         )
         return int((await self._driver.client.call(call))["SpaceReclaimed"])
+
+    async def verify(
+        self,
+        image: str,
+        keys: Iterable[str] = (),
+        *,
+        platform: str = "",
+        auth: tuple[str, str] | None = None,
+    ) -> results.Verified:
+        """Whether the trust policy, or one of `keys` (PEM texts), vouches for an image of a
+        registry.
+
+        Raises:
+            PermissionDenied: it does not; the text says why.
+        """
+        call = calls.verify(image, keys, platform, header_for(image, auth))
+        return results.Verified.parse(await self._driver.client.call(call))

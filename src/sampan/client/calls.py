@@ -406,6 +406,19 @@ def _remote(image: str, verb: str, query: dict[str, Any], auth: str) -> Call:
     return Call("GET", target, query, subject="image", headers={"X-Registry-Auth": auth})
 
 
+def verify(image: str, keys: Iterable[str] = (), platform: str = "", auth: str = "e30=") -> Call:
+    """Whether the policy, or one of the keys (PEM), vouches for an image."""
+    target = "/distribution/" + quote(image, b"/:@") + "/verify"
+    headers = {"X-Registry-Auth": auth}
+    query = {"platform": platform}
+    return Call("POST", target, query, {"Keys": list(keys)}, subject="image", headers=headers)
+
+
+def trust() -> Call:
+    """The trust policy."""
+    return Call("GET", "/system/trust")
+
+
 def copy(source: str, destination: str, auth: str = "e30=", destination_auth: str = "e30=") -> Call:
     """From one registry to another."""
     headers = {"X-Registry-Auth": auth, "X-Registry-Auth-Destination": destination_auth}

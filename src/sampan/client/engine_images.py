@@ -167,3 +167,20 @@ class EngineImages:
             str(min_free or ""),
         )
         return int((self._driver.client.call(call))["SpaceReclaimed"])
+
+    def verify(
+        self,
+        image: str,
+        keys: Iterable[str] = (),
+        *,
+        platform: str = "",
+        auth: tuple[str, str] | None = None,
+    ) -> results.Verified:
+        """Whether the trust policy, or one of `keys` (PEM texts), vouches for an image of a
+        registry.
+
+        Raises:
+            PermissionDenied: it does not; the text says why.
+        """
+        call = calls.verify(image, keys, platform, header_for(image, auth))
+        return results.Verified.parse(self._driver.client.call(call))

@@ -134,6 +134,24 @@ class StoreCheck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """An image that the policy or a key vouches for: use it by this digest."""
+
+    digest: str
+    scope: str
+    signers: tuple[str, ...]  # fingerprints of keys
+
+    @classmethod
+    def parse(cls, answer: dict[str, Any]) -> Self:
+        """From the answer of the verification."""
+        return cls(
+            digest=answer["Digest"],
+            scope=answer["Scope"],
+            signers=tuple(one["Fingerprint"] for one in answer["Signers"]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSummary:
     """A container in a list."""
 

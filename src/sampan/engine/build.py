@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from sampan.engine.archive import Archives
+from sampan.engine.config import DEFAULT_POLICY
 from sampan.engine.containers import Containers
 from sampan.engine.create import Creator
 from sampan.engine.events import Events
@@ -31,6 +32,7 @@ from sampan.engine.volumes import Volumes
 from sampan.images.removal import ImageUser
 from sampan.images.retention import Policy
 from sampan.images.service import ImageService
+from sampan.images.trust import Trust
 from sampan.layers.workers import LayerWorkers
 from sampan.registry.client import Registry
 from sampan.registry.hosts import Hosts
@@ -167,6 +169,7 @@ async def _images(
             min_free=config.image_min_free,
             keep=config.image_keep,
         ),
+        trust=Trust(config.trust_policy, required=config.trust_policy != DEFAULT_POLICY),
     )
     undo.push_async_callback(service.aclose)
     return Images(service, events)

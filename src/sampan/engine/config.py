@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ROOT = "/var/lib/sampan"
 DEFAULT_STATE = "/run/sampan"
+DEFAULT_POLICY = "/etc/sampan/policy.json"
 DEFAULT_DIRECTORIES = ("/etc/sampan/certs.d", "/etc/docker/certs.d", "/etc/containerd/certs.d")
 
 
@@ -31,7 +32,8 @@ class EngineConfig:
     `insecure_registries` are `host:port` that may be spoken to without TLS; loopback always may.
     `registries` has more for each registry, see `registry.settings`, and `registry_directories` are
     looked at for certificates and hosts files. The four of images are the policy of
-    `images.retention`: seconds, bytes, bytes, and patterns of names.
+    `images.retention`: seconds, bytes, bytes, and patterns of names. `trust_policy` is the file of
+    `images.policy`; another than the default must be there, and "" is none.
     """
 
     root: str = DEFAULT_ROOT
@@ -47,6 +49,7 @@ class EngineConfig:
     registry_mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     registries: Mapping[str, Settings] = field(default_factory=dict)
     registry_directories: tuple[str, ...] = DEFAULT_DIRECTORIES
+    trust_policy: str = DEFAULT_POLICY
     image_unused_for: int = 0
     image_max_size: int = 0
     image_min_free: int = 0

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from sampan.images.diffing import Change, CommittedLayer
     from sampan.images.housekeeping import Collected
     from sampan.images.model import HistoryStep, Image, LoadedImage, Pruned, Removed
+    from sampan.images.policy import Policy as TrustPolicy
     from sampan.images.remote import Remote
     from sampan.images.retention import Policy
     from sampan.images.service import ImageService
+    from sampan.images.trust import Verdict
     from sampan.registry.credentials import Credentials
     from sampan.snapshots.base import Mount
     from sampan.spec.digest import Digest
@@ -118,6 +120,21 @@ class Images:
     async def login(self, server: str, credentials: Credentials) -> str:
         """Show credentials to a registry; the token to keep instead of the password, or ""."""
         return await self._service.login(server, credentials)
+
+    async def verify(
+        self,
+        reference: Reference | str,
+        *,
+        keys: Sequence[bytes] = (),
+        platform: Platform | None = None,
+        auth: Credentials | None = None,
+    ) -> Verdict:
+        """Whether the policy, or one of the keys, vouches for what a registry has."""
+        return await self._service.verify(reference, keys=keys, platform=platform, auth=auth)
+
+    def policy(self) -> TrustPolicy:
+        """The trust policy of the moment."""
+        return self._service.trust.policy()
 
     def remote(self, reference: Reference | str, auth: Credentials | None = None) -> Remote:
         """The repository of a reference at its registry, to look at."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sampan.images.pull import Puller
+    from sampan.images.trust import Trust
     from sampan.layers.workers import LayerWorkers
     from sampan.spec.platform import Platform
     from sampan.store.content import ContentStore
@@ -67,8 +68,14 @@ class Loader:
     """Loads into one store."""
 
     def __init__(
-        self, db: Database, content: ContentStore, workers: LayerWorkers, puller: Puller
+        self,
+        db: Database,
+        content: ContentStore,
+        workers: LayerWorkers,
+        puller: Puller,
+        trust: Trust,
     ) -> None:
+        self._trust = trust
         self._db = db
         self._content = content
         self._workers = workers
@@ -89,6 +96,8 @@ class Loader:
         with one_error("load"):
             async with leases.lease(self._db) as lease, self._content.staging() as directory:
                 archive = await Archive.read(source, directory, self._content, self._workers)
+                is_layout = archive.has(archives.INDEX)
+                self._trust.check_archive("oci-archive" if is_layout else "docker-archive")
                 job = _Job(self._content, self._puller, archive, lease, report)
                 images = await job.run(platform, strict=strict)
                 await self._name(images)

@@ -32,7 +32,10 @@ from sampan.store import leases
 from sampan.store.locks import KeyedLocks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sampan.images.model import Content
+    from sampan.images.trust import Trust
     from sampan.images.unpack import Unpacker
     from sampan.registry.client import Registry, Repository
     from sampan.registry.credentials import Credentials
@@ -72,8 +75,14 @@ class Puller:
     """Pulls into one store. One for the process, so that concurrent pulls share the work."""
 
     def __init__(
-        self, db: Database, content: ContentStore, unpacker: Unpacker, registry: Registry
+        self,
+        db: Database,
+        content: ContentStore,
+        unpacker: Unpacker,
+        registry: Registry,
+        trust: Trust | None = None,
     ) -> None:
+        self._trust = trust
         self._db = db
         self._content = content
         self._unpacker = unpacker
@@ -107,6 +116,11 @@ class Puller:
             async with leases.lease(self._db) as lease:
                 job = _Job(self, repository, lease, report)
                 return await job.run(reference, platform, strict=strict, everything=everything)
+
+    async def judge(self, repository: Repository, targets: Sequence[Descriptor]) -> None:
+        """Refuse an image that the policy does not let come. Raises as `Trust.judge`."""
+        if self._trust is not None:
+            await self._trust.judge(repository, targets)
 
     async def fetch(
         self, repository: Repository, layer: Descriptor, lease: str, report: Report
@@ -209,6 +223,9 @@ class _Job:
         if resolved.content is not None:
             self._fetched[target.digest] = resolved.content
         selection = await select(self._read, target, platform)
+        # A signature of one manifest does not vouch for the other platforms of an index.
+        judged = [target] if everything else [target, selection.descriptor]
+        await self._puller.judge(self._repository, judged)
         config = await self._config(selection)
         if strict and config.platform not in match_order(platform):
             raise ImageNotFound(

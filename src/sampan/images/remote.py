@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sampan.errors import DigestMismatch, InvalidArgument
+from sampan.images.select import select
 from sampan.spec import mediatypes
 from sampan.spec.digest import Digester
 from sampan.spec.image import MAX_CONFIG, ImageConfig, Index, Manifest
@@ -59,6 +60,16 @@ class Remote:
         return RemoteManifest(
             resolved.descriptor, content, await self._platforms(resolved.descriptor, content)
         )
+
+    async def targets(self, platform: Platform) -> list[Descriptor]:
+        """What the reference names, and the manifest for a platform below it.
+
+        Raises:
+            ImageNotFound: the registry has nothing, or nothing for the platform.
+        """
+        resolved = await self._repository.resolve()
+        selection = await select(self._repository.manifest, resolved.descriptor, platform)
+        return [resolved.descriptor, selection.descriptor]
 
     async def tags(self) -> Sequence[str]:
         """Every tag of the repository."""

@@ -27,6 +27,7 @@ from sampan.images.remote import Remote
 from sampan.images.removal import Remover
 from sampan.images.retention import Policy
 from sampan.images.saving import ArchiveFormat, Saved, Saver
+from sampan.images.trust import Trust, Verdict
 from sampan.images.unpack import Unpacker
 from sampan.layers.compression import Compression
 from sampan.spec.image import RunConfig
@@ -71,6 +72,7 @@ class ImageService:
         platform: Platform | None = None,
         layout: Layout,
         policy: Policy | None = None,
+        trust: Trust | None = None,
     ) -> None:
         """`collect` runs the collector; `users` gives the containers of the moment."""
         self.platform = platform or Platform.host()
@@ -83,10 +85,11 @@ class ImageService:
         self._lookup = Lookup(db, content, snapshotter, self.platform)
         self._remover = Remover(db, self._lookup, collect, users)
         self._unpacker = Unpacker(db, content, snapshotter, workers)
-        self._puller = Puller(db, content, self._unpacker, registry)
+        self.trust = trust or Trust()
+        self._puller = Puller(db, content, self._unpacker, registry, self.trust)
         self._maker = ImageMaker(db, content, self._puller)
         self._differ = Differ(content, workers)
-        self._loader = Loader(db, content, workers, self._puller)
+        self._loader = Loader(db, content, workers, self._puller, self.trust)
         self.house = Housekeeper(
             layout,
             db,
@@ -250,6 +253,26 @@ class ImageService:
             Unauthenticated: it refuses them.
         """
         return await self._registry.login(server, credentials)
+
+    async def verify(
+        self,
+        reference: Reference | str,
+        *,
+        keys: Sequence[bytes] = (),
+        platform: Platform | None = None,
+        auth: Credentials | None = None,
+    ) -> Verdict:
+        """Whether the policy, or one of the keys, vouches for what a registry has under a name.
+
+        Raises:
+            Untrusted: it does not; the text says why.
+            InvalidArgument: the policy or a key cannot be understood.
+        """
+        repository = self._registry.repository(_reference(reference), auth)
+        targets = await Remote(repository).targets(platform or self.platform)
+        if keys:
+            return await self.trust.verify(repository, targets, keys)
+        return await self.trust.judge(repository, targets)
 
     def remote(self, reference: Reference | str, auth: Credentials | None = None) -> Remote:
         """The repository of a reference at its registry, to look at."""

@@ -7,6 +7,7 @@ then to the registry itself; the endpoint that had the manifest is asked for the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sampan.errors import SampanError
@@ -86,6 +87,17 @@ class Repository:
         self._chosen = self._upstream
         return await self._retry.run(lambda: resolver.resolve(self._upstream, self.reference))
 
+    async def resolve_tag(self, tag: str) -> Resolved:
+        """What another tag of the same repository names, where this one was found.
+
+        Raises:
+            ImageNotFound: there is no such tag.
+            Others: as `resolve`.
+        """
+        session = self._chosen or self._upstream
+        other = replace(self.reference, tag=tag, digest=None)
+        return await self._retry.run(lambda: resolver.resolve(session, other))
+
     async def manifest(self, descriptor: Descriptor) -> bytes:
         """The verified content of a manifest or index; errors as `fetch_manifest`."""
         session = self._chosen or self._upstream
@@ -145,6 +157,5 @@ class Repository:
 
     async def referrers(self, subject: Digest, artifact_type: str = "") -> list[Descriptor]:
         """The manifests that refer to `subject`; errors as `listing.referrers`."""
-        return await self._retry.run(
-            lambda: listing.referrers(self._upstream, subject, artifact_type)
-        )
+        session = self._chosen or self._upstream
+        return await self._retry.run(lambda: listing.referrers(session, subject, artifact_type))

@@ -30,7 +30,7 @@ _NEXT: Final = re.compile(r'\s*<([^>]{1,2000})>\s*;\s*rel="?next"?', re.ASCII)
 
 
 async def tags(session: Session) -> list[str]:
-    """Every tag of a repository, in the registry's order.
+    """Every tag of a repository, sorted.
 
     Raises:
         NotFound: there is no such repository.
@@ -51,7 +51,7 @@ async def tags(session: Session) -> list[str]:
         if len(found) > MAX_TAGS:
             raise FailedPrecondition(f"{doing}: more than {MAX_TAGS}")
         url = following
-    return list(dict.fromkeys(found))
+    return sorted(set(found))
 
 
 async def referrers(session: Session, subject: Digest, artifact_type: str = "") -> list[Descriptor]:

@@ -35,6 +35,10 @@ class Fields:
         self._values: dict[str, Any] = value
         _check_case(value, place, known)
 
+    def names_of(self) -> frozenset[str]:
+        """Every key that is there."""
+        return frozenset(self._values)
+
     def get(self, key: str) -> Any:
         """The value as it is, None when absent."""
         return self._values.get(key)

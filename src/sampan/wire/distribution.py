@@ -44,3 +44,48 @@ class Referrers(Body, kw_only=True):
 
     subject: str
     referrers: list[Descriptor]
+
+
+class VerifyRequest(Body, kw_only=True):
+    """Body of POST /distribution/{name}/verify: PEM texts; without any the policy judges."""
+
+    keys: list[str] = msgspec.field(default_factory=list)
+
+
+class Signer(Body, kw_only=True):
+    """A key that signed, and the name that it signed for."""
+
+    key: str
+    fingerprint: str
+    identity: str
+
+
+class Verified(Body, kw_only=True):
+    """Answer of POST /distribution/{name}/verify. `scope` is that of the policy."""
+
+    digest: str
+    scope: str
+    signers: list[Signer]
+
+
+class Requirement(Body, kw_only=True):
+    """One requirement of the policy."""
+
+    type: str
+    keys: list[str]
+    identity: str
+
+
+class TrustScope(Body, kw_only=True):
+    """A scope of the policy, and what it asks."""
+
+    transport: str
+    scope: str
+    requirements: list[Requirement]
+
+
+class Trust(Body, kw_only=True):
+    """Answer of GET /system/trust."""
+
+    default: list[Requirement]
+    scopes: list[TrustScope]

@@ -26,6 +26,7 @@ from sampan.api.docker import (
     exec,  # noqa: A004 - a room
     images,
     system,
+    trust,
     upkeep,
     volumes,
 )
@@ -51,6 +52,7 @@ _LIMITS = {"max_line_size": 32 << 10, "max_field_size": 32 << 10, "max_headers":
 
 PATHS: dict[tuple[str, str], Handler] = {
     **system.PATHS,
+    **trust.PATHS,
     **containers.PATHS,
     **distribution.PATHS,
     **images.PATHS,
@@ -63,6 +65,7 @@ NAMED: dict[tuple[str, str, str], Handler] = {
     **exec.NAMED,
     **distribution.NAMED,
     **images.NAMED,
+    **trust.NAMED,
     **volumes.NAMED,
 }
 

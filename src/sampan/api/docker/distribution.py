@@ -40,7 +40,7 @@ async def manifest(call: Call) -> StreamResponse:
     found = await _remote(call).manifest()
     headers = {
         "Content-Type": found.descriptor.media_type,
-        "Docker-Content-Digest": found.descriptor.digest,
+        "Docker-Content-Digest": str(found.descriptor.digest),
     }
     return answers.text(found.content, headers)
 
@@ -54,7 +54,7 @@ async def referrers(call: Call) -> StreamResponse:
     """GET /distribution/{name}/referrers?artifactType"""
     digest, found = await _remote(call).referrers(call.text("artifactType"))
     return answers.json(
-        bodies.Referrers(subject=digest, referrers=[_descriptor(entry) for entry in found])
+        bodies.Referrers(subject=str(digest), referrers=[_descriptor(entry) for entry in found])
     )
 
 
@@ -69,7 +69,7 @@ async def copy(call: Call) -> StreamResponse:
         digest = await call.engine.images.copy(
             source, destination, auth=auth, destination_auth=other, progress=lines.report
         )
-        lines.add(progress.aux({"Digest": digest}))
+        lines.add(progress.aux({"Digest": str(digest)}))
 
     return await streaming.run(call, work)
 
@@ -81,7 +81,7 @@ def _remote(call: Call) -> Remote:
 def _descriptor(descriptor: Descriptor) -> bodies.Descriptor:
     return bodies.Descriptor(
         media_type=descriptor.media_type,
-        digest=descriptor.digest,
+        digest=str(descriptor.digest),
         size=descriptor.size,
         annotations=descriptor.annotations,
         artifact_type=descriptor.artifact_type,

@@ -33,7 +33,7 @@ async def check(call: Call) -> StreamResponse:
             images=found.images,
             problems=[
                 bodies.Problem(
-                    kind=one.kind, subject=one.subject, detail=one.detail, mended=one.mended
+                    kind=one.kind, subject=str(one.subject), detail=one.detail, mended=one.mended
                 )
                 for one in found.problems
             ],
