@@ -2,9 +2,10 @@
 
 *Mark*: roots are image names, containers (their image, their snapshot, and views whose keys begin
 with the container's id), living leases, and snapshots in the making that are younger than this
-process; from them along links and parents. It is one recursive query. *Sweep*: in the same
-transaction the rows of all else go; then the files and directories follow. A crash in between
-leaves files without rows, which the next start removes.
+process (nobody goes on with an older one, also when the lease of whoever died still holds it); from
+them along links and parents. It is one recursive query. *Sweep*: in the same transaction the rows
+of all else go; then the files and directories follow. A crash in between leaves files without rows,
+which the next start removes.
 
 The collector knows nothing of images: what a manifest needs was recorded as links by who parsed it.
 """
@@ -35,6 +36,8 @@ WITH RECURSIVE reached (kind, key) AS (
   UNION SELECT 'snapshot', s.key FROM snapshots s
         JOIN containers c ON c.id = substr(s.key, 1, 64) WHERE s.kind <> 'committed'
   UNION SELECT i.kind, i.key FROM lease_items i
+        LEFT JOIN snapshots a ON i.kind = 'snapshot' AND a.key = i.key AND a.kind <> 'committed'
+        WHERE a.created_ns IS NULL OR a.created_ns >= ?
   UNION SELECT 'snapshot', key FROM snapshots WHERE kind <> 'committed' AND created_ns >= ?
   UNION SELECT l.kind, l.child FROM reached r
         JOIN links l ON r.kind = 'blob' AND l.parent = r.key
@@ -67,12 +70,12 @@ class Garbage:
 def collect(conn: Connection, *, now_ns: int, unfinished_before_ns: int = 0) -> Garbage:
     """Remove the rows that no root reaches; return what they stood for.
 
-    Active and view snapshots without a root are kept when they were made at or after
-    `unfinished_before_ns`: somebody may be about to name them.
+    Active and view snapshots that only a lease has, or nobody, are kept when they were made at or
+    after `unfinished_before_ns`: somebody may be about to name them.
     """
     leases.expire(conn, now_ns)
     conn.execute("DROP TABLE IF EXISTS temp.live")
-    conn.execute(_MARK, (unfinished_before_ns,))
+    conn.execute(_MARK, (unfinished_before_ns, unfinished_before_ns))
     gone = conn.execute(_SWEEP_BLOBS).fetchall()
     numbers = conn.execute(_SWEEP_SNAPSHOTS).fetchall()
     conn.execute("DROP TABLE temp.live")

@@ -124,10 +124,22 @@ def test_lease_keeps_a_pull_that_nothing_names_yet(run):
         async with leases.lease(store.db) as lease:
             await store.image("one", ["base", "a"], lease=lease)
             await store.snapshots.prepare("unpacking", "a", lease=lease)
-            store.collector._born_ns = time.time_ns()
             assert await store.collector.run() == gc.Garbage((), 0, ())
+        store.collector._born_ns = time.time_ns()
         garbage = await store.collector.run()
         assert (len(garbage.blobs), len(garbage.snapshots)) == (4, 3)
+
+    run(test)
+
+
+def test_nobody_goes_on_with_what_a_dead_process_was_making(run):
+    async def test(store):
+        async with leases.lease(store.db) as lease:
+            await store.image("one", ["base", "a"], lease=lease)
+            await store.snapshots.prepare("unpacking", "a", lease=lease)
+            store.collector._born_ns = time.time_ns()
+            garbage = await store.collector.run()
+            assert (garbage.blobs, len(garbage.snapshots)) == ((), 1)
 
     run(test)
 
