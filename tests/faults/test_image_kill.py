@@ -22,7 +22,7 @@ from imagelab import store
 from registry_fixture import FakeRegistry, tar
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="layers are unpacked as root")
-KILLS = int(os.environ.get("SAMPAN_KILLS", "12"))
+KILLS = int(os.environ.get("SAMPAN_KILLS", "8"))
 LONGEST = 0.25  # seconds that a child may live once it works
 PATIENCE = 30
 TESTS = os.path.dirname(os.path.dirname(__file__))
