@@ -118,6 +118,14 @@ def test_errors(daemon, tmp_path):
     assert "load" in done.err or "tar" in done.err
 
 
+def test_export(daemon, tmp_path):
+    assert call(daemon, "image", "export", "-o", str(tmp_path / "a.tar"), "bb:1").code == 0
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        assert "bin/busybox" in tar.getnames()
+    assert call(daemon, "image", "export", "bb:1").out == (tmp_path / "a.tar").read_bytes()
+    assert call(daemon, "image", "export", "nothing").code == 1
+
+
 def test_library(daemon, back, tmp_path):
     with library.Engine.open(host=daemon.host) as engine:
         engine.save("bb:1", tmp_path / "a.tar")

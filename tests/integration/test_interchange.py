@@ -217,3 +217,21 @@ def test_docker(tmp_path, ours):
     came, _, tree = load(tmp_path, tmp_path / "docker.tar")
     assert (came.names, came.id) == (("rich:1",), ours.id)
     assert tree == ours.tree
+
+
+def test_export_is_the_whole_file_system(tmp_path, ours):
+    async def main():
+        async with store(tmp_path / "store") as one:
+            await one.service.load(file_pieces(ours.docker))
+            with open(tmp_path / "a.tar", "wb") as file:  # noqa: ASYNC230 - a test waits for it
+                async for piece in await one.service.export("rich:1"):
+                    file.write(piece)
+            unfinished = await one.service.export("rich:1")
+            await anext(unfinished)
+            await unfinished.aclose()
+
+    asyncio.run(main())
+    (tmp_path / "out").mkdir()
+    options = ["--xattrs", "--xattrs-include=*", "--numeric-owner", "-C", tmp_path / "out"]
+    call("tar", "-xpf", tmp_path / "a.tar", *options)
+    assert describe(tmp_path / "out") == ours.tree

@@ -59,7 +59,12 @@ GROUPS = {
     "image": {name: name for name in "history import load pull push save tag".split()}
     | {"ls": "images", "list": "images", "rm": "rmi", "remove": "rmi"}
     | {"inspect": "inspect:INSPECT_IMAGE", "prune": "usage:PRUNE_IMAGES"}
-    | {"copy": "remote:COPY", "referrers": "remote:REFERRERS", "tags": "remote:TAGS"},
+    | {
+        "copy": "remote:COPY",
+        "export": "archives:EXPORT",
+        "referrers": "remote:REFERRERS",
+        "tags": "remote:TAGS",
+    },
     "trust": {"show": "trust:SHOW", "verify": "verify"},
     "manifest": {"inspect": "remote:MANIFEST"},
     "volume": {"create": "volume:CREATE", "inspect": "volume:INSPECT", "ls": "volume:LS"}

@@ -142,6 +142,13 @@ class AsyncEngineImages:
         with writer_to(target) as write:
             await self._driver.drive(flows.save(call, write))
 
+    async def export_image(
+        self, image: str, target: str | os.PathLike[str] | BinaryIO, *, platform: str = ""
+    ) -> None:
+        """Write the whole file system of an image as a tar to a path or an open file."""
+        with writer_to(target) as write:
+            await self._driver.drive(flows.save(calls.image_export(image, platform), write))
+
     async def load(
         self, source: str | os.PathLike[str] | Iterable[bytes], *, platform: str = ""
     ) -> list[results.Image]:

@@ -362,6 +362,11 @@ def save(images: Iterable[str], *, platform: str = "", kind: str = "") -> Call:
     return call
 
 
+def image_export(image: str, platform: str = "") -> Call:
+    """The file system of an image, as a tar."""
+    return Call("GET", _image(image, "/export"), {"platform": platform}, subject="image")
+
+
 def load(chunks: Iterable[bytes], *, quiet: bool = False, platform: str = "") -> Call:
     query = {"quiet": quiet, "platform": platform}
     call = Call("POST", "/images/load", query, upload=chunks)

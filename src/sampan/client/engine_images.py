@@ -140,6 +140,13 @@ class EngineImages:
         with writer_to(target) as write:
             self._driver.drive(flows.save(call, write))
 
+    def export_image(
+        self, image: str, target: str | os.PathLike[str] | BinaryIO, *, platform: str = ""
+    ) -> None:
+        """Write the whole file system of an image as a tar to a path or an open file."""
+        with writer_to(target) as write:
+            self._driver.drive(flows.save(calls.image_export(image, platform), write))
+
     def load(
         self, source: str | os.PathLike[str] | Iterable[bytes], *, platform: str = ""
     ) -> list[results.Image]:

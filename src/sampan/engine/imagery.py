@@ -170,6 +170,10 @@ class Images:
             await self._tell("save", (await self._service.get(ref)).id, ref)
         return pieces
 
+    async def export(self, ref: str, platform: Platform | None = None) -> AsyncIterator[bytes]:
+        """The tar of an image's whole file system."""
+        return await self._service.export(ref, platform)
+
     async def load(
         self,
         source: AsyncIterator[bytes],

@@ -23,7 +23,7 @@ from sampan.spec import mediatypes
 from sampan.spec.image import Descriptor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from sampan.layers.workers import LayerWorkers
     from sampan.snapshots.base import Mount
@@ -120,6 +120,22 @@ class Differ:
         made, stored = making.result(), storing.result()
         descriptor = Descriptor(_MEDIA_TYPES[compression], *stored)
         return CommittedLayer(descriptor, made.diff_id, made.size)
+
+    async def export(self, lowers: Sequence[str]) -> AsyncIterator[bytes]:
+        """The tar of the directories of layers, topmost first, as one file system.
+
+        Raises:
+            LayerError: it has what no tar can say.
+        """
+        with FromWorker() as pipe:
+            work = asyncio.ensure_future(pipe.fill(self._workers.export(pipe.writer, lowers)))
+            try:
+                async for piece in pipe:
+                    yield piece
+                await work
+            finally:
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
 
     async def _store(self, pipe: FromWorker, lease: str) -> tuple[Digest, int]:
         """Put what comes out of the pipe into the content store: digest and size."""

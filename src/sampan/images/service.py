@@ -334,6 +334,16 @@ class ImageService:
             saved.names = list(dict.fromkeys([*saved.names, *wanted]))
         return saver.write(list(chosen.values()))
 
+    async def export(self, ref: str, platform: Platform | None = None) -> AsyncIterator[bytes]:
+        """The tar of an image's whole file system, without its config.
+
+        Raises:
+            ImageNotFound: there is no such image.
+            NotFound: it has no layers.
+        """
+        image = await self.unpack(ref, platform)
+        return self._differ.export(self._snapshotter.directories(image.chain_id))
+
     async def load(
         self,
         source: AsyncIterator[bytes],

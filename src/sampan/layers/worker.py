@@ -9,6 +9,7 @@ serves one job only. When the socket closes, the worker kills its child and ends
     apply    {"expected": digest or null, "limit": bytes}        fds: blob, destination, lowers...
     diff     {"compression": ..., "newest": ..., "limit": ...}   fds: pipe, tree[, lower tree]
     changes  {}                                                  fds: pipe, tree[, lower tree]
+    export   {"lowers": directories, top first, "limit": bytes}  fds: pipe
     split    {"limit": bytes}                                    fds: pipe, directory
     answer   {"diff_id": ..., "size": ..., "entries": ...}  or  {"error": text, "kind": class name}
 
@@ -29,13 +30,15 @@ from typing import Any, Final
 
 from sampan.errors import DataLoss, ResourceExhausted, SampanError
 from sampan.kernel import fds as descriptors
-from sampan.kernel import process
+from sampan.kernel import mounts, process
+from sampan.kernel import numbers as n
 from sampan.layers import sandbox
 from sampan.layers.apply import apply
 from sampan.layers.compression import Compression, open_stream
 from sampan.layers.diff import list_changes, write_layer
 from sampan.layers.pack import Packer
 from sampan.layers.split import split
+from sampan.runtime import rootfs
 from sampan.spec.digest import Digest
 
 MAX_MESSAGE: Final = 1 << 16
@@ -168,6 +171,20 @@ def _diff(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
     return {"diff_id": f"sha256:{packer.finish()}", "size": done.size, "entries": done.entries}
 
 
+def _export(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
+    """The files of several layers, as one tree without anything below it."""
+    lowers = job["lowers"]
+    word = {"type": "overlay", "lowers": lowers} if len(lowers) > 1 else None
+    mount = rootfs.mount(word or {"type": "bind", "source": lowers[0]})
+    mounts.set_attributes(mount, on=n.MOUNT_ATTR_RDONLY)
+    sandbox.depend_on(parent)
+    tree = sandbox.become_root(mount)
+    sandbox.lock_up(read_only=True)
+    packer = Packer(fds[0], Compression.NONE)
+    done = write_layer(tree, packer, overlay=False, limit=job["limit"])
+    return {"diff_id": f"sha256:{packer.finish()}", "size": done.size, "entries": done.entries}
+
+
 def _changes(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
     out, tree, lower = fds if len(fds) > 2 else (*fds, -1)
     tree = sandbox.enter(tree, parent, read_only=True)
@@ -186,7 +203,13 @@ def _split(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
     return {"diff_id": "", "size": size, "entries": entries}
 
 
-_JOBS: Final = {"apply": _apply, "diff": _diff, "changes": _changes, "split": _split}
+_JOBS: Final = {
+    "apply": _apply,
+    "changes": _changes,
+    "diff": _diff,
+    "export": _export,
+    "split": _split,
+}
 
 
 def _failure(kind: str, text: str) -> bytes:

@@ -135,6 +135,14 @@ class LayerWorkers:
         job = {"do": "changes", "overlay": overlay}
         return await self._run(job, [out_fd, tree_fd, *([lower_fd] if lower_fd >= 0 else [])])
 
+    async def export(self, out_fd: int, lowers: Sequence[str]) -> AppliedLayer:
+        """Write the tar of the directories `lowers`, stacked topmost first, to `out_fd`.
+
+        Raises as `diff`.
+        """
+        job = {"do": "export", "lowers": list(lowers), "limit": MAX_LAYER_SIZE}
+        return await self._run(job, [out_fd])
+
     async def split(self, source_fd: int, dest_fd: int, *, limit: int) -> None:
         """Unpack the archive of images that comes through `source_fd` into the empty directory
         `dest_fd`; see `layers.split`. At most `limit` bytes come out.

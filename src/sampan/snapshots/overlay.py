@@ -136,6 +136,12 @@ class OverlaySnapshotter:
             await self._db.write(lambda conn: snapshots.set_usage(conn, row.number, size, inodes))
         return Usage(size, inodes)
 
+    def directories(self, name: str) -> list[str]:
+        """The directories of the committed snapshot `name` and of all below it, topmost first, to
+        be read only. Raises NotFound."""
+        numbers = self._db.read_now(lambda conn: snapshots.chain(conn, name))
+        return [self._root(number) for number in numbers]
+
     def info(self, key: str) -> SnapshotRow:
         """The row of `key`. Raises NotFound."""
         return self._db.read_now(lambda conn: snapshots.get(conn, key))

@@ -134,6 +134,19 @@ async def archive_of(call: Call, names: list[str]) -> StreamResponse:
     return answer
 
 
+async def export(call: Call) -> StreamResponse:
+    """GET /images/{name}/export?platform: the tar of the whole file system. Not in Docker's API"""
+    pieces = await call.engine.images.export(call.name, platform_of(call))
+    call.cancel_when_gone()
+    answer: StreamResponse | None = None
+    async for piece in pieces:
+        answer = answer or await answers.stream(call.request, "application/x-tar")
+        await answer.write(piece)
+    answer = answer or await answers.stream(call.request, "application/x-tar")
+    await answer.write_eof()
+    return answer
+
+
 async def load(call: Call) -> StreamResponse:
     """POST /images/load?quiet&platform: the body is an archive"""
     quiet = call.flag("quiet")
@@ -234,6 +247,7 @@ PATHS = {
 }
 NAMED = {
     ("DELETE", "images", ""): remove,
+    ("GET", "images", "export"): export,
     ("GET", "images", "get"): save_one,
     ("GET", "images", "history"): history,
     ("GET", "images", "json"): inspect,

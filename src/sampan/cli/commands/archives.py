@@ -68,6 +68,20 @@ def _to_file(pieces: Iterator[bytes], target: str) -> None:
         raise
 
 
+def export(session: Session, flags: Values, images: list[str]) -> int:
+    target = flags.text("output")
+    if not target and os.isatty(1):
+        raise Failed("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+    call = calls.image_export(images[0], flags.text("platform"))
+    pieces = session.client.open(call).pieces()
+    if target:
+        _to_file(pieces, target)
+        return 0
+    for piece in pieces:
+        write(1, piece)
+    return 0
+
+
 def load(session: Session, flags: Values, _: list[str]) -> int:
     path, quiet = flags.text("input"), flags.on("quiet")
     if not path and os.isatty(0):
@@ -120,4 +134,15 @@ LOAD = Command(
 """,
     most=0,
     names="image load, load",
+)
+EXPORT = Command(
+    export,
+    "[OPTIONS] IMAGE",
+    "Write the whole file system of an image as a tar archive",
+    """\
+  -o, --output string     Write to a file, instead of STDOUT
+      --platform string   The platform to write
+""",
+    least=1,
+    most=1,
 )
