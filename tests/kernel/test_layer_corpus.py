@@ -9,7 +9,10 @@ through the workers, where the locked-up child does too.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import os
+import shutil
 import stat
 import subprocess
 from typing import TYPE_CHECKING
@@ -34,6 +37,7 @@ from layer_tars import (
     symlink,
 )
 from sampan.layers.apply import LayerError, apply
+from sampan.layers.tarstream import TarStream
 from sampan.layers.workers import LayerWorkers
 
 if TYPE_CHECKING:
@@ -755,3 +759,130 @@ def test_damaged_layers(tmp_path_factory: pytest.TempPathFactory, changes: list)
         pass
     scene.check()
     scene.remove()
+
+
+# What others see in the same bytes
+
+
+def names_of(data: bytes) -> list[bytes]:
+    """The entries as our parser has them, in their order, spelled in one way."""
+    view = [memoryview(data), memoryview(b"")]
+    stream = TarStream(lambda: view.pop(0) if view else memoryview(b""))
+    found = []
+    while (entry := stream.next()) is not None:
+        found.append(plain(entry.name))
+    return found
+
+
+def plain(name: bytes) -> bytes:
+    return b"/".join(part for part in name.split(b"/") if part not in (b"", b"."))
+
+
+LISTERS = {
+    "tar": ["tar", "--quoting-style=literal", "-tPf", "-"],
+    "bsdtar": ["bsdtar", "-tPf", "-"],
+}
+
+
+# POSIX and Go: an empty value takes the header's own back; GNU tar takes it as the name.
+KNOWN = {"tar": {"pax empty value"}, "bsdtar": set()}
+
+
+@pytest.mark.parametrize("program", LISTERS)
+def test_other_readers_list_the_same_entries(program: str) -> None:
+    """What we accept is the same list for everybody; a reader may refuse more than we do."""
+    if shutil.which(program) is None:
+        pytest.skip(f"needs {program}")
+    compared, differing = 0, {}
+    for name, data in ACCEPTED.items():
+        ours = names_of(data)
+        if not ours or any(not text.isascii() or b"\n" in text for text in ours):
+            continue
+        done = subprocess.run(
+            LISTERS[program],
+            input=data + END,
+            capture_output=True,
+            check=False,
+            env={**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC"},
+        )
+        if done.returncode:
+            continue
+        compared += 1
+        theirs = [plain(line) for line in done.stdout.split(b"\n")[:-1]]
+        if theirs != ours:
+            differing[name] = (ours, theirs)
+    assert differing.keys() == KNOWN[program]
+    assert compared > 60
+
+
+@pytest.mark.skipif(shutil.which("umoci") is None, reason="needs umoci, whose reader is Go's")
+def test_go_unpacks_the_same_names(tmp_path: Path) -> None:
+    compared, differing = 0, {}
+    plain_cases = {
+        name: data
+        for name, data in ACCEPTED.items()
+        if b".wh." not in data and OUTSIDE not in data and b"canary" not in data
+    }
+    assert len(plain_cases) > 50
+    for number, (name, data) in enumerate(list(plain_cases.items())[::2]):
+        place = tmp_path / str(number)
+        place.mkdir()
+        layout = make_layout(place / "layout", data + END)
+        bundle = place / "bundle"
+        done = subprocess.run(
+            ["umoci", "unpack", "--image", f"{layout}:1", bundle], capture_output=True, check=False
+        )
+        if done.returncode:
+            continue
+        (place / "ours").mkdir()
+        fd = os.open(place / "ours", os.O_RDONLY | os.O_DIRECTORY)
+        blob = os.memfd_create("layer")
+        os.write(blob, data + END)
+        apply(blob, fd)
+        os.close(fd)
+        os.close(blob)
+        compared += 1
+        if listing(place / "ours") != listing(bundle / "rootfs"):
+            differing[name] = listing(place / "ours") ^ listing(bundle / "rootfs")
+    assert differing == {}
+    assert compared > 15
+
+
+def listing(root: Path) -> set[tuple[bytes, str]]:
+    found = set()
+    for place, folders, files in os.walk(os.fsencode(root)):
+        for name in [*folders, *files]:
+            path = os.path.join(place, name)
+            kind = stat.filemode(os.lstat(path).st_mode)[0]
+            found.add((os.path.relpath(path, os.fsencode(root)), kind))
+    return found
+
+
+def make_layout(path: Path, layer: bytes) -> Path:
+    """An OCI layout of one image with one layer."""
+    blobs = path / "blobs/sha256"
+    blobs.mkdir(parents=True)
+
+    def put(data: bytes, kind: str) -> dict[str, object]:
+        digest = hashlib.sha256(data).hexdigest()
+        (blobs / digest).write_bytes(data)
+        return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(data)}
+
+    oci = "application/vnd.oci.image."
+    described = put(layer, oci + "layer.v1.tar")
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [described["digest"]]},
+    }
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": oci + "manifest.v1+json",
+        "config": put(json.dumps(config).encode(), oci + "config.v1+json"),
+        "layers": [described],
+    }
+    entry = put(json.dumps(manifest).encode(), oci + "manifest.v1+json")
+    entry["annotations"] = {"org.opencontainers.image.ref.name": "1"}
+    (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    (path / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    return path
