@@ -14,6 +14,7 @@ from imagelab import store
 from sampan.errors import InvalidArgument, NotFound
 from sampan.images.diffing import Change, ChangeKind, CommittedLayer
 from sampan.layers.compression import Compression
+from sampan.runtime import rootfs
 from sampan.spec.image import History, ImageConfig, RunConfig
 from treelab import describe, make_rich
 
@@ -160,3 +161,37 @@ def test_many_lowers_are_one_tree(tmp_path):
             assert found == [Change("/file3", ChangeKind.MODIFIED)]
 
     asyncio.run(main())
+
+
+def test_as_many_layers_as_overlayfs_takes(tmp_path):
+    """Far beyond what one value of mount options can name, also on older kernels."""
+
+    async def main():
+        async with store(tmp_path) as one:
+            parent = None
+            for number in range(400):
+                await one.snapshots.prepare(f"a{number}", None)
+                place = one.snapshots.mounts(f"a{number}")["source"]
+                os.mknod(f"{place}/file{number}")
+                await one.snapshots.commit(f"c{number}", f"a{number}", parent=parent)
+                parent = f"c{number}"
+            word = await one.snapshots.prepare("top", parent)
+            os.mknod(f"{word['upper']}/new")
+            assert await one.service.changes("top") == [Change("/new", ChangeKind.ADDED)]
+            return dict(word)
+
+    word = asyncio.run(main())
+    for make in (rootfs.mount, old_kernel):
+        mount = make(word)
+        root = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=mount)
+        try:
+            assert len(os.listdir(root)) == 401
+        finally:
+            os.close(root)
+            os.close(mount)
+
+
+def old_kernel(word):
+    """As before Linux 6.8, where layers are one value."""
+    upper = [("upperdir", word["upper"]), ("workdir", word["work"])]
+    return rootfs._overlay_by_list(word["lowers"], upper, 0)

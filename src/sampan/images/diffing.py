@@ -18,7 +18,6 @@ from sampan.ids import new_id
 from sampan.images.failures import finish, one_error
 from sampan.images.pipes import FromWorker
 from sampan.layers.compression import Compression
-from sampan.snapshots.views import open_lower
 from sampan.spec import mediatypes
 from sampan.spec.image import Descriptor
 
@@ -81,12 +80,12 @@ class Differ:
         with (
             one_error("list changes"),
             _directory(mount) as tree,
-            _lower(mount) as lower,
             FromWorker() as pipe,
         ):
+            lowers = mount["lowers"] if mount["type"] == "overlay" else ()
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(_read_all(pipe))
-                tasks.create_task(pipe.fill(self._workers.changes(pipe.writer, tree, lower)))
+                tasks.create_task(pipe.fill(self._workers.changes(pipe.writer, tree, lowers)))
         return [_change(record) for record in reading.result().split(b"\0") if record]
 
     async def commit(
@@ -167,17 +166,6 @@ def _directory(mount: Mount) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-@contextmanager
-def _lower(mount: Mount) -> Iterator[int]:
-    """What is below the writable directory as one tree, -1 when there is nothing."""
-    fd = open_lower(mount)
-    try:
-        yield fd
-    finally:
-        if fd >= 0:
-            os.close(fd)
 
 
 def _root(mount: Mount) -> tuple[int, int, int] | None:

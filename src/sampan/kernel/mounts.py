@@ -120,6 +120,15 @@ def set_propagation(path: str, propagation: int) -> None:
     check(_mount(None, os.fsencode(path), None, propagation, None), "mount propagation", path)
 
 
+def mount_with_data(kind: str, target: str, options: str) -> None:
+    """Mount a new file system at `target`, a path of the host, with mount(2): its options may fill
+    a page, where fsconfig(2) takes 255 bytes for each."""
+    data = ctypes.create_string_buffer(os.fsencode(options))
+    kind_name = kind.encode()
+    result = _mount(kind_name, os.fsencode(target), kind_name, 0, ctypes.addressof(data))
+    check(result, f"mount {kind}", target)
+
+
 def pivot_into(root: int) -> None:
     """Make the mount behind `root` the root of this mount namespace and drop the old one.
 

@@ -8,7 +8,7 @@ serves one job only. When the socket closes, the worker kills its child and ends
 
     apply    {"expected": digest or null, "limit": bytes}        fds: blob, destination, lowers...
     diff     {"compression": ..., "newest": ..., "limit": ...}   fds: pipe, tree[, lower tree]
-    changes  {}                                                  fds: pipe, tree[, lower tree]
+    changes  {"lowers": directories, top first}                  fds: pipe, tree
     export   {"lowers": directories, top first, "limit": bytes}  fds: pipe
     split    {"limit": bytes}                                    fds: pipe, directory
     answer   {"diff_id": ..., "size": ..., "entries": ...}  or  {"error": text, "kind": class name}
@@ -186,7 +186,8 @@ def _export(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
 
 
 def _changes(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
-    out, tree, lower = fds if len(fds) > 2 else (*fds, -1)
+    out, tree = fds
+    lower = _open_tree(job["lowers"])
     tree = sandbox.enter(tree, parent, read_only=True)
     packer = Packer(out, Compression.NONE)
     entries = 0
@@ -194,6 +195,19 @@ def _changes(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]
         packer.write(change + b"\0")
         entries += 1
     return {"diff_id": f"sha256:{packer.finish()}", "size": 0, "entries": entries}
+
+
+def _open_tree(lowers: list[str]) -> int:
+    """The directories `lowers`, topmost first, as one tree: its root, -1 when there are none."""
+    if not lowers:
+        return -1
+    if len(lowers) == 1:
+        return os.open(lowers[0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    mount = rootfs.mount({"type": "overlay", "lowers": lowers})
+    try:
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount)
+    finally:
+        os.close(mount)
 
 
 def _split(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:

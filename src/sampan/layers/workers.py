@@ -129,11 +129,14 @@ class LayerWorkers:
         return await self._run(job, [out_fd, tree_fd, *([lower_fd] if lower_fd >= 0 else [])])
 
     async def changes(
-        self, out_fd: int, tree_fd: int, lower_fd: int = -1, *, overlay: bool = True
+        self, out_fd: int, tree_fd: int, lowers: Sequence[str] = (), *, overlay: bool = True
     ) -> AppliedLayer:
-        """Write the list of `layers.diff.list_changes` to `out_fd`, each entry ended by a NUL."""
-        job = {"do": "changes", "overlay": overlay}
-        return await self._run(job, [out_fd, tree_fd, *([lower_fd] if lower_fd >= 0 else [])])
+        """Write the list of `layers.diff.list_changes` to `out_fd`, each entry ended by a NUL.
+
+        `lowers` are the directories below the tree, topmost first.
+        """
+        job = {"do": "changes", "overlay": overlay, "lowers": list(lowers)}
+        return await self._run(job, [out_fd, tree_fd])
 
     async def export(self, out_fd: int, lowers: Sequence[str]) -> AppliedLayer:
         """Write the tar of the directories `lowers`, stacked topmost first, to `out_fd`.

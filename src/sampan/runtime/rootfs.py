@@ -7,18 +7,21 @@ of the host.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 
-from sampan.kernel import mounts
+from sampan.kernel import fds, mounts, process
 from sampan.kernel import numbers as n
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# fsconfig(2) takes values of at most 255 bytes; kernels since 6.8 take layers one by one.
+# fsconfig(2) takes values of at most 255 bytes; kernels since 6.8 take layers one by one. mount(2)
+# takes a page.
 _MAX_VALUE = 255
+_MAX_PAGE = 4095
 
 
 def mount(word: dict[str, Any]) -> int:
@@ -59,9 +62,7 @@ def _overlay_by_list(lowers: list[str], upper: list[tuple[str, str]], attributes
     base = os.path.commonpath([os.path.dirname(path) for path in lowers])
     value = ":".join(os.path.relpath(path, base) for path in lowers)
     if len(value) > _MAX_VALUE:
-        raise OSError(
-            errno.E2BIG, f"mount overlay of {len(lowers)} layers: this kernel takes fewer layers"
-        )
+        return _overlay_by_page(base, value, upper, attributes)
     before = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.chdir(base)
     try:
@@ -70,3 +71,42 @@ def _overlay_by_list(lowers: list[str], upper: list[tuple[str, str]], attributes
     finally:
         os.fchdir(before)
         os.close(before)
+
+
+def _overlay_by_page(base: str, value: str, upper: list[tuple[str, str]], attributes: int) -> int:
+    """The same when the value is too long for fsconfig: by mount(2), in a process with a mount
+    namespace of its own, which hands the mount over and ends."""
+    options = ",".join(f"{key}={text}" for key, text in [("lowerdir", value), *upper])
+    if len(os.fsencode(options)) > _MAX_PAGE:
+        count = value.count(":") + 1
+        raise OSError(errno.E2BIG, f"mount overlay of {count} layers: this kernel takes fewer")
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    pid, pidfd = process.clone3(n.CLONE_NEWNS)
+    if pid == 0:
+        _mount_and_send(theirs, base, options)
+    theirs.close()
+    try:
+        message, received = fds.receive(ours, _MAX_PAGE)
+    finally:
+        ours.close()
+        os.waitpid(pid, 0)
+        os.close(pidfd)
+    if not received:
+        code, _, text = message.decode("utf-8", "replace").partition(" ")
+        raise OSError(int(code or errno.EIO), f"mount overlay of many layers: {text}")
+    mounts.set_attributes(received[0], on=attributes)
+    return received[0]
+
+
+def _mount_and_send(sock: _socket.socket, base: str, options: str) -> None:
+    """In the child: mount over `base`, which only this namespace sees, send a copy, and end."""
+    try:
+        os.chdir(base)
+        mounts.set_propagation("/", n.MS_REC | n.MS_PRIVATE)
+        mounts.mount_with_data("overlay", base, options)
+        root = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        fds.send(sock, b"0", [mounts.clone_tree(root, recursive=False)])
+    except OSError as error:
+        fds.send(sock, f"{error.errno or 0} {error.strerror}".encode())
+    finally:
+        os._exit(0)
