@@ -251,11 +251,14 @@ class FakeRegistry:
         place = request.path.rpartition("/")[2]
         if request.method == "POST":
             mounted = request.query.get("mount")
+            if mounted and "mount" in self.faults:
+                return await self.faults["mount"](self, request)
             if self.with_mounts and mounted in self.blobs:
                 return web.Response(status=201)
             place = str(len(self.uploads) + 1)
             self.uploads[place] = b""
             location = f"{request.path.rstrip('/')}/{place}?state=a%2Fb"
+            location = self.faults.get("place", location)
             return web.Response(status=202, headers={"Location": location})
         headers = {"Location": f"{request.path}?state=a%2Fb"}
         if request.method == "GET":

@@ -238,13 +238,14 @@ class ImageService:
         """Copy an image with all its platforms from one registry to another; see `Copier.copy`."""
         source, destination = _reference(source), _reference(destination)
         copier = copying.Copier(self._db, self._content, self._puller)
-        digest = await copier.copy(
-            self._registry.repository(source, auth),
-            self._registry.repository(destination, destination_auth),
-            report=progress,
-        )
-        await self._collect()
-        return digest
+        try:
+            return await copier.copy(
+                self._registry.repository(source, auth),
+                self._registry.repository(destination, destination_auth),
+                report=progress,
+            )
+        finally:
+            await self._collect()  # what passed through and no image here has
 
     async def login(self, server: str, credentials: Credentials) -> str:
         """Show credentials to a registry; the token to keep in place of the password, or "".
