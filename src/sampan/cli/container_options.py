@@ -24,8 +24,10 @@ OPTIONS = """\
   -a, --attach list                 Attach to STDIN, STDOUT or STDERR
       --blkio-weight uint16         Block IO (relative weight), between 10
                                     and 1000, or 0 to disable (default 0)
+      --blkio-weight-device list    Block IO weight (relative device weight)
       --cap-add list                Add Linux capabilities
       --cap-drop list               Drop Linux capabilities
+      --cgroupns string             Cgroup namespace to use (host|private)
       --cgroup-parent string        Optional parent cgroup for the container
       --cidfile string              Write the container ID to the file
       --cpu-period int              Limit CPU CFS (Completely Fair
@@ -36,6 +38,17 @@ OPTIONS = """\
       --cpus decimal                Number of CPUs
       --cpuset-cpus string          CPUs in which to allow execution (0-3, 0,1)
       --cpuset-mems string          MEMs in which to allow execution (0-3, 0,1)
+      --device list                 Add a host device to the container
+      --device-cgroup-rule list     Add a rule to the cgroup allowed devices
+                                    list
+      --device-read-bps list        Limit read rate (bytes per second) from a
+                                    device
+      --device-read-iops list       Limit read rate (IO per second) from a
+                                    device
+      --device-write-bps list       Limit write rate (bytes per second) to a
+                                    device
+      --device-write-iops list      Limit write rate (IO per second) to a
+                                    device
 {detach}      --domainname string           Container NIS domain name
       --entrypoint string           Overwrite the default ENTRYPOINT of the
                                     image
@@ -62,6 +75,7 @@ OPTIONS = """\
       --init                        Run an init inside the container that
                                     forwards signals and reaps processes
   -i, --interactive                 Keep STDIN open even if not attached
+      --ipc string                  IPC mode to use
   -l, --label list                  Set meta data on a container
       --label-file list             Read in a line delimited file of labels
       --log-driver string           Logging driver for the container
@@ -82,6 +96,7 @@ OPTIONS = """\
       --oom-kill-disable            Disable OOM Killer
       --oom-score-adj int           Tune host's OOM preferences (-1000 to
                                     1000)
+      --pid string                  PID namespace to use
       --pids-limit int              Tune container pids limit (set -1 for
                                     unlimited)
       --platform string             Set platform if server is multi-platform
@@ -106,6 +121,7 @@ OPTIONS = """\
       --tmpfs list                  Mount a tmpfs directory
   -t, --tty                         Allocate a pseudo-TTY
       --ulimit ulimit               Ulimit options
+      --uts string                  UTS namespace to use
   -u, --user string                 Username or UID (format:
                                     <name|uid>[:<group|gid>])
   -v, --volume list                 Bind mount a volume
@@ -119,7 +135,11 @@ OPTIONS = """\
 _HOST_TEXT = {
     "cgroup-parent": "CgroupParent",
     "cpuset-cpus": "CpusetCpus",
+    "cgroupns": "CgroupnsMode",
     "cpuset-mems": "CpusetMems",
+    "ipc": "IpcMode",
+    "pid": "PidMode",
+    "uts": "UTSMode",
     "on-unhealthy": "OnUnhealthy",
 }
 _HOST_NUMBERS = {
@@ -143,6 +163,13 @@ _HEALTH = {
     "health-start-period": "StartPeriod",
     "health-timeout": "Timeout",
 }
+_BLOCK = {
+    "blkio-weight-device": ("BlkioWeightDevice", "Weight"),
+    "device-read-bps": ("BlkioDeviceReadBps", "Rate"),
+    "device-read-iops": ("BlkioDeviceReadIOps", "Rate"),
+    "device-write-bps": ("BlkioDeviceWriteBps", "Rate"),
+    "device-write-iops": ("BlkioDeviceWriteIOps", "Rate"),
+}
 _HOST_SWITCHES = {
     "init": "Init",
     "oom-kill-disable": "OomKillDisable",
@@ -153,6 +180,7 @@ _HOST_SWITCHES = {
 _HOST_LISTS = {
     "cap-add": "CapAdd",
     "cap-drop": "CapDrop",
+    "device-cgroup-rule": "DeviceCgroupRules",
     "group-add": "GroupAdd",
 }
 _TEXT = {
@@ -258,6 +286,15 @@ def _rest(flags: Values, host: dict[str, Any]) -> None:
         from sampan.cli.mounts import parse_ulimit
 
         host["Ulimits"] = [parse_ulimit(text) for text in flags.many("ulimit")]
+    if flags.many("device"):
+        from sampan.cli.devices import parse_device
+
+        host["Devices"] = [parse_device(text) for text in flags.many("device")]
+    for name, (field, key) in _BLOCK.items():
+        if flags.many(name):
+            from sampan.cli.devices import parse_rate
+
+            host[field] = [parse_rate(name, key, text) for text in flags.many(name)]
     if flags.many("security-opt"):
         host["SecurityOpt"] = [_security(text) for text in flags.many("security-opt")]
     if flags.has("log-driver") or flags.many("log-opt"):

@@ -19,11 +19,15 @@ class ContainerOptions(TypedDict, total=False):
 
     cap_add: Sequence[str]
     cap_drop: Sequence[str]
+    cgroup_parent: str
     cpu_shares: int
     cpus: float
     cpuset_cpus: str
+    device_cgroup_rules: Sequence[str]
+    devices: Sequence[str]
     entrypoint: Sequence[str] | str
     env: Mapping[str, str] | Sequence[str]
+    group_add: Sequence[str]
     healthcheck: Mapping[str, Any]
     hostname: str
     init: bool
@@ -36,6 +40,7 @@ class ContainerOptions(TypedDict, total=False):
     name: str
     network: str
     on_unhealthy: str
+    pid: str
     pids_limit: int
     platform: str
     privileged: bool
@@ -45,6 +50,7 @@ class ContainerOptions(TypedDict, total=False):
     restart: str
     security_opt: Sequence[str]
     shm_size: int | str
+    sysctls: Mapping[str, str]
     stop_signal: str
     stop_timeout: int
     tmpfs: Mapping[str, str] | Sequence[str]
@@ -64,10 +70,12 @@ _TEXT = {
     "workdir": "WorkingDir",
 }
 _HOST = {
+    "cgroup_parent": "CgroupParent",
     "cpu_shares": "CpuShares",
     "cpuset_cpus": "CpusetCpus",
     "init": "Init",
     "on_unhealthy": "OnUnhealthy",
+    "pid": "PidMode",
     "pids_limit": "PidsLimit",
     "privileged": "Privileged",
     "read_only": "ReadonlyRootfs",
@@ -75,6 +83,8 @@ _HOST = {
 _HOST_LISTS = {
     "cap_add": "CapAdd",
     "cap_drop": "CapDrop",
+    "device_cgroup_rules": "DeviceCgroupRules",
+    "group_add": "GroupAdd",
     "mounts": "Mounts",
     "security_opt": "SecurityOpt",
     "volumes": "Binds",
@@ -159,11 +169,30 @@ def _host(options: ContainerOptions) -> dict[str, Any]:
     if options.get("tmpfs"):
         tmpfs = options["tmpfs"]
         host["Tmpfs"] = dict(tmpfs) if isinstance(tmpfs, Mapping) else dict.fromkeys(tmpfs, "")
+    _kernel(options, host)
     ulimits = options.get("ulimits") or {}
     if ulimits:
         host["Ulimits"] = [_ulimit(name, limit) for name, limit in ulimits.items()]
     _log(options, host)
     return host
+
+
+def _kernel(options: ContainerOptions, host: dict[str, Any]) -> None:
+    if options.get("devices"):
+        host["Devices"] = [_device(text) for text in options["devices"]]
+    if options.get("sysctls"):
+        host["Sysctls"] = dict(options["sysctls"])
+
+
+def _device(text: str) -> dict[str, str]:
+    """`/dev/a`, `/dev/a:/dev/b`, `/dev/a:/dev/b:r`."""
+    path, _, rest = text.partition(":")
+    inside, _, permissions = rest.partition(":")
+    return {
+        "PathOnHost": path,
+        "PathInContainer": inside or path,
+        "CgroupPermissions": permissions or "rwm",
+    }
 
 
 def _log(options: ContainerOptions, host: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ class Creator:
         """See Engine.create."""
         services = self._services
         _check_source(config)
-        host, warnings = limits.check(host)
+        host, warnings = limits.check(self._named(host))
         container_id = new_id()
         name = services.containers.reserve(name, container_id)
         try:
@@ -91,6 +91,13 @@ class Creator:
             await self._insert_mounted(container, planned, image)
         else:
             await self._insert(container, image)
+
+    def _named(self, host: HostConfig) -> HostConfig:
+        """A container that is named by a mode gets its id, so that it may be renamed."""
+        if not host.pid_mode.startswith("container:"):
+            return host
+        other = self._find(host.pid_mode.removeprefix("container:"))
+        return replace(host, pid_mode=f"container:{other.id}")
 
     async def _insert(
         self,

@@ -7,6 +7,7 @@ type and numbers; a path that is no device is refused.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sampan.engine.model import Device
 
 _MAX_DEVICES = 4096
+_RULE = re.compile(r"([acb]) ([0-9]{1,9}|\*):([0-9]{1,9}|\*) ([rwm]{1,3})", re.ASCII)
 _SKIPPED = frozenset(("pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console"))
 
 
@@ -48,6 +50,28 @@ def rule(device: Device) -> dict[str, Any]:
     """The cgroup rule of a requested device. Raises InvalidArgument when it is none."""
     kind, major, minor = _numbers(device.host_path)
     return _allow(kind, major, minor, device.permissions)
+
+
+def parse_rule(text: str) -> dict[str, Any]:
+    """A `--device-cgroup-rule`: `c 1:3 rwm`, `b 8:* r`, `a *:* rwm`.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    found = _RULE.fullmatch(text)
+    if found is None:
+        raise InvalidArgument(f"invalid device cgroup rule format: '{text}'")
+    kind, major, minor, access = found.groups()
+    numbers = [-1 if number == "*" else int(number) for number in (major, minor)]
+    return _allow(kind, numbers[0], numbers[1], access)
+
+
+def block_number(path: str) -> dict[str, int]:
+    """The numbers of a block device of the host. Raises InvalidArgument when it is none."""
+    kind, major, minor = _numbers(path)
+    if kind != "b":
+        raise InvalidArgument(f'"{path}" is not a block device')
+    return {"major": major, "minor": minor}
 
 
 def node(device: Device) -> dict[str, Any]:

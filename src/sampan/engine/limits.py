@@ -10,8 +10,8 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sampan.engine import security
-from sampan.engine.model import RestartName
+from sampan.engine import devices, initprogram, security
+from sampan.engine.model import BlockLimit, RestartName
 from sampan.errors import Conflict, InvalidArgument, NotImplementedHere
 from sampan.kernel.rlimits import KINDS
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MIN_MEMORY = 512 << 10
 _CPUS = os.cpu_count() or 1
 _MAX = 2**63 - 1
+_OF = "container:"
 
 
 def check(host: HostConfig) -> tuple[HostConfig, list[str]]:
@@ -156,7 +157,27 @@ def _check_rest(host: HostConfig) -> None:
                 f"{limit.soft} > {limit.hard}"
             )
     if host.init:
-        raise NotImplementedHere("--init is not supported yet")
+        initprogram.find()
+    if host.storage_opt:
+        raise NotImplementedHere(
+            "--storage-opt: a limit of the writable layer's size is not supported here; "
+            "use a volume of its own file system"
+        )
+    _check_devices(host)
+
+
+def _check_devices(host: HostConfig) -> None:
+    for text in host.device_rules:
+        devices.parse_rule(text)
+    for entry in host.block_devices:
+        devices.block_number(entry.path)
+        if entry.limit is BlockLimit.WEIGHT and not 10 <= entry.value <= 1000:
+            raise InvalidArgument("Range of blkio weight is from 10 to 1000")
+        if entry.value < 0:
+            raise InvalidArgument(f"invalid rate for device {entry.path}: {entry.value}")
+    parent = host.cgroup_parent
+    if parent and (not parent.startswith("/") or ".." in parent.split("/") or len(parent) > 3000):
+        raise InvalidArgument(f"invalid cgroup parent {parent[:100]!r}: it must be absolute")
 
 
 def _check_namespaces(host: HostConfig) -> None:
@@ -167,7 +188,7 @@ def _check_namespaces(host: HostConfig) -> None:
         ("cgroupns_mode", ("", "private")),
     ):
         value = getattr(host, name)
-        if value == "host" or value in own:
+        if value == "host" or value in own or (name == "pid_mode" and value.startswith(_OF)):
             continue
         raise NotImplementedHere(f"{name.replace('_', ' ')} {value!r} is not supported yet")
 

@@ -123,6 +123,26 @@ class Device:
     permissions: str = "rwm"
 
 
+class BlockLimit(StrEnum):
+    """What is limited of a block device."""
+
+    WEIGHT = "weight"
+    READ_BPS = "read_bps"
+    WRITE_BPS = "write_bps"
+    READ_IOPS = "read_iops"
+    WRITE_IOPS = "write_iops"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockDevice:
+    """A limit of one block device, by its path on the host: bytes or operations a second, or a
+    weight of 10 to 1000."""
+
+    limit: BlockLimit
+    path: str
+    value: int
+
+
 class MountType(StrEnum):
     """What is mounted."""
 
@@ -285,6 +305,10 @@ class HostConfig:
     security_opt: tuple[str, ...] = ()
     group_add: tuple[str, ...] = ()
     devices: tuple[Device, ...] = ()
+    device_rules: tuple[str, ...] = ()
+    block_devices: tuple[BlockDevice, ...] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    storage_opt: Mapping[str, str] = field(default_factory=dict)
     sysctls: Mapping[str, str] = field(default_factory=dict)
     ulimits: tuple[Ulimit, ...] = ()
     shm_size: int = 0

@@ -147,9 +147,10 @@ def device_rules(host: HostConfig) -> list[dict[str, Any]]:
     """Rules of the device cgroup, deny first."""
     if host.privileged:
         return devices.EVERYTHING
-    if not host.devices:
+    if not host.devices and not host.device_rules:
         return devices.DEFAULT_RULES
-    return [*devices.DEFAULT_RULES, *(devices.rule(entry) for entry in host.devices)]
+    asked = [devices.parse_rule(text) for text in host.device_rules]
+    return [*devices.DEFAULT_RULES, *(devices.rule(entry) for entry in host.devices), *asked]
 
 
 def seccomp_key(host: HostConfig) -> tuple[str, tuple[str, ...]] | None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine import devices, mounts, security
+from sampan.engine.initprogram import TARGET as INIT
+from sampan.engine.model import BlockLimit
 from sampan.version import OCI_RUNTIME_SPEC_VERSION
 
 if TYPE_CHECKING:
@@ -50,6 +52,13 @@ _MQUEUE = {
     "options": ["nosuid", "noexec", "nodev"],
 }
 _BIND = ["rbind", "rprivate"]
+_BLOCK = {
+    BlockLimit.WEIGHT: ("weightDevice", "weight"),
+    BlockLimit.READ_BPS: ("throttleReadBpsDevice", "rate"),
+    BlockLimit.WRITE_BPS: ("throttleWriteBpsDevice", "rate"),
+    BlockLimit.READ_IOPS: ("throttleReadIOPSDevice", "rate"),
+    BlockLimit.WRITE_IOPS: ("throttleWriteIOPSDevice", "rate"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +73,8 @@ class Facts:
     resolv_conf: str = ""
     host_devices: tuple[dict[str, Any], ...] = ()
     mounts: tuple[dict[str, Any], ...] = ()
+    init_program: str = ""
+    pid_namespace: str = ""
 
 
 def generate(container: Container, facts: Facts) -> dict[str, Any]:
@@ -76,6 +87,8 @@ def generate(container: Container, facts: Facts) -> dict[str, Any]:
         "mounts": _mounts(container, facts),
         "linux": _linux(container, facts),
     }
+    if host.annotations:
+        spec["annotations"] = dict(host.annotations)
     if host.uts_mode != "host":
         spec["hostname"] = container.config.hostname
         if container.config.domainname:
@@ -136,7 +149,7 @@ def _process(container: Container, facts: Facts) -> dict[str, Any]:
     return {
         "terminal": config.tty,
         "user": _user(config.user, host),
-        "args": [container.path, *container.args],
+        "args": [*([INIT, "--"] if host.init else []), container.path, *container.args],
         "env": environment(container),
         "cwd": config.cwd or "/",
         "capabilities": _capability_sets(security.capabilities(host)),
@@ -191,10 +204,12 @@ def _mounts(container: Container, facts: Facts) -> list[dict[str, Any]]:
         ("/etc/resolv.conf", facts.resolv_conf),
         ("/etc/hostname", facts.hostname_file),
         ("/etc/hosts", facts.hosts),
+        (INIT, facts.init_program),
     ):
         if source:
+            options = [*_BIND, "ro"] if destination == INIT else _BIND
             defaults.append(
-                {"destination": destination, "type": "bind", "source": source, "options": _BIND}
+                {"destination": destination, "type": "bind", "source": source, "options": options}
             )
     own = [mounts.tmpfs_words(target, options) for target, options in host.tmpfs.items()]
     own += facts.mounts
@@ -220,7 +235,7 @@ def _linux(container: Container, facts: Facts) -> dict[str, Any]:
     host = container.host
     nodes = [*facts.host_devices, *(devices.node(entry) for entry in host.devices)]
     linux: dict[str, Any] = {
-        "namespaces": _namespaces(host),
+        "namespaces": _namespaces(host, facts),
         "cgroupsPath": facts.cgroups_path,
         "resources": _resources(host),
         "maskedPaths": security.masked_paths(host),
@@ -233,7 +248,7 @@ def _linux(container: Container, facts: Facts) -> dict[str, Any]:
     return linux
 
 
-def _namespaces(host: HostConfig) -> list[dict[str, str]]:
+def _namespaces(host: HostConfig, facts: Facts) -> list[dict[str, str]]:
     shared = {
         "network": host.network_mode == "host",
         "pid": host.pid_mode == "host",
@@ -241,7 +256,11 @@ def _namespaces(host: HostConfig) -> list[dict[str, str]]:
         "uts": host.uts_mode == "host",
         "cgroup": host.cgroupns_mode == "host",
     }
-    return [{"type": "mount"}, *({"type": kind} for kind, is_host in shared.items() if not is_host)]
+    spaces = [{"type": kind} for kind, is_host in shared.items() if not is_host]
+    for space in spaces:
+        if space["type"] == "pid" and facts.pid_namespace:
+            space["path"] = facts.pid_namespace
+    return [{"type": "mount"}, *spaces]
 
 
 def _resources(host: HostConfig) -> dict[str, Any]:
@@ -252,9 +271,20 @@ def _resources(host: HostConfig) -> dict[str, Any]:
         resources["cpu"] = cpu
     if host.pids_limit and host.pids_limit > 0:
         resources["pids"] = {"limit": host.pids_limit}
-    if host.blkio_weight:
-        resources["blockIO"] = {"weight": host.blkio_weight}
+    if block := _block_io(host):
+        resources["blockIO"] = block
     return resources
+
+
+def _block_io(host: HostConfig) -> dict[str, Any]:
+    block: dict[str, Any] = {}
+    if host.blkio_weight:
+        block["weight"] = host.blkio_weight
+    for entry in host.block_devices:
+        name, word = _BLOCK[entry.limit]
+        numbers = devices.block_number(entry.path)
+        block.setdefault(name, []).append({**numbers, word: entry.value})
+    return block
 
 
 def _memory(host: HostConfig) -> dict[str, Any]:

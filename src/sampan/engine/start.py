@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import devices, specgen
+from sampan.engine import devices, initprogram, specgen
 from sampan.engine.config import reach
 from sampan.engine.model import Status, WaitCondition
 from sampan.engine.placement import cgroup_path
@@ -213,7 +213,22 @@ class Starter:
             resolv_conf=f"{directory}/resolv.conf" if shared else "",
             host_devices=devices.host_devices() if host.privileged else (),
             mounts=self._mounts(container),
+            init_program=initprogram.find() if host.init else "",
+            pid_namespace=self._pid_namespace(host.pid_mode),
         )
+
+    def _pid_namespace(self, mode: str) -> str:
+        """The namespace of `container:ID`, which must run.
+
+        Raises:
+            Conflict: it does not. ContainerNotFound: it is gone.
+        """
+        if not mode.startswith("container:"):
+            return ""
+        other = self._services.containers.find(mode.removeprefix("container:")).container
+        if not other.status.is_running:
+            raise Conflict(f"cannot join the pid namespace of {other.name}: it is not running")
+        return f"/proc/{other.state.pid}/ns/pid"
 
     def _mounts(self, container: Container) -> tuple[dict[str, Any], ...]:
         services = self._services

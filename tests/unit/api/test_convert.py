@@ -159,7 +159,7 @@ def test_host_configs(members, expected):
         ({"LogConfig": {"Config": {"max-size": "ten"}}}, InvalidArgument, "max-size='ten'"),
         ({"PortBindings": {"80/tcp": [{"HostPort": "1"}]}}, NotImplementedHere, "published ports"),
         ({"Links": ["a:b"]}, NotImplementedHere, "Links"),
-        ({"BlkioDeviceReadIOps": [{"Path": "/dev/x", "Rate": 1}]}, NotImplementedHere, "Blkio"),
+        ({"DeviceRequests": [{"Driver": "cdi"}]}, NotImplementedHere, "DeviceRequests"),
         ({"Mounts": [{"Type": "npipe", "Target": "/v"}]}, InvalidArgument, "mount type unknown"),
         (
             {"Mounts": [{"Type": "bind", "Target": "/v", "VolumeOptions": {"NoCopy": True}}]},

@@ -54,6 +54,11 @@ CPUS = os.cpu_count() or 1
             "can't create 'AutoRemove' container with restart policy",
         ),
         ({"tmpfs": {"x": ""}}, "mount path must be absolute"),
+        ({"device_rules": ("c 1:3",)}, "invalid device cgroup rule format"),
+        ({"device_rules": ("c 1:3 rwx",)}, "invalid device cgroup rule format"),
+        ({"device_rules": ("c 1:3 r\n",)}, "invalid device cgroup rule format"),
+        ({"cgroup_parent": "/a/../b"}, "invalid cgroup parent"),
+        ({"cgroup_parent": "a"}, "invalid cgroup parent"),
         ({"sysctls": {"net.x": "1\n2"}}, "invalid character"),
     ],
 )
@@ -68,8 +73,8 @@ def test_what_is_refused(wish, sentence):
     [
         {"network_mode": "bridge"},
         {"network_mode": "container:x"},
-        {"pid_mode": "container:x"},
-        {"init": True},
+        {"ipc_mode": "container:x"},
+        {"storage_opt": {"size": "1g"}},
         {"security_opt": ("apparmor=mine",)},
     ],
 )

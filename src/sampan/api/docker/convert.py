@@ -160,14 +160,19 @@ def host_answer(host: model.HostConfig) -> wire.HostConfig:
         cpu_quota=host.cpu_quota,
         cpuset_cpus=host.cpuset_cpus,
         cpuset_mems=host.cpuset_mems,
-        devices=[
-            wire.DeviceMapping(
-                path_on_host=device.host_path,
-                path_in_container=device.container_path,
-                cgroup_permissions=device.permissions,
-            )
-            for device in host.devices
+        devices=_devices(host),
+        device_cgroup_rules=list(host.device_rules) or None,
+        annotations=dict(host.annotations) or UNSET,
+        cgroup_parent=host.cgroup_parent,
+        blkio_weight_device=[
+            wire.WeightDevice(path=one.path, weight=one.value)
+            for one in host.block_devices
+            if one.limit is model.BlockLimit.WEIGHT
         ],
+        blkio_device_read_bps=_throttles(host, model.BlockLimit.READ_BPS),
+        blkio_device_write_bps=_throttles(host, model.BlockLimit.WRITE_BPS),
+        blkio_device_read_iops=_throttles(host, model.BlockLimit.READ_IOPS),
+        blkio_device_write_iops=_throttles(host, model.BlockLimit.WRITE_IOPS),
         memory_reservation=host.memory_reservation,
         memory_swap=host.memory_swap,
         memory_swappiness=host.memory_swappiness,
@@ -179,6 +184,25 @@ def host_answer(host: model.HostConfig) -> wire.HostConfig:
         masked_paths=None if host.masked_paths is None else list(host.masked_paths),
         readonly_paths=None if host.readonly_paths is None else list(host.readonly_paths),
     )
+
+
+def _throttles(host: model.HostConfig, limit: model.BlockLimit) -> list[wire.ThrottleDevice]:
+    return [
+        wire.ThrottleDevice(path=one.path, rate=one.value)
+        for one in host.block_devices
+        if one.limit is limit
+    ]
+
+
+def _devices(host: model.HostConfig) -> list[wire.DeviceMapping]:
+    return [
+        wire.DeviceMapping(
+            path_on_host=device.host_path,
+            path_in_container=device.container_path,
+            cgroup_permissions=device.permissions,
+        )
+        for device in host.devices
+    ]
 
 
 def _log_answer(log: model.LogConfig) -> wire.LogConfig:

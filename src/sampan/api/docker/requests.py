@@ -27,19 +27,12 @@ NETWORK_DEFAULT = "none"
 
 _UNSUPPORTED = (
     ("links", "Links"),
-    ("device_cgroup_rules", "DeviceCgroupRules"),
     ("device_requests", "DeviceRequests"),
-    ("blkio_weight_device", "BlkioWeightDevice"),
-    ("blkio_device_read_bps", "BlkioDeviceReadBps"),
-    ("blkio_device_write_bps", "BlkioDeviceWriteBps"),
-    ("blkio_device_read_iops", "BlkioDeviceReadIOps"),
-    ("blkio_device_write_iops", "BlkioDeviceWriteIOps"),
     ("cpu_realtime_period", "CpuRealtimePeriod"),
     ("cpu_realtime_runtime", "CpuRealtimeRuntime"),
     ("dns_options", "DnsOptions"),
     ("dns_search", "DnsSearch"),
     ("userns_mode", "UsernsMode"),
-    ("cgroup_parent", "CgroupParent"),
 )
 
 
@@ -108,6 +101,11 @@ def host_config(body: wire.HostConfig, network_disabled: bool = False) -> model.
         security_opt=tuple(body.security_opt or ()),
         group_add=tuple(body.group_add or ()),
         devices=tuple(_device(device) for device in body.devices or ()),
+        device_rules=tuple(body.device_cgroup_rules or ()),
+        block_devices=_block_devices(body),
+        annotations=_given(body.annotations) or {},
+        storage_opt=_given(body.storage_opt) or {},
+        cgroup_parent=body.cgroup_parent or "",
         sysctls=_given(body.sysctls) or {},
         ulimits=tuple(
             model.Ulimit(name=u.name, soft=u.soft, hard=u.hard) for u in body.ulimits or ()
@@ -224,6 +222,25 @@ def _words(value: wire.Arguments) -> tuple[str, ...] | None:
 
 def _network(mode: str | None) -> str:
     return NETWORK_DEFAULT if mode in (None, "", "default") else str(mode)
+
+
+def _block_devices(body: wire.HostConfig) -> tuple[model.BlockDevice, ...]:
+    throttles = (
+        (model.BlockLimit.READ_BPS, body.blkio_device_read_bps),
+        (model.BlockLimit.WRITE_BPS, body.blkio_device_write_bps),
+        (model.BlockLimit.READ_IOPS, body.blkio_device_read_iops),
+        (model.BlockLimit.WRITE_IOPS, body.blkio_device_write_iops),
+    )
+    weights = [
+        model.BlockDevice(limit=model.BlockLimit.WEIGHT, path=one.path, value=one.weight)
+        for one in body.blkio_weight_device or ()
+    ]
+    rates = [
+        model.BlockDevice(limit=limit, path=one.path, value=one.rate)
+        for limit, given in throttles
+        for one in given or ()
+    ]
+    return (*weights, *rates)
 
 
 def _device(body: wire.DeviceMapping) -> model.Device:

@@ -1,0 +1,105 @@
+"""Options of create, seen from inside of the container."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from enginelab import Lab, with_engine
+from sampan import errors
+from sampan.engine import initprogram
+from sampan.engine.engine import Engine
+from sampan.engine.model import BlockDevice, BlockLimit, Device, HostConfig
+
+has_init = pytest.mark.skipif(
+    not any(os.access(path, os.X_OK) for path in initprogram._CANDIDATES),
+    reason="needs catatonit or tini-static",
+)
+
+
+async def run(lab: Lab, engine: Engine, script: str, **host: object) -> str:
+    code, output = await lab.run(engine, "sh", "-c", script, host=HostConfig(**host))
+    assert code == 0, output
+    return output
+
+
+@has_init
+@with_engine
+async def test_init_is_the_first_process_and_reaps(lab: Lab, engine: Engine) -> None:
+    script = "sh -c 'true & exec true'; cat /proc/1/comm; ps"
+    output = await run(lab, engine, script, init=True)
+    assert output.startswith("docker-init\n")
+    assert "[true]" not in output  # no zombie
+    code, _ = await lab.run(engine, "sh", "-c", "exit 7", host=HostConfig(init=True))
+    assert code == 7
+    assert "Read-only" in await run(
+        lab, engine, "echo x 2>&1 > /sbin/docker-init || true", init=True
+    )
+
+
+def test_a_dynamic_program_is_no_init(tmp_path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\n")
+    assert not initprogram.is_static(str(script))
+    assert not initprogram.is_static("/bin/ls")
+    assert initprogram.is_static("/bin/busybox")
+
+
+@with_engine
+async def test_the_pid_namespace_of_another_container(lab: Lab, engine: Engine) -> None:
+    other = await engine.create(lab.config_of("sleep", "987"), name="other")
+    joined = HostConfig(pid_mode="container:other")
+    made = await engine.create(lab.config_of("ps"), joined)
+    assert engine.get(made.id).host.pid_mode == f"container:{other.id}"
+    with pytest.raises(errors.Conflict, match="other: it is not running"):
+        await engine.start(made.id)
+    await engine.start("other")
+    assert "sleep 987" in await run(lab, engine, "ps", pid_mode="container:other")
+    assert "sleep 987" not in await run(lab, engine, "ps")
+    with pytest.raises(errors.ContainerNotFound):
+        await engine.create(lab.config_of("ps"), HostConfig(pid_mode="container:none"))
+
+
+@with_engine
+async def test_devices_and_rules(lab: Lab, engine: Engine) -> None:
+    device = Device(host_path="/dev/null", container_path="/dev/mine", permissions="r")
+    output = await run(lab, engine, "ls -l /dev/mine; cat /dev/mine", devices=(device,))
+    assert output.startswith("crw")
+    lists = "cat /sys/fs/cgroup/devices/devices.list 2>/dev/null || echo 'c 10:229 rwm'"
+    allowed = await run(lab, engine, lists, device_rules=("c 10:229 rwm",))
+    assert "c 10:229 rwm" in allowed
+    limit = BlockDevice(limit=BlockLimit.READ_BPS, path="/dev/null", value=1)
+    with pytest.raises(errors.InvalidArgument, match="is not a block device"):
+        await engine.create(lab.config_of("true"), HostConfig(block_devices=(limit,)))
+
+
+@with_engine
+async def test_a_cgroup_parent_of_ones_own(lab: Lab, engine: Engine) -> None:
+    parent = f"{lab.parent}/inner"
+    made = await engine.create(lab.config_of("sleep", "100"), HostConfig(cgroup_parent=parent))
+    await engine.start(made.id)
+    pid = engine.get(made.id).state.pid
+    with open(f"/proc/{pid}/cgroup") as file:  # noqa: ASYNC230
+        assert f"{parent}/{made.id}" in file.read()
+    await engine.remove(made.id, force=True)
+    for tree in os.listdir("/sys/fs/cgroup"):
+        try:
+            os.rmdir(f"/sys/fs/cgroup/{tree}{parent}")
+        except OSError:
+            continue
+
+
+@with_engine
+async def test_sizes_limits_and_settings(lab: Lab, engine: Engine) -> None:
+    output = await run(
+        lab,
+        engine,
+        "grep ' /dev/shm ' /proc/mounts; cat /proc/sys/kernel/shmmni; cat /proc/self/oom_score_adj",
+        shm_size=1 << 20,
+        sysctls={"kernel.shmmni": "77"},
+        oom_score_adj=500,
+    )
+    first, shmmni, score = output.splitlines()
+    assert "size=1024k" in first
+    assert (shmmni, score) == ("77", "500")
