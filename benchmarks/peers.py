@@ -73,6 +73,22 @@ class Engine:
         """End and remove containers."""
         return self.command("rm", "-f", *names)
 
+    def save(self, name: str, path: str) -> list[str]:
+        """Write an archive of an image."""
+        return self.command("save", "-o", path, name)
+
+    def load(self, path: str) -> list[str]:
+        """Read and unpack an archive."""
+        return self.command("load", "-q", "-i", path)
+
+    def tag(self, name: str, other: str) -> list[str]:
+        """Give an image another name."""
+        return self.command("tag", name, other)
+
+    def push(self, name: str) -> list[str]:
+        """Send an image to its registry."""
+        return self.command("push", "-q", name)
+
     def daemon(self, argv: list[str], ready: Callable[[], object]) -> None:
         """Start one daemon and wait until `ready` no longer fails."""
         log = self.place / f"{os.path.basename(argv[0])}.log"
@@ -139,6 +155,22 @@ class Containerd(Engine):
     def pull(self, name: str) -> list[str]:
         """Over plain http."""
         return self.command("images", "pull", "--plain-http", name)
+
+    def save(self, name: str, path: str) -> list[str]:
+        """ctr's word is export."""
+        return self.command("images", "export", path, name)
+
+    def load(self, path: str) -> list[str]:
+        """It unpacks by default."""
+        return self.command("images", "import", path)
+
+    def tag(self, name: str, other: str) -> list[str]:
+        """A name that is taken is an error, so names are new."""
+        return self.command("images", "tag", name, other)
+
+    def push(self, name: str) -> list[str]:
+        """Over plain http."""
+        return self.command("images", "push", "--plain-http", name)
 
     def run(self, *argv: str) -> list[str]:
         """In a network namespace of its own, which is ctr's default."""
@@ -221,6 +253,14 @@ class Podman(Engine):
     def pull(self, name: str) -> list[str]:
         """Over plain http."""
         return self.command("pull", "--tls-verify=false", name)
+
+    def save(self, name: str, path: str) -> list[str]:
+        """docker's format is the default."""
+        return self.command("save", "-q", "-o", path, name)
+
+    def push(self, name: str) -> list[str]:
+        """Over plain http."""
+        return self.command("push", "-q", "--tls-verify=false", name)
 
     def run(self, *argv: str) -> list[str]:
         """Below the lab's cgroup."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import archives
 import commands
 import execs
 import lifecycle
@@ -65,6 +66,9 @@ PROMISES = (
     Promise("memory: MiB per container", memory.FIGURE, "sampan: charged", (), 1.0),
     Promise("memory, the machine's: MiB", memory.FIGURE, "sampan: the machine's", (), 1.0),
     Promise("idle: MiB", memory.IDLE, "sampan, idle again: PSS", (), 70),
+    Promise("save: best peer's x", archives.SAVE, "sampan", ("docker", "podman", "ctr"), 1.0),
+    Promise("load: best peer's x", archives.LOAD, "sampan", ("docker", "podman", "ctr"), 1.0),
+    Promise("push: best peer's x", archives.PUSH, "sampan", ("docker", "podman", "ctr"), 1.0),
     Promise("pull: best peer's x", pulls.FIGURE, "sampan", ("docker", "podman", "ctr"), 0.7),
 )
 

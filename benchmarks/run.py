@@ -2,9 +2,9 @@
 
     python benchmarks/run.py [--rounds N] [--only FIGURE ...] [--json FILE] [--docs FILE]
 
-Figures are life, commands, oci, execs, pulls and memory. The table and the promises go to standard
-output, everything that was taken to the JSON file, and the tables into the docs between their two
-marks. The code is 0 also when a promise is not kept: this measures, tests judge.
+Figures are life, commands, oci, execs, pulls, archives and memory. The table and the promises go to
+standard output, everything that was taken to the JSON file, and the tables into the docs between
+their two marks. The code is 0 also when a promise is not kept: this measures, tests judge.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import archives
 import commands
 import execs
 import image
@@ -30,7 +31,7 @@ from peers import BUSYBOX, ENGINES, LARGE, Engine
 from source import Registry, busybox
 from timing import Row, Runner
 
-FIGURES = ("life", "commands", "oci", "execs", "pulls", "memory")
+FIGURES = ("life", "commands", "oci", "execs", "pulls", "archives", "memory")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -116,6 +117,11 @@ class Bench:
             place, rounds = self.place / "pulls", options.pulls
             measured = pulls.measure(self.kinds, place, self.registry, self.runners, rounds)
             self._took("pulls", measured)
+        if "archives" in only:
+            self.registry.push(self._large(), LARGE)
+            place, rounds = self.place / "a", options.pulls  # podman takes 50 characters
+            measured = archives.measure(self.kinds, place, self.registry, self.runners, rounds)
+            self._took("archives", measured)
 
     def _large(self) -> Path:
         if self.options.image:

@@ -31,18 +31,22 @@ class Registry(Engine):
 
     name = "registry"
 
+    def __init__(self, place: Path, address: str = REGISTRY) -> None:
+        super().__init__(place)
+        self.address = address
+
     def start(self) -> None:
         """Serve from the lab's directory."""
         self.place.mkdir(exist_ok=True)
         config = {
             "version": "0.1",
             "storage": {"filesystem": {"rootdirectory": f"{self.place}/data"}},
-            "http": {"addr": REGISTRY},
+            "http": {"addr": self.address},
             "log": {"level": "error", "accesslog": {"disabled": True}},
         }
         file = self.place / "registry.yml"
         file.write_text(json.dumps(config))  # JSON is YAML
-        url = f"http://{REGISTRY}/v2/"
+        url = f"http://{self.address}/v2/"
         self.daemon(
             ["docker-registry", "serve", str(file)],
             lambda: urllib.request.urlopen(url, timeout=5).close(),

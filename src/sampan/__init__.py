@@ -30,12 +30,15 @@ if TYPE_CHECKING:
     from sampan.client.results import Progress as Progress
     from sampan.client.results import RunResult as RunResult
     from sampan.client.results import Stats as Stats
+    from sampan.client.results import StoreCheck as StoreCheck
+    from sampan.client.results import StoreProblem as StoreProblem
+    from sampan.client.results import Verified as Verified
     from sampan.client.volumes import Volume as Volume
     from sampan.version import VERSION as __version__  # noqa: N811
 
 _RESULTS = (
     "CommandFailed ContainerInfo ContainerSummary Event ExecResult Image LogChunk Output "
-    "Progress RunResult Stats"
+    "Progress RunResult Stats StoreCheck StoreProblem Verified"
 )
 _WHERE = {
     "AsyncContainer": "sampan.client.async_engine",
