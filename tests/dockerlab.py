@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob
@@ -65,7 +66,7 @@ class Daemon:
 
     def __init__(self, base, **settings):
         self.base = base
-        self.cgroup = f"/sampan-test/docker-api-{os.getpid()}"
+        self.cgroup = f"/sampan-test/docker-api-{os.getpid()}-{time.monotonic_ns()}"
         self.socket = f"{base}/state/docker.sock"
         self.host = f"unix://{self.socket}"
         self.process = None

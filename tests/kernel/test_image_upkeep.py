@@ -236,6 +236,20 @@ def test_the_whole_is_what_du_says(tmp_path):
     run(tmp_path, work)
 
 
+def test_what_images_share(tmp_path):
+    async def work(fake, one):
+        common, own = tar({"common": os.urandom(50_000)}), tar({"own": os.urandom(20_000)})
+        for name, layers in (("a", [common, own]), ("b", [common]), ("c", [own])):
+            await one.service.pull(fake.put_image(f"lib/{name}", layers=layers).reference)
+        images = {image.names[0].split("/")[-1]: image for image in await one.service.list()}
+        shared = await one.service.shared_sizes(images.values())
+        sizes = {name: shared[image.id] for name, image in images.items()}
+        assert sizes["a:latest"] == sizes["b:latest"] == images["b:latest"].size
+        assert sizes["c:latest"] == 0  # the same bytes above nothing are another layer
+
+    run(tmp_path, work)
+
+
 def du(path):
     done = subprocess.run(["du", "-s", "-B1", path], capture_output=True, check=True)
     return int(done.stdout.split()[0])

@@ -267,6 +267,10 @@ class Images:
         """Look for damage in the store, and mend what can be."""
         return await self._service.check(repair=repair)
 
+    async def shared_sizes(self, images: Iterable[Image]) -> dict[str, int]:
+        """Image id -> bytes of its layers that another of the images has too."""
+        return await self._service.shared_sizes(images)
+
     async def store_usage(self) -> StoreUsage:
         """What the store takes on the disk."""
         return await self._service.store_usage()

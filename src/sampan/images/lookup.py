@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from sampan.errors import DataLoss, InvalidArgument, NotFound
@@ -122,3 +123,12 @@ class Lookup:
             except NotFound:
                 return 0  # lost in a power failure, until it is unpacked again
         return self._sizes[chain_id]
+
+    async def shared_sizes(self, images: Iterable[Image]) -> dict[str, int]:
+        """Image id -> bytes of its layers that another of the images has too."""
+        chains = {image.id: chain_ids(image.config.rootfs_diff_ids) for image in images}
+        owners = Counter(chain for chain_of in chains.values() for chain in set(chain_of))
+        return {
+            str(image_id): sum([await self._layer_size(one) for one in chain if owners[one] > 1])
+            for image_id, chain in chains.items()
+        }

@@ -364,6 +364,10 @@ class ImageService:
             for image in loaded
         ]
 
+    async def shared_sizes(self, images: Iterable[Image]) -> dict[str, int]:
+        """Image id -> bytes of its layers that another of the images has too."""
+        return await self._lookup.shared_sizes(images)
+
     async def store_usage(self) -> StoreUsage:
         """What the store takes on the disk, as du counts."""
         return await asyncio.to_thread(measure, self._layout, self._db)

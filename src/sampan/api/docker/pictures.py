@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sampan.spec.image import Healthcheck, RunConfig
 
 
-def summary(image: Image, containers: int = -1) -> bodies.ImageSummary:
+def summary(image: Image, containers: int = -1, shared: int = -1) -> bodies.ImageSummary:
     """One line of `docker images`."""
     return bodies.ImageSummary(
         containers=containers,
@@ -31,6 +31,7 @@ def summary(image: Image, containers: int = -1) -> bodies.ImageSummary:
         labels=dict(image.config.config.labels) or None,
         repo_digests=list(image.digests),
         repo_tags=list(image.names),
+        shared_size=shared,
         size=image.size,
     )
 

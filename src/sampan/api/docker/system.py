@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from contextlib import aclosing
 from typing import TYPE_CHECKING, cast
 
@@ -138,6 +139,8 @@ async def disk_usage(call: Call) -> StreamResponse:
     now = time.time_ns()
     found = await call.engine.images.list()
     containers = call.engine.list(all=True)
+    shared = await call.engine.images.shared_sizes(found)
+    users = Counter(container.image_id for container in containers)
     taken = await call.engine.images.store_usage()
     return answers.json(
         bodies.DiskUsage(
@@ -152,7 +155,7 @@ async def disk_usage(call: Call) -> StreamResponse:
                 database=taken.database,
                 other=taken.other,
             ),
-            images=[pictures.summary(image) for image in found],
+            images=[pictures.summary(image, users[image.id], shared[image.id]) for image in found],
             containers=[convert.summary(container, now) for container in containers],
             volumes=await volumes.usage(call),
         )
