@@ -262,4 +262,4 @@ def test_what_goes_through_a_proxy(url, exceptions, through):
 def test_a_proxy_that_is_no_url_is_refused():
     with pytest.raises(InvalidArgument, match="proxy"):
         Proxies.make("socks5://user:secret@x", "", "")
-    assert Proxies.of_environment({"https_proxy": "p:1"}).https == "http://p:1"
+    assert Proxies.make("", "p:1", "").https == "http://p:1"

@@ -97,11 +97,6 @@ class TarStream:
             self._position = start + written
             count -= written
 
-    def read_data(self) -> bytes:
-        """All data of the current entry that nobody took yet; for small entries."""
-        count, self._left = self._left, 0
-        return self._read(count)
-
     # Below: bytes.
 
     def _refill(self) -> None:

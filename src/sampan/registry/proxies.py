@@ -10,15 +10,11 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from yarl import URL
 
 from sampan.errors import InvalidArgument
 from sampan.registry.hosts import is_loopback
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +33,6 @@ class Proxies:
             InvalidArgument: a proxy is not a URL of http.
         """
         return cls(_checked(http), _checked(https), _split(exceptions))
-
-    @classmethod
-    def of_environment(cls, environ: Mapping[str, Any]) -> Proxies:
-        """HTTP_PROXY, HTTPS_PROXY and NO_PROXY, or in lower case. Raises as `make`."""
-
-        def find(name: str) -> str:
-            return str(environ.get(name.upper()) or environ.get(name) or "")
-
-        return cls.make(find("http_proxy"), find("https_proxy"), find("no_proxy"))
 
     def choose(self, url: URL) -> URL | None:
         """The proxy for a request to `url`, None for none."""
