@@ -13,11 +13,14 @@ from sampan.cli.session import Command
 # command -> module below `commands`; the Command is the module's attribute of that name, upper case
 COMMANDS = {
     "attach": "run",
+    "completion": "completion",
     "create": "run",
     "daemon": "system",
     "df": "usage",
+    "doctor": "doctor",
     "events": "events",
     "exec": "exec",
+    "explain": "explain",
     "history": "images",
     "images": "images",
     "import": "transfer",
@@ -44,13 +47,14 @@ COMMANDS = {
     "tag": "images",
     "top": "top",
     "unpause": "lifecycle",
+    "update": "update",
     "verify": "trust",
     "version": "system",
     "wait": "lifecycle",
 }
 _SAME = (
     "attach create exec inspect kill logs pause rename restart rm run start stats stop top "
-    "unpause wait"
+    "unpause update wait"
 )
 GROUPS = {
     "container": {name: name for name in _SAME.split()}

@@ -254,6 +254,15 @@ def logs(
     return Call("GET", _container(ref, "/logs"), query, subject="container")
 
 
+def archive(ref: str, path: str) -> Call:
+    """The file or directory `path` of a container, as a tar."""
+    return Call("GET", _container(ref, "/archive"), {"path": path}, subject="container")
+
+
+def update(ref: str, body: dict[str, Any]) -> Call:
+    return Call("POST", _container(ref, "/update"), body=body, subject="container")
+
+
 def prune_containers(filters: dict[str, list[str]] | None = None) -> Call:
     return Call("POST", "/containers/prune", {"filters": filters_text(filters)})
 

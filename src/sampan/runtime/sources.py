@@ -21,16 +21,13 @@ def clone(mount: dict[str, Any]) -> int:
     """A detached clone of a bind mount's source, made where the caller's mounts are.
 
     Two members are the engine's own: `tree` is the file system of an image to take in place of the
-    source, `subpath` a path below either, on which no link is followed.
+    source, `subpath` a path below the source, on which no link is followed.
     """
     options = mount.get("options") or []
     try:
         if mount.get("tree"):
-            source = rootfs.mount(mount["tree"])
-            if not mount.get("subpath"):
-                return source
-        else:
-            source = os.open(mount.get("source") or "", os.O_PATH | os.O_CLOEXEC)
+            return rootfs.mount(mount["tree"])
+        source = os.open(mount.get("source") or "", os.O_PATH | os.O_CLOEXEC)
         try:
             if mount.get("subpath"):
                 below = openat2(source, mount["subpath"], os.O_PATH, 0, _BELOW)
