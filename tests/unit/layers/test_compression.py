@@ -101,6 +101,17 @@ def test_zstd_window_limit() -> None:
         inflate(blob)
 
 
+def test_formats_for_lazy_pulls_are_read_as_what_they_are_based_on() -> None:
+    """zstd:chunked puts its table into skippable frames, eStargz into an empty last member."""
+    note = b"\x50\x2a\x4d\x18" + (10).to_bytes(4, "little") + bytes(10)
+    pack = zstandard.ZstdCompressor().compress
+    assert inflate(pack(DATA) + note + pack(DATA) + note) == DATA + DATA
+    place = b"SG" + (22).to_bytes(2, "little") + b"%016x" % 4096 + b"STARGZ"
+    head = b"\x1f\x8b\x08\x04" + bytes(5) + b"\xff" + len(place).to_bytes(2, "little") + place
+    footer = head + b"\x01\x00\x00\xff\xff" + bytes(8)
+    assert inflate(gzip.compress(DATA) + gzip.compress(DATA) + footer) == DATA + DATA
+
+
 def test_many_tiny_members_are_not_quadratic() -> None:
     member = gzip.compress(b"x", mtime=0)
     assert inflate(member * 100_000) == b"x" * 100_000
