@@ -67,6 +67,28 @@ def test_loopback_speaks_tls_when_the_server_does(tmp_path, secure):
     round_trip(tmp_path, secure, Hosts())
 
 
+def test_a_server_that_became_another_is_asked_again(monkeypatch):
+    """Plain http first, TLS after a while at the same port."""
+    answers = [False, True]
+
+    async def speaks(host, port):
+        return answers.pop(0)
+
+    async def main():
+        from sampan.registry import http
+
+        monkeypatch.setattr(http.tls, "speaks_tls", speaks)
+        client, endpoint = http.HttpClient(Hosts()), Hosts().upstream("127.0.0.1:5000")
+        schemes = [(await client.settle(endpoint)).base.scheme for _ in range(2)]
+        monkeypatch.setattr(http, "_SETTLED_SECONDS", 0.0)
+        client._settled.clear()
+        answers.insert(0, False)
+        schemes += [(await client.settle(endpoint)).base.scheme for _ in range(2)]
+        assert schemes == ["http", "http", "http", "https"]
+
+    asyncio.run(main())
+
+
 def test_a_table_names_the_authority(tmp_path, authority, secure):
     settings = from_table(secure, {"ca": str(authority.path)})
     round_trip(tmp_path, secure, Hosts(registries={secure: settings}))

@@ -268,7 +268,7 @@ class FakeRegistry:
             answer = await fault(self, request)
             if answer is not None:
                 return answer
-        self.uploads[place] += await request.read()
+        self.uploads[place] = self.uploads.get(place, b"") + await request.read()
         if request.method == "PATCH":
             return web.Response(status=202, headers=headers)
         content, digest = self.uploads[place], request.query["digest"]

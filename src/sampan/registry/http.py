@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -43,6 +44,7 @@ _CONNECTIONS_PER_HOST: Final = 16
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 # What another origin than the registry's own may be sent; settings may add headers with secrets.
 _FOR_EVERYBODY: Final = frozenset(("Accept", "Range", "Content-Type", "Content-Length"))
+_SETTLED_SECONDS: Final = 30.0
 _AGENT: Final = f"sampan/{VERSION}"
 
 # No limit on the whole: a blob may be large. Each connect and each read must make progress.
@@ -77,15 +79,12 @@ class HttpClient:
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
         self._contexts: dict[Tls, ssl.SSLContext] = {}
         self._trusted: dict[Origin, ssl.SSLContext] = {}
-        self._settled: dict[Origin, bool] = {}
+        self._settled: dict[Origin, tuple[bool, float]] = {}
 
     async def settle(self, endpoint: Endpoint) -> Endpoint:
         """Find out whether an undecided endpoint speaks TLS; the endpoint as it is to be used."""
         if endpoint.undecided:
-            origin = endpoint.origin
-            if origin not in self._settled:
-                self._settled[origin] = await tls.speaks_tls(origin.host, _tls_port(endpoint.base))
-            secure = self._settled[origin]
+            secure = await self._speaks_tls(endpoint)
             base = endpoint.base.with_scheme("https" if secure else "http")
             if secure and endpoint.base.explicit_port is not None:
                 base = base.with_port(endpoint.base.explicit_port)
@@ -97,6 +96,15 @@ class HttpClient:
                 self._contexts[endpoint.tls] = tls.context(endpoint.tls)
             self._trusted[endpoint.origin] = self._contexts[endpoint.tls]
         return endpoint
+
+    async def _speaks_tls(self, endpoint: Endpoint) -> bool:
+        """Asked again after a while: the server may be another one by then."""
+        origin, now = endpoint.origin, time.monotonic()
+        secure, until = self._settled.get(origin, (False, 0.0))
+        if now >= until:
+            secure = await tls.speaks_tls(origin.host, _tls_port(endpoint.base))
+            self._settled[origin] = secure, now + _SETTLED_SECONDS
+        return secure
 
     async def aclose(self) -> None:
         """Close every connection."""
