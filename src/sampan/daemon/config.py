@@ -12,12 +12,13 @@ from __future__ import annotations
 import os
 import stat
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sampan.daemon.logging import FORMATS, LEVELS
 from sampan.engine.config import DEFAULT_ROOT, DEFAULT_STATE, EngineConfig
 from sampan.errors import InvalidArgument, NotImplementedHere, PermissionDenied
+from sampan.pods.settings import PodSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,12 +26,22 @@ if TYPE_CHECKING:
 CONFIG_FILE = "/etc/sampan/config.toml"
 MAX_SOCKET_PATH = 107
 _MAX_FILE = 1 << 20
-_OWN_KEYS = {"host": str, "group": str, "log_level": str, "log_format": str, "idle_exit": int}
+_OWN_KEYS = {
+    "host": str,
+    "group": str,
+    "log_level": str,
+    "log_format": str,
+    "idle_exit": int,
+    "cri": dict,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonConfig:
-    """Everything that the daemon is told before it starts. `idle_exit` 0 means: never."""
+    """Everything that the daemon is told before it starts. `idle_exit` 0 means: never.
+
+    `cri` are the settings of the table of that name, for the Kubernetes runtime interface.
+    """
 
     engine: EngineConfig
     socket: str
@@ -38,6 +49,7 @@ class DaemonConfig:
     log_level: str = "info"
     log_format: str = "text"
     idle_exit: int = 0
+    cri: PodSettings = field(default_factory=PodSettings)
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str], user: int) -> DaemonConfig:
@@ -52,6 +64,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], user: int) -> Dae
     own = {key: _own(table, key, path or CONFIG_FILE) for key in _OWN_KEYS if key in table}
     rest = {key: value for key, value in table.items() if key not in _OWN_KEYS}
     own.update({key: value for key, value in flags.items() if key in _OWN_KEYS})
+    own["cri"] = _cri(own.get("cri") or {}, path or CONFIG_FILE)
     for key, default in _places(environ, user).items():
         given = flags.get(key) or environ.get(f"SAMPAN_{key.upper()}")
         rest[key] = os.path.abspath(given) if given else rest.get(key, default)
@@ -64,6 +77,13 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], user: int) -> Dae
     host = flags.get("host") or environ.get("SAMPAN_HOST") or own.pop("host", "")
     own.pop("host", None)
     return _checked(DaemonConfig(engine=engine, socket=socket_of(host, engine.state), **own))
+
+
+def _cri(table: Mapping[str, Any], path: str) -> PodSettings:
+    try:
+        return PodSettings.from_table(table)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{path}: {error}") from error
 
 
 def socket_of(host: str, state: str) -> str:

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING
 
 from sampan.api.docker.app import DockerAPI
 from sampan.daemon import sockets
+from sampan.daemon.cri import CriSocket
 from sampan.engine.engine import Engine
+from sampan.pods.service import Pods
 from sampan.store.layout import Layout
 from sampan.version import VERSION
 
@@ -47,32 +49,39 @@ async def serve(config: DaemonConfig) -> None:
     on_signals(stop)
     engine = await Engine.open(config.engine)
     try:
-        await _serve(config, engine, stop)
+        pods = await Pods.open(engine, config.cri)
+        await _serve(config, engine, pods, stop)
     finally:
         await engine.aclose()
         _log.info("stopped")
 
 
-async def _serve(config: DaemonConfig, engine: Engine, stop: asyncio.Event) -> None:
+async def _serve(config: DaemonConfig, engine: Engine, pods: Pods, stop: asyncio.Event) -> None:
     layout = Layout(config.engine.root, config.engine.state)
+    cri = CriSocket(pods, layout.cri_socket, config.group)
     api = DockerAPI(engine)
     protocols = api.server()
     listener = sockets.listen(config.socket, config.group)
     loop = asyncio.get_running_loop()
     server = await loop.create_unix_server(protocols, sock=listener, backlog=sockets.BACKLOG)
     try:
+        if config.cri.enabled:
+            cri.open()
         sockets.write_pid(layout.pid_file)
         # What was imported stays: the collector need not look at it again.
         gc.collect()
         gc.freeze()
         sockets.notify("READY=1", os.environ.get("NOTIFY_SOCKET"))
         _log.info("sampan %s listens on %s", VERSION, config.socket)
-        await _until_done(config, stop, lambda: engine.is_idle and not api.active, api)
+        await _until_done(
+            config, stop, lambda: engine.is_idle and pods.is_idle and not api.active, api
+        )
     finally:
         sockets.notify("STOPPING=1", os.environ.get("NOTIFY_SOCKET"))
         sockets.remove(config.socket)
         sockets.remove(layout.pid_file)
         server.close()
+        await cri.aclose()
         await protocols.aclose(GRACE)
 
 

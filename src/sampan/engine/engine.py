@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         Top,
         WaitResult,
     )
-    from sampan.engine.services import SpecMaker
+    from sampan.engine.services import Services, SpecMaker
     from sampan.engine.volumes import Volumes
     from sampan.images.model import Image
     from sampan.images.progress import Report
@@ -87,6 +87,11 @@ class Engine:
     async def aclose(self) -> None:
         """Stop the background work and give the root back. Containers keep running."""
         await self._undo.aclose()
+
+    @property
+    def services(self) -> Services:
+        """What the rooms directly above share with the engine."""
+        return self._services
 
     @property
     def is_idle(self) -> bool:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal as signals_of_python
 from dataclasses import replace
+from errno import ESRCH
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine import limits, signals, specgen
@@ -200,6 +201,8 @@ class Lifecycle:
         try:
             await entry.task.call("signal", sig=number)
         except TaskFailure as failure:
+            if number == _KILL and failure.errno == ESRCH:
+                return  # it has ended, and its shim is about to say so
             if entry.container.status.is_running and entry.task is not None:
                 raise Conflict(f"Cannot kill container: {container.name}: {failure}") from failure
 

@@ -271,7 +271,8 @@ class HostConfig:
     `binds` are Docker's `source:target[:options]`, `mounts` the same with types; `tmpfs` maps a
     target to mount options; `volumes_from` are containers whose mounts are taken over (`:ro`).
     `nano_cpus` are billionths of a processor; `cpu_period` and `cpu_quota` microseconds.
-    `cgroup_parent` "" is the engine's own.
+    `cgroup_parent` "" is the engine's own. `groups_policy` says which groups of the image's files a
+    user gets: "" those of a user without a group (Docker), "merge" always, "strict" never.
     """
 
     memory: int = 0
@@ -304,6 +305,7 @@ class HostConfig:
     privileged: bool = False
     security_opt: tuple[str, ...] = ()
     group_add: tuple[str, ...] = ()
+    groups_policy: str = ""
     devices: tuple[Device, ...] = ()
     device_rules: tuple[str, ...] = ()
     block_devices: tuple[BlockDevice, ...] = ()

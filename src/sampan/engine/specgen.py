@@ -164,6 +164,8 @@ def _user(user: str, host: HostConfig) -> dict[str, Any]:
     content: dict[str, Any] = {"uid": 0, "gid": 0, "username": user}
     if host.group_add:
         content["groups"] = list(host.group_add)
+    if host.groups_policy:
+        content["policy"] = host.groups_policy
     return content
 
 

@@ -391,10 +391,10 @@ def resolve_user(root: Root, process_spec: dict[str, Any]) -> None:
     """
     user = process_spec.setdefault("user", {})
     named = user.pop("username", None)
-    extra = user.pop("groups", [])
+    extra, policy = user.pop("groups", []), user.pop("policy", "")
     if named is None:
         return
-    identity = users.resolve(root, named, extra)
+    identity = users.resolve(root, named, extra, policy)
     user["uid"], user["gid"] = identity.uid, identity.gid
     user["additionalGids"] = list(
         dict.fromkeys([*identity.groups, *(user.get("additionalGids") or [])])

@@ -24,10 +24,11 @@ class Identity:
         self.uid, self.gid, self.groups, self.home = uid, gid, groups, home
 
 
-def resolve(root: Root, user: str, extra_groups: list[str]) -> Identity:
+def resolve(root: Root, user: str, extra_groups: list[str], policy: str = "") -> Identity:
     """The identity that `user` (`name`, `uid`, `name:group` ...) and `extra_groups` mean in `root`.
 
-    Without a group, a user of /etc/passwd gets its own gid and the groups that list it.
+    Without a group, a user of /etc/passwd gets its own gid and the groups that list it. With the
+    policy "merge" the latter count with a group, too, and with "strict" they never do.
 
     Raises:
         InvalidConfig: a name is unknown, or a number is out of range.
@@ -44,7 +45,7 @@ def resolve(root: Root, user: str, extra_groups: list[str]) -> Identity:
     rows = _rows(root, "/etc/group") if group or extra_groups or login else []
     if group:
         gid = _group_id(rows, group)
-    elif login:
+    if login and policy != "strict" and (policy == "merge" or not group):
         groups = [int(row[2]) for row in rows if _is_member(row, login)]
     groups += [_group_id(rows, extra) for extra in extra_groups]
     return Identity(uid, gid, list(dict.fromkeys(groups)), home)

@@ -6,9 +6,9 @@ tenant's string could become a path, and where it is stopped: ids and digests pa
 first, snapshots are numbers.
 
     root   lock  metadata.db  blobs/<alg>/<hex>  ingest/<hash>  snapshots/<n>/{fs,work}
-           containers/<id>/container.log  volumes/  spare/  trash/
+           containers/<id>/container.log  pods/<id>/  volumes/  spare/  trash/
     state  docker.sock  cri.sock  containerd.sock  sampan.pid  daemon.log
-           shims/<id>/{shim.sock,state.json,exit.json}
+           shims/<id>/{shim.sock,state.json,exit.json}  pods/<id>/{net,ipc,uts,shm}
 
 Directories are 0700 whatever the umask is; only the state directory itself is 0711, so that members
 of the socket's group reach the socket without being able to list what lies beside it.
@@ -52,12 +52,22 @@ class Layout:
             FailedPrecondition: root or state exist and others may write there, or own it.
         """
         _own_directory(self.root, 0o700)
-        for name in ("blobs", "ingest", "snapshots", "containers", "volumes", "spare", "trash"):
+        for name in (
+            "blobs",
+            "ingest",
+            "snapshots",
+            "containers",
+            "pods",
+            "volumes",
+            "spare",
+            "trash",
+        ):
             make_directory(os.path.join(self.root, name))
         _spread(self.snapshots)
         _spread(self.trash)  # where spare directories of snapshots are born
         _own_directory(self.state, 0o711)
         make_directory(os.path.join(self.state, "shims"))
+        make_directory(os.path.join(self.state, "pods"))
 
     # root
 
@@ -118,6 +128,24 @@ class Layout:
     def log(self, container_id: str) -> str:
         """The file of what a container printed."""
         return os.path.join(self.container(container_id), "container.log")
+
+    @property
+    def pods(self) -> str:
+        """The directory of files that the containers of a pod share."""
+        return os.path.join(self.root, "pods")
+
+    def pod(self, sandbox_id: str) -> str:
+        """The files of one sandbox."""
+        return os.path.join(self.root, "pods", check_container_id(sandbox_id))
+
+    @property
+    def sandboxes(self) -> str:
+        """The directory of pinned namespaces and mounts of sandboxes."""
+        return os.path.join(self.state, "pods")
+
+    def sandbox(self, sandbox_id: str) -> str:
+        """What is pinned and mounted for one sandbox."""
+        return os.path.join(self.state, "pods", check_container_id(sandbox_id))
 
     @property
     def volumes(self) -> str:

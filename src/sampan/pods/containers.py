@@ -1,0 +1,405 @@
+"""Containers of pods: create, start, stop, remove, update. They are the engine's, with an owner.
+
+The engine gives life, logs, exits and recovery; here is what a kubelet's request means. Stop and
+remove of what is not there succeed, for a kubelet repeats them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import time
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+from sampan.engine.model import (
+    ContainerConfig,
+    HostConfig,
+    LogConfig,
+    LogDriver,
+    Ownership,
+    Status,
+)
+from sampan.engine.model import Device as EngineDevice
+from sampan.errors import (
+    AlreadyExists,
+    Conflict,
+    ContainerNotFound,
+    FailedPrecondition,
+    InvalidArgument,
+    NotModified,
+    SampanError,
+)
+from sampan.kernel import cgroups
+from sampan.pods import mounts, names, records, security, specgen
+from sampan.pods.model import OWNER, GroupsPolicy, Mode, Notes, Phase, Resources, User
+from sampan.spec.reference import Reference
+
+if TYPE_CHECKING:
+    from sampan.engine.engine import Engine
+    from sampan.engine.model import Container
+    from sampan.images.model import Image
+    from sampan.pods.model import Request, Sandbox, SandboxConfig
+    from sampan.pods.sandboxes import Sandboxes
+    from sampan.pods.table import Table
+
+START_FAILED = 128
+"""The exit code of a container that could not be started, as every runtime reports it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodContainer:
+    """A container of the engine with what was asked of it."""
+
+    container: Container
+    notes: Notes
+
+    @property
+    def could_not_start(self) -> bool:
+        """Whether its start was tried and failed."""
+        state = self.container.state
+        return self.container.status is Status.CREATED and bool(state.error)
+
+
+class Containers:
+    """The containers of all pods."""
+
+    def __init__(self, engine: Engine, table: Table) -> None:
+        self._engine = engine
+        self._table = table
+        self._notes: dict[str, Notes] = {}
+        self._taken: set[str] = set()
+        self._users: dict[str, User] = {}
+        self._failed_at: dict[str, int] = {}
+        self.sandboxes: Sandboxes
+
+    def load(self) -> None:
+        """At start: the names of what is there are taken."""
+        for one in self.all():
+            self._taken.add(names.container_name(one.notes.sandbox, one.notes.request))
+
+    # look
+
+    def all(self) -> list[PodContainer]:
+        """All of them, newest first."""
+        found = self._engine.list(all=True, owner=OWNER)
+        return [PodContainer(one, self._notes_of(one)) for one in found]
+
+    def find(self, ref: str) -> PodContainer:
+        """The container of an id, or of the unique beginning of one.
+
+        Raises:
+            ContainerNotFound: there is none in any pod.
+        """
+        container = self._engine.get(ref)
+        if container.owner != OWNER or not container.id.startswith(ref):
+            raise ContainerNotFound(f"no such container: {ref}")
+        return PodContainer(container, self._notes_of(container))
+
+    def of_sandbox(self, sandbox_id: str) -> list[PodContainer]:
+        """Those of one sandbox."""
+        return [one for one in self.all() if one.notes.sandbox == sandbox_id]
+
+    def failed_at(self, container: Container) -> int:
+        """When the start of a container failed; near its creation when an earlier engine tried."""
+        return self._failed_at.get(container.id, container.created_at)
+
+    def user(self, container: Container) -> User | None:
+        """Who its first process is; None when it never ran under this engine."""
+        if container.id not in self._users and container.status.is_running:
+            found = read_user(container.state.pid)
+            if found is not None:
+                self._users[container.id] = found
+        return self._users.get(container.id)
+
+    def _notes_of(self, container: Container) -> Notes:
+        notes = self._notes.get(container.id)
+        if notes is None:
+            notes = self._notes[container.id] = records.decode_notes(container.notes)
+        return notes
+
+    # change
+
+    async def create(self, sandbox_id: str, request: Request, config: SandboxConfig | None) -> str:
+        """Make a container in a sandbox; its id. `config` is the sandbox's as the kubelet has it.
+
+        Raises:
+            NotFound: there is no such sandbox or image.
+            AlreadyExists: the sandbox has a container of this name and attempt.
+            FailedPrecondition: the sandbox is not ready.
+        """
+        sandbox = self._table.find(sandbox_id)
+        if sandbox.phase is not Phase.READY:
+            raise FailedPrecondition(f"create container in {sandbox.id}: the sandbox is not ready")
+        check(request, sandbox)
+        name = names.container_name(sandbox.id, request)
+        if name in self._taken:
+            raise AlreadyExists(f"container name {name} is in use")
+        self._taken.add(name)
+        try:
+            return await self._create(sandbox, request, config or sandbox.config)
+        except BaseException:
+            self._taken.discard(name)
+            raise
+
+    async def _create(self, sandbox: Sandbox, request: Request, config: SandboxConfig) -> str:
+        image = await self._engine.images.get(request.image.image)
+        request = replace(request, mounts=mounts.checked(request.mounts))
+        notes = Notes(
+            sandbox=sandbox.id,
+            request=request,
+            image_name=shown_name(image, request),
+            image_ref=shown_digest(image),
+        )
+        made = await self._engine.create(
+            _config(request, sandbox, image),
+            _host(request, sandbox, names.log_file(config, request)),
+            owner=Ownership(owner=OWNER, notes=records.encode_notes(notes)),
+        )
+        self._notes[made.id] = notes
+        return made.id
+
+    async def start(self, ref: str) -> None:
+        """Start a container that was created and never started.
+
+        Raises:
+            FailedPrecondition: it has run already, or its sandbox is not ready.
+            StartFailed: its program could not be executed.
+        """
+        one = self.find(ref)
+        container = one.container
+        if container.status is not Status.CREATED or one.could_not_start:
+            raise FailedPrecondition(
+                f"start container {container.id}: it is {container.status}, not created"
+            )
+        sandbox = self._table.find(one.notes.sandbox)
+        if not self.sandboxes.is_ready(sandbox):
+            raise FailedPrecondition(f"start container {container.id}: its sandbox is not ready")
+        if container.log_path:
+            await self._engine.services.on_disk(make_log, container.log_path)
+        try:
+            await self._engine.start(container.id)
+        except SampanError:
+            self._failed_at[container.id] = time.time_ns()
+            raise
+        self.user(self._engine.get(container.id))
+
+    async def stop(self, ref: str, timeout: int) -> None:
+        """Stop with its signal, kill after `timeout` seconds; fine when nothing runs."""
+        try:
+            container = self.find(ref).container
+            await self._engine.stop(container.id, max(0, timeout))
+        except (ContainerNotFound, NotModified):
+            return
+
+    async def remove(self, ref: str) -> None:
+        """Remove, by force when it runs; fine when it is gone."""
+        try:
+            one = self.find(ref)
+        except ContainerNotFound:
+            return
+        await self._remove(one)
+
+    async def end_all(self, sandbox_id: str, remove: bool) -> None:
+        """Kill everything in a sandbox at once, and remove it if wanted."""
+        found = self.of_sandbox(sandbox_id)
+        work = [
+            self._remove(one) if remove else self.stop(one.container.id, 0)
+            for one in found
+            if remove or one.container.status.is_running
+        ]
+        # One that fails must not keep the others alive; what failed first is told.
+        for result in await asyncio.gather(*work, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
+    async def update(self, ref: str, limits: Resources) -> None:
+        """Change limits, of a running container in place.
+
+        Raises:
+            Conflict: the kernel refuses; InvalidArgument: a limit is impossible.
+        """
+        one = self.find(ref)
+        if one.container.status is Status.EXITED or one.could_not_start:
+            raise FailedPrecondition(f"update container {one.container.id}: it has ended")
+        request = replace(one.notes.request, resources=merged(one.notes.request.resources, limits))
+        notes = replace(one.notes, request=request)
+        wanted = specgen.resources(limits, has_hugepages=has_controller("hugetlb"))
+        await self._engine.amend(one.container.id, records.encode_notes(notes), wanted)
+        self._notes[one.container.id] = notes
+
+    async def reopen_log(self, ref: str) -> None:
+        """Open the log's file anew, for it was moved away. Raises FailedPrecondition."""
+        container = self.find(ref).container
+        try:
+            await self._engine.reopen_log(container.id)
+        except Conflict as error:
+            raise FailedPrecondition(f"reopen log: {error}") from error
+
+    async def _remove(self, one: PodContainer) -> None:
+        container = one.container
+        try:
+            await self._engine.remove(container.id, force=True)
+        except ContainerNotFound:
+            pass
+        except Conflict:
+            if container.status is not Status.REMOVING:
+                raise
+        self._taken.discard(names.container_name(one.notes.sandbox, one.notes.request))
+        for kept in (self._notes, self._users, self._failed_at):
+            kept.pop(container.id, None)
+
+    # the engine asks
+
+    def spec(self, container: Container, cgroup: str) -> dict[str, object]:
+        """The OCI configuration of a start."""
+        notes = self._notes_of(container)
+        sandbox = self._table.find(notes.sandbox)
+        place = replace(
+            self.sandboxes.place(sandbox),
+            pid_namespace=self._pid_namespace(notes, sandbox),
+            has_hugepages=has_controller("hugetlb"),
+        )
+        return specgen.generate(container, cgroup, notes, sandbox, place)
+
+    def _pid_namespace(self, notes: Notes, sandbox: Sandbox) -> str:
+        asked = notes.request.security.namespaces
+        if asked.pid is Mode.POD:
+            if not sandbox.keeper:
+                raise FailedPrecondition(
+                    f"sandbox {sandbox.id} was made without a pid namespace of its own"
+                )
+            owner = sandbox.keeper
+        elif asked.pid is Mode.TARGET:
+            target = self.find(asked.target)
+            if target.notes.sandbox != sandbox.id:
+                raise InvalidArgument(f"target {asked.target}: it is in another sandbox")
+            owner = target.container.id
+        else:
+            return ""
+        container = self._engine.get(owner)
+        if not container.status.is_running:
+            raise FailedPrecondition(f"join the processes of {owner}: it does not run")
+        return f"/proc/{container.state.pid}/ns/pid"
+
+
+def check(request: Request, sandbox: Sandbox) -> None:
+    """What can be refused before anything is made. Raises InvalidArgument."""
+    if not request.name:
+        raise InvalidArgument("a container needs a name in its metadata")
+    if not request.image.image:
+        raise InvalidArgument("a container needs an image")
+    if request.security.privileged and not sandbox.config.security.privileged:
+        raise InvalidArgument("no privileged container allowed in a sandbox that is not privileged")
+    if request.cdi:
+        raise InvalidArgument(f"CDI device {request.cdi[0]}: CDI is not supported yet")
+
+
+def _config(request: Request, sandbox: Sandbox, image: Image) -> ContainerConfig:
+    return ContainerConfig(
+        image=image.id,
+        entrypoint=request.command or None,
+        command=request.args or None,
+        env=request.env,
+        cwd=request.cwd,
+        user=security.user(request.security),
+        hostname=sandbox.config.hostname or os.uname().nodename,
+        tty=request.tty,
+        open_stdin=request.stdin,
+        stdin_once=request.stdin_once,
+        stop_signal=request.stop_signal,
+    )
+
+
+def _host(request: Request, sandbox: Sandbox, log: str) -> HostConfig:
+    asked = request.security
+    driver = LogDriver.CRI if log else LogDriver.NONE
+    return HostConfig(
+        cgroup_parent=names.cgroup_parent(sandbox.config.cgroup_parent),
+        read_only=asked.read_only,
+        cap_add=asked.add,
+        cap_drop=asked.drop,
+        privileged=asked.privileged,
+        security_opt=security.options(asked),
+        group_add=tuple(str(group) for group in asked.groups),
+        groups_policy="strict" if asked.groups_policy is GroupsPolicy.STRICT else "merge",
+        devices=tuple(
+            EngineDevice(
+                host_path=os.path.realpath(one.source),
+                container_path=one.target or one.source,
+                permissions=one.permissions or "rwm",
+            )
+            for one in request.devices
+        ),
+        masked_paths=asked.masked_paths or None,
+        readonly_paths=asked.readonly_paths or None,
+        log=LogConfig(driver=driver, path=log),
+    )
+
+
+def merged(old: Resources, new: Resources) -> Resources:
+    """`old` with what `new` sets."""
+    changes: dict[str, object] = {}
+    for entry in fields(Resources):
+        value = getattr(new, entry.name)
+        if value:
+            changes[entry.name] = value
+    return replace(old, **changes)  # type: ignore[arg-type]
+
+
+def shown_name(image: Image, request: Request) -> str:
+    """A tag of the image, or what the request called it."""
+    if image.names:
+        return canonical(image.names[0])
+    return request.image.user_specified or request.image.image
+
+
+def shown_digest(image: Image) -> str:
+    """The image at a digest of its registry, or its id."""
+    return canonical(image.digests[0]) if image.digests else str(image.id)
+
+
+def canonical(name: str) -> str:
+    """A familiar name with its registry and everything."""
+    return str(Reference.parse(name))
+
+
+def make_log(path: str) -> None:
+    """Make the log's file, which is read also when nothing is ever written. Blocking.
+
+    Raises:
+        InvalidArgument: it cannot be made, or something that is no file is there.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        fd = os.open(path, flags, 0o640)
+    except OSError as error:
+        raise InvalidArgument(f"make log {path}: {error.strerror}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise InvalidArgument(f"make log {path}: it is there, and no regular file")
+    finally:
+        os.close(fd)
+
+
+def read_user(pid: int) -> User | None:
+    """The ids of a process, None when it is gone."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            lines = dict(
+                line.split(":", 1) for line in file.read(1 << 16).split("\n") if ":" in line
+            )
+        return User(
+            uid=int(lines["Uid"].split()[1]),
+            gid=int(lines["Gid"].split()[1]),
+            groups=tuple(int(word) for word in lines["Groups"].split()),
+        )
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def has_controller(name: str) -> bool:
+    """Whether the node has a cgroup controller."""
+    return name in cgroups.manager("/sampan").names()

@@ -1,0 +1,72 @@
+"""All of pods in one object, as the edge sees it: `Pods.open(engine, settings)`, `aclose()`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sampan.pods.containers import Containers
+from sampan.pods.execs import Execs
+from sampan.pods.handlers import Handlers
+from sampan.pods.model import KEEPER, OWNER, Phase
+from sampan.pods.network import Network
+from sampan.pods.sandboxes import Sandboxes
+from sampan.pods.settings import PodSettings
+from sampan.pods.table import Table
+from sampan.pods.usage import Usage
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from sampan.engine.engine import Engine
+    from sampan.images.model import Image
+
+
+class Pods:
+    """Sandboxes and their containers. Made by `open` only."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        table: Table,
+        network: Network,
+        handlers: Handlers,
+        settings: PodSettings,
+    ) -> None:
+        """For `open` only."""
+        self.settings = settings
+        self.engine = engine
+        self.table = table
+        self.network = network
+        self.handlers = handlers
+        self.execs = Execs(engine)
+        self.usage = Usage(engine)
+        self.containers = Containers(engine, table)
+        self.sandboxes = Sandboxes(engine, table, network, handlers, self.containers.end_all)
+        self.containers.sandboxes = self.sandboxes
+
+    @classmethod
+    async def open(cls, engine: Engine, settings: PodSettings | None = None) -> Self:
+        """Read what is there, and finish what an earlier engine left half done."""
+        settings = settings or PodSettings()
+        services = engine.services
+        table = Table(services.db)
+        table.load()
+        cache = f"{services.layout.root}/cni"
+        network = Network(settings.cni_config, settings.cni_plugins, cache)
+        pods = cls(engine, table, network, Handlers(), settings)
+        engine.own(OWNER, pods.containers.spec)
+        engine.own(
+            KEEPER, lambda container, cgroup: dict(pods.sandboxes.keeper_spec(container.id, cgroup))
+        )
+        pods.containers.load()
+        await pods.sandboxes.settle()
+        return pods
+
+    def is_pinned(self, image: Image) -> bool:
+        """Whether an image must not be collected; we need none of our own."""
+        return bool(self.settings.pinned.intersection(image.names))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no sandbox is ready."""
+        return not any(sandbox.phase is Phase.READY for sandbox in self.table)

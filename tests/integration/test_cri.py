@@ -1,0 +1,385 @@
+"""The Kubernetes runtime interface, against a real daemon, by stubs of our own."""
+
+from __future__ import annotations
+
+import os
+
+import grpc
+import pytest
+
+import crilab
+from dockerlab import BUSYBOX
+from sampan.wire.cri import api_pb2 as pb
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not BUSYBOX, reason="needs root and busybox")
+
+
+@pytest.fixture(scope="module")
+def lab():
+    with crilab.cri() as made:
+        yield made
+
+
+def test_who_answers(lab):
+    answer = lab.call("Version", version="0.1.0")
+    assert (answer.runtime_name, answer.runtime_api_version) == ("sampan", "v1")
+    assert answer.version
+    assert answer.runtime_version
+
+
+def test_the_conditions_and_features(lab):
+    answer = lab.call("Status", verbose=True)
+    conditions = {one.type: one.status for one in answer.status.conditions}
+    assert conditions == {"RuntimeReady": True, "NetworkReady": False}
+    assert "" in {one.name for one in answer.runtime_handlers}
+    assert answer.features.supplemental_groups_policy
+    assert "config" in answer.info
+
+
+def test_the_cgroup_driver(lab):
+    assert lab.call("RuntimeConfig").linux.cgroup_driver == pb.CGROUPFS
+
+
+def test_what_is_not_there_is_unimplemented(lab):
+    assert lab.code("CheckpointPod") == "UNIMPLEMENTED"
+
+
+def test_a_pod_from_run_to_remove(lab):
+    pod = lab.run_pod(labels={"a": "b"}, annotations={"c": "d"})
+    status = lab.call("PodSandboxStatus", pod_sandbox_id=pod[0], verbose=True).status
+    assert status.metadata == pod[1].metadata
+    assert status.state == pb.SANDBOX_READY
+    assert status.created_at > 0
+    assert (dict(status.labels), dict(status.annotations)) == ({"a": "b"}, {"c": "d"})
+    assert status.linux.namespaces.options.network == pb.NODE
+    container = lab.start(pod, "sh", "-c", "echo out; echo err >&2; exit 3", labels={"x": "y"})
+    ended = lab.finish(container)
+    assert ended.state == pb.CONTAINER_EXITED
+    assert (ended.exit_code, ended.reason) == (3, "Error")
+    assert ended.created_at <= ended.started_at <= ended.finished_at
+    assert dict(ended.labels) == {"x": "y"}
+    assert sorted(lab.log(container)) == [("stderr", "F", "err"), ("stdout", "F", "out")]
+    lab.remove(pod)
+    assert lab.code("PodSandboxStatus", pod_sandbox_id=pod[0]) == "NOT_FOUND"
+    assert lab.code("ContainerStatus", container_id=container) == "NOT_FOUND"
+
+
+def test_stop_and_remove_are_repeated(lab):
+    pod = lab.run_pod()
+    container = lab.start(pod, "sleep", "1000")
+    for _ in range(2):
+        lab.call("StopContainer", container_id=container, timeout=0)
+    for _ in range(2):
+        lab.call("RemoveContainer", container_id=container)
+    for _ in range(2):
+        lab.remove(pod)
+    lab.call("StopContainer", container_id="f" * 64)
+    lab.call("RemovePodSandbox", pod_sandbox_id="f" * 64)
+
+
+def test_names_are_taken_once(lab):
+    pod = lab.run_pod()
+    assert lab.code("RunPodSandbox", config=pod[1]) == "ALREADY_EXISTS"
+    lab.create(pod, "true", metadata={"name": "same"})
+    with pytest.raises(grpc.RpcError) as error:
+        lab.create(pod, "true", metadata={"name": "same"})
+    assert error.value.code().name == "ALREADY_EXISTS"
+    lab.create(pod, "true", metadata={"name": "same", "attempt": 1})
+    lab.remove(pod)
+    again = lab.call("RunPodSandbox", config=pod[1]).pod_sandbox_id
+    lab.remove((again, pod[1]))
+
+
+def test_lists_are_filtered(lab):
+    pod = lab.run_pod(labels={"app": "one"})
+    other = lab.run_pod()
+    container = lab.create(pod, "true", labels={"role": "x"})
+    found = lab.call("ListPodSandbox", filter={"label_selector": {"app": "one"}}).items
+    assert [one.id for one in found] == [pod[0]]
+    ready = lab.call("ListPodSandbox", filter={"state": {"state": pb.SANDBOX_NOTREADY}}).items
+    assert pod[0] not in [one.id for one in ready]
+    for wanted in (
+        {"label_selector": {"role": "x"}},
+        {"pod_sandbox_id": pod[0]},
+        {"id": container[:20]},
+        {"pod_sandbox_id": pod[0], "state": {"state": pb.CONTAINER_CREATED}},
+    ):
+        found = lab.call("ListContainers", filter=wanted).containers
+        assert [one.id for one in found] == [container], wanted
+    parts = list(lab.call("StreamContainers", filter={"pod_sandbox_id": pod[0]}))
+    assert [one.id for part in parts for one in part.containers] == [container]
+    lab.remove(pod)
+    lab.remove(other)
+
+
+def test_a_program_that_is_not_there(lab):
+    pod = lab.run_pod()
+    container = lab.create(pod, "/nosuch")
+    assert lab.code("StartContainer", container_id=container) == "FAILED_PRECONDITION"
+    status = lab.status(container)
+    assert (status.state, status.exit_code) == (pb.CONTAINER_EXITED, 128)
+    assert status.reason == "StartError"
+    assert "nosuch" in status.message
+    assert status.finished_at
+    lab.remove(pod)
+
+
+def test_containers_of_a_pod_share_and_do_not_share(lab):
+    pod = lab.own_pod(hostname="shared")
+    one = lab.start(pod, "sleep", "1000")
+    two = lab.start(pod, "sleep", "1000")
+    for kind, same in (("net", True), ("ipc", True), ("uts", True), ("pid", False), ("mnt", False)):
+        script = f"ls -l /proc/self/ns/{kind}"
+        texts = {lab.shell(each, script).split()[-1] for each in (one, two)}
+        assert (len(texts) == 1) is same, kind
+    assert lab.shell(one, "hostname; cat /etc/hostname") == "shared\nshared\n"
+    lab.shell(one, "echo seen > /dev/shm/file")
+    assert lab.shell(two, "cat /dev/shm/file") == "seen\n"
+    lab.remove(pod)
+
+
+def test_one_pid_namespace_for_the_pod(lab):
+    pod = lab.own_pod(pid=pb.POD)
+    one = lab.start(pod, "sleep", "1000")
+    two = lab.start(pod, "sh", "-c", "sleep 77 & exec sleep 1000")
+    seen = lab.shell(one, "ps")
+    assert "/keeper" in seen
+    assert "sleep 77" in seen
+    assert lab.shell(two, "echo $PPID; ps | head -n 2").strip().split()[-1] == "/keeper"
+    lab.remove(pod)
+
+
+def test_the_keeper_reaps(lab):
+    pod = lab.own_pod(pid=pb.POD)
+    one = lab.start(pod, "sleep", "1000")
+    lab.shell(one, "(sh -c 'exit 0' &) ; (sleep 0 &)")
+    lab.shell(one, "while ps | grep -q '[Z]  '; do true; done")
+    lab.remove(pod)
+
+
+def test_processes_of_another_container(lab):
+    pod = lab.run_pod()
+    target = lab.start(pod, "sleep", "4242")
+    options = {"network": pb.NODE, "pid": pb.TARGET, "target_id": target}
+    other = lab.start(pod, "sleep", "1", security={"namespace_options": options})
+    assert "sleep 4242" in lab.shell(other, "ps")
+    lab.remove(pod)
+
+
+def test_exec_sync(lab):
+    pod = lab.run_pod()
+    container = lab.start(pod, "sleep", "1000")
+    done = lab.exec(container, "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (done.stdout, done.stderr, done.exit_code) == (b"out\n", b"err\n", 7)
+    assert lab.code("ExecSync", container_id=container, cmd=["/nosuch"]) == "FAILED_PRECONDITION"
+    assert lab.code("ExecSync", container_id=container, cmd=[]) == "INVALID_ARGUMENT"
+    assert lab.code("ExecSync", container_id="f" * 64, cmd=["true"]) == "NOT_FOUND"
+    lab.remove(pod)
+
+
+def test_exec_sync_ends_with_its_time_and_all_of_its_session(lab):
+    pod = lab.own_pod(pid=pb.POD)  # its keeper reaps
+    container = lab.start(pod, "sleep", "1000")
+    before = lab.shell(container, "ps").count("\n")
+    command = ["sh", "-c", "sleep 1000 & yes > /dev/null & wait"]
+    assert lab.code("ExecSync", container_id=container, cmd=command, timeout=1) == (
+        "DEADLINE_EXCEEDED"
+    )
+    lab.shell(container, "while ps | grep -q '[y]es'; do true; done")
+    assert lab.shell(container, "ps").count("\n") == before
+    lab.remove(pod)
+
+
+def test_exec_sync_is_cut_at_its_cap(lab):
+    pod = lab.run_pod()
+    container = lab.start(pod, "sleep", "1000")
+    done = lab.exec(container, "sh", "-c", "head -c 20000000 /dev/zero; exit 4")
+    assert done.exit_code == 4
+    assert done.stdout.endswith(b"[output truncated]\n")
+    assert len(done.stdout) < 16 << 20
+    lab.remove(pod)
+
+
+def test_a_log_is_opened_anew(lab):
+    pod = lab.run_pod()
+    script = "echo old; touch /tmp/said; while ! [ -e /tmp/go ]; do sleep 0; done; echo new"
+    container = lab.start(pod, "sh", "-c", script)
+    path = lab.status(container).log_path
+    lab.shell(container, "while ! [ -e /tmp/said ]; do sleep 0; done")
+    os.rename(path, path + ".1")
+    lab.call("ReopenContainerLog", container_id=container)
+    assert os.path.exists(path)
+    lab.shell(container, "touch /tmp/go")
+    lab.finish(container)
+    assert [text for _, _, text in lab.log(container)] == ["new"]
+    lab.remove(pod)
+
+
+def test_limits_are_set_and_changed(lab):
+    pod = lab.run_pod()
+    limits = {"memory_limit_in_bytes": 64 << 20, "cpu_shares": 512, "cpu_quota": 50000}
+    container = lab.start(
+        pod, "sleep", "1000", resources={**limits, "hugepage_limits": [{"page_size": "2MB"}]}
+    )
+    path = f"/sys/fs/cgroup/memory{lab.cgroup}/{container}/memory.limit_in_bytes"
+
+    def limit():
+        with open(path) as file:
+            return int(file.read())
+
+    assert limit() == 64 << 20
+    lab.call(
+        "UpdateContainerResources",
+        container_id=container,
+        linux={"memory_limit_in_bytes": 96 << 20, "oom_score_adj": 5},
+    )
+    assert limit() == 96 << 20
+    shown = lab.status(container).resources.linux
+    assert (shown.memory_limit_in_bytes, shown.cpu_shares) == (96 << 20, 512)
+    lab.remove(pod)
+
+
+def test_a_container_that_uses_too_much_memory(lab):
+    pod = lab.run_pod()
+    script = "x=a; while true; do x=$x$x; done"
+    limits = {"memory_limit_in_bytes": 8 << 20, "memory_swap_limit_in_bytes": 8 << 20}
+    container = lab.start(pod, "sh", "-c", script, resources=limits)
+    ended = lab.finish(container)
+    assert (ended.reason, ended.exit_code) == ("OOMKilled", 137)
+    lab.remove(pod)
+
+
+def test_who_a_process_is(lab):
+    pod = lab.run_pod()
+    security = {
+        "run_as_user": {"value": 1000},
+        "run_as_group": {"value": 2000},
+        "supplemental_groups": [3000],
+    }
+    container = lab.start(pod, "sleep", "1000", security=security)
+    assert lab.shell(container, "id -u; id -g; id -G") == "1000\n2000\n2000 3000\n"
+    user = lab.status(container).user.linux
+    assert (user.uid, user.gid, list(user.supplemental_groups)) == (1000, 2000, [3000])
+    with pytest.raises(grpc.RpcError) as error:
+        lab.create(pod, "true", security={"run_as_group": {"value": 1}})
+    assert error.value.code().name == "INVALID_ARGUMENT"
+    lab.remove(pod)
+
+
+@pytest.mark.parametrize(
+    ("profile", "mode"),
+    [(None, "0"), ({"profile_type": pb.SecurityProfile.RuntimeDefault}, "2")],
+    ids=["none", "default"],
+)
+def test_seccomp(lab, profile, mode):
+    pod = lab.run_pod()
+    container = lab.start(pod, "sleep", "1000", security={"seccomp": profile})
+    assert lab.shell(container, "grep Seccomp: /proc/1/status").split()[-1] == mode
+    lab.remove(pod)
+
+
+def test_privilege_needs_a_privileged_pod(lab):
+    pod = lab.run_pod()
+    with pytest.raises(grpc.RpcError) as error:
+        lab.create(pod, "true", security={"privileged": True})
+    assert error.value.code().name == "INVALID_ARGUMENT"
+    lab.remove(pod)
+    options = {"network": pb.NODE, "pid": pb.CONTAINER}
+    pod = lab.run_pod(
+        linux={"security_context": {"privileged": True, "namespace_options": options}}
+    )
+    container = lab.start(pod, "sleep", "1000", security={"privileged": True})
+    assert lab.shell(container, "grep Seccomp: /proc/1/status").split()[-1] == "0"
+    lab.shell(container, "mkdir /sys/fs/cgroup/memory/x && rmdir /sys/fs/cgroup/memory/x")
+    lab.remove(pod)
+
+
+def test_mounts(lab, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/file").write_text("text\n")
+    pod = lab.run_pod()
+    mounts = [
+        {"container_path": "/rw", "host_path": str(tmp_path / "a")},
+        {"container_path": "/ro", "host_path": str(tmp_path / "a"), "readonly": True},
+        {"container_path": "/new", "host_path": str(tmp_path / "made")},
+        {"container_path": "/etc/hosts", "host_path": str(tmp_path / "a/file")},
+    ]
+    container = lab.start(pod, "sleep", "1000", mounts=mounts)
+    assert lab.shell(container, "cat /etc/hosts") == "text\n"
+    lab.shell(container, "echo x > /rw/written; echo x > /ro/refused")
+    assert (tmp_path / "a/written").exists()
+    assert not (tmp_path / "a/refused").exists()
+    assert (tmp_path / "made").is_dir()
+    recursive = {**mounts[0], "recursive_read_only": True}
+    with pytest.raises(grpc.RpcError) as error:
+        lab.create(pod, "true", mounts=[recursive])
+    assert error.value.code().name == "INVALID_ARGUMENT"
+    lab.remove(pod)
+
+
+def test_names_and_settings_of_a_pod(lab):
+    pod = lab.own_pod(
+        dns_config={"servers": ["192.0.2.53"], "searches": ["a.b"], "options": ["ndots:5"]},
+        linux={
+            "sysctls": {"kernel.shm_rmid_forced": "1", "net.ipv4.ip_local_port_range": "1024 2048"}
+        },
+    )
+    container = lab.start(pod, "sleep", "1000")
+    text = lab.shell(container, "cat /etc/resolv.conf /proc/sys/net/ipv4/ip_local_port_range")
+    assert text == "search a.b\nnameserver 192.0.2.53\noptions ndots:5\n1024\t2048\n"
+    assert lab.shell(container, "cat /proc/sys/kernel/shm_rmid_forced") == "1\n"
+    lab.remove(pod)
+    options = {"network": pb.NODE, "pid": pb.CONTAINER}
+    linux = {"security_context": {"namespace_options": options}, "sysctls": {"net.a": "1"}}
+    config = lab.sandbox_config(linux=linux)
+    assert lab.code("RunPodSandbox", config=config) == "INVALID_ARGUMENT"
+
+
+def test_images(lab):
+    images = lab.call("ListImages").images
+    assert [list(one.repo_tags) for one in images] == [[crilab.IMAGE]]
+    one = images[0]
+    for name in ("bb:1", crilab.IMAGE, one.id):
+        status = lab.call("ImageStatus", image={"image": name}, verbose=True)
+        assert status.image.id == one.id
+        assert status.image.size > 0
+    assert not lab.call("ImageStatus", image={"image": "nosuch"}).HasField("image")
+    lab.call("RemoveImage", image={"image": "nosuch"})
+    room = lab.call("ImageFsInfo")
+    assert os.path.isdir(room.image_filesystems[0].fs_id.mountpoint)
+    assert room.image_filesystems[0].used_bytes.value > 0
+    pod = lab.run_pod()
+    container = lab.create(pod, "true", image={"image": one.id})
+    assert lab.status(container).image_id == one.id
+    lab.remove(pod)
+
+
+def test_a_log_path_stays_in_its_directory(lab):
+    pod = lab.run_pod()
+    with pytest.raises(grpc.RpcError) as error:
+        lab.create(pod, "true", log_path="../outside.log")
+    assert error.value.code().name == "INVALID_ARGUMENT"
+    lab.remove(pod)
+
+
+def test_docker_does_not_list_them(lab):
+    pod = lab.run_pod()
+    lab.start(pod, "sleep", "1000")
+    assert lab.daemon.ask("GET", "/containers/json?all=1")[1] == []
+    lab.remove(pod)
+
+
+def test_a_daemon_that_was_killed(lab):
+    pod = lab.own_pod(pid=pb.POD)
+    stays = lab.start(pod, "sleep", "1000")
+    ends = lab.start(pod, "sh", "-c", "read x < /dev/null; exec sleep 1000")
+    lab.daemon.process.kill()
+    lab.daemon.process.wait()
+    lab.daemon.start()
+    assert lab.status(stays).state == pb.CONTAINER_RUNNING
+    assert lab.call("PodSandboxStatus", pod_sandbox_id=pod[0]).status.state == pb.SANDBOX_READY
+    lab.call("StopContainer", container_id=ends, timeout=0)
+    assert lab.status(ends).exit_code in (137, 143)
+    third = lab.start(pod, "sleep", "1000")
+    assert "sleep" in lab.shell(third, "ps")
+    lab.remove(pod)
