@@ -199,12 +199,15 @@ def test_dockers_older_format(tmp_path):
 def test_links_between_layers(tmp_path):
     async def main():
         async with store(tmp_path) as one:
-            files = legacy(layer(b"one"), layer(b"one"))
-            del files["1/layer.tar"]
+            files = legacy(*[layer(b"one")] * 9)
+            links = b""
+            for number in range(1, 9):
+                del files[f"{number}/layer.tar"]
+                links += directory(b"%d" % number)
+                links += symlink(b"%d/layer.tar" % number, b"../0/layer.tar")
             data = b"".join(file(name.encode(), text) for name, text in files.items())
-            data = directory(b"1") + symlink(b"1/layer.tar", b"../0/layer.tar") + data + END
-            await one.service.load(pieces(data))
-            assert len((await one.service.get("old:1")).layers) == 2
+            await one.service.load(pieces(links + data + END))
+            assert len((await one.service.get("old:1")).layers) == 9
 
     asyncio.run(main())
 

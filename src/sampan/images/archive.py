@@ -16,6 +16,7 @@ from sampan.images.pipes import ToWorker
 from sampan.layers.limits import MAX_LAYER_SIZE
 from sampan.layers.split import LIST, MAX_LIST
 from sampan.spec.archives import blob_path
+from sampan.store.locks import KeyedLocks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,6 +38,7 @@ class Archive:
         self._files: dict[str, tuple[int, int]] = {}
         self._links: dict[str, str] = {}
         self._digests: dict[int, Digest] = {}
+        self._locks = KeyedLocks()  # one image may have one layer several times
 
     @classmethod
     async def read(
@@ -101,8 +103,11 @@ class Archive:
             InvalidArgument: neither the archive nor the store has it, or its size is another.
             DigestMismatch: its bytes are others.
         """
-        if await self._content.hold(blob.digest, lease):
-            return
+        async with self._locks.hold(blob.digest):
+            if not await self._content.hold(blob.digest, lease):
+                await self._adopt(blob, lease, name)
+
+    async def _adopt(self, blob: Descriptor, lease: str, name: str) -> None:
         name = name or blob_path(blob.digest)
         actual, size = await self.digest(name, blob.digest.algorithm)
         if actual != blob.digest:
