@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sampan.client.results import StoreCheck as StoreCheck
     from sampan.client.results import StoreProblem as StoreProblem
     from sampan.client.results import Verified as Verified
+    from sampan.client.sandbox import Sandbox as Sandbox
     from sampan.client.volumes import Volume as Volume
     from sampan.version import VERSION as __version__  # noqa: N811
 
@@ -45,6 +46,7 @@ _WHERE = {
     "AsyncEngine": "sampan.client.async_engine",
     "Container": "sampan.client.engine",
     "Engine": "sampan.client.engine",
+    "Sandbox": "sampan.client.sandbox",
     "Volume": "sampan.client.volumes",
 } | dict.fromkeys(_RESULTS.split(), "sampan.client.results")
 

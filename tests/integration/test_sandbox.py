@@ -1,0 +1,91 @@
+"""The library's sandbox for code that nobody trusts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import dockerlab
+import sampan
+from sampan import errors
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
+    pytest.mark.skipif(not dockerlab.BUSYBOX, reason="needs a static busybox"),
+]
+
+
+@pytest.fixture(scope="module")
+def daemon():
+    with dockerlab.daemon() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def engine(daemon):
+    with sampan.Engine.open(host=daemon.host) as opened:
+        yield opened
+
+
+def box(daemon, engine, **more):
+    return sampan.Sandbox(rootfs=f"{daemon.base}/rootfs:O", engine=engine, **more)
+
+
+def test_files_go_in_and_out(daemon, engine):
+    data = os.urandom(100_000)
+    with box(daemon, engine) as sandbox:
+        sandbox.write("/tmp/in", data)
+        result = sandbox.run(["sh", "-c", "cp /tmp/in /tmp/out; id -u; exit 3"])
+        assert (result.exit_code, result.text) == (3, "65534\n")
+        assert sandbox.read("/tmp/out") == data
+        with pytest.raises(sampan.CommandFailed):
+            sandbox.read("/tmp/none")
+    assert engine.containers(all=True) == []
+
+
+def test_little_is_allowed(daemon, engine):
+    with box(daemon, engine, pids=20) as sandbox:
+        status = sandbox.run(["cat", "/proc/self/status"]).text
+        assert "CapBnd:\t0000000000000000" in status
+        assert "NoNewPrivs:\t1" in status
+        devices = sandbox.run(["cat", "/proc/net/dev"]).text
+        assert len(devices.splitlines()) == 3  # two lines of titles and lo
+
+
+def test_a_command_without_end_ends_the_sandbox(daemon, engine):
+    with box(daemon, engine) as sandbox:
+        with pytest.raises(errors.DeadlineExceeded):
+            sandbox.run(["sleep", "1000"], timeout=0.2)
+        assert engine.containers(all=True) == []
+        with pytest.raises(errors.FailedPrecondition):
+            sandbox.run(["true"])
+    with pytest.raises(errors.InvalidArgument):
+        box(daemon, engine, time=0)
+
+
+def test_it_ends_with_its_process(daemon, engine):
+    program = f"""
+import sampan, sys, time
+engine = sampan.Engine.open(host={daemon.host!r})
+with sampan.Sandbox(rootfs={daemon.base + "/rootfs:O"!r}, engine=engine) as box:
+    print("ready", flush=True)
+    time.sleep(1000)
+"""
+    child = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": dockerlab.SOURCES},
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout.readline() == b"ready\n"
+    assert len(engine.containers()) == 1
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    deadline = time.monotonic() + 30
+    while engine.containers(all=True):
+        assert time.monotonic() < deadline, "the sandbox outlived its process"
