@@ -89,11 +89,16 @@ class Lab(Client):
         config = self.sandbox_config(**fields)
         return self.call("RunPodSandbox", config=config).pod_sandbox_id, config
 
-    def own_pod(self, pid=pb.CONTAINER, **fields):
+    def own_config(self, pid=pb.CONTAINER, **fields):
         """A sandbox with a network of its own."""
         options = {"network": pb.POD, "pid": pid}
         linux = {"security_context": {"namespace_options": options}, **fields.pop("linux", {})}
-        return self.run_pod(linux=linux, **fields)
+        return self.sandbox_config(linux=linux, **fields)
+
+    def own_pod(self, pid=pb.CONTAINER, **fields):
+        """(id, config) of such a sandbox."""
+        config = self.own_config(pid, **fields)
+        return self.call("RunPodSandbox", config=config).pod_sandbox_id, config
 
     def create(self, pod, *command, **fields):
         """The id of a new container."""

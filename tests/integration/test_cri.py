@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 
 import grpc
 import pytest
@@ -354,6 +356,43 @@ def test_images(lab):
     lab.remove(pod)
 
 
+def test_statistics(lab):
+    pod = lab.run_pod(labels={"app": "stats"})
+    container = lab.start(pod, "sleep", "1000")
+    one = lab.call("ContainerStats", container_id=container).stats
+    assert one.attributes.id == container
+    assert one.cpu.usage_core_nano_seconds.value > 0
+    assert 0 < one.memory.working_set_bytes.value <= one.memory.usage_bytes.value
+    assert os.path.isdir(one.writable_layer.fs_id.mountpoint)
+    found = lab.call("ListContainerStats", filter={"pod_sandbox_id": pod[0]}).stats
+    assert [each.attributes.id for each in found] == [container]
+    whole = lab.call("PodSandboxStats", pod_sandbox_id=pod[0]).stats
+    assert whole.linux.cpu.usage_core_nano_seconds.value > 0
+    found = lab.call("ListPodSandboxStats", filter={"label_selector": {"app": "stats"}}).stats
+    assert [each.attributes.id for each in found] == [pod[0]]
+    assert lab.code("ContainerStats", container_id="f" * 64) == "NOT_FOUND"
+    lab.remove(pod)
+
+
+def test_events(lab):
+    pod = lab.run_pod()
+    stream = lab.call("GetContainerEvents")
+    stream.initial_metadata()  # it listens
+    container = lab.create(pod, "true")
+    seen = next(stream)
+    assert (seen.container_id, seen.container_event_type) == (container, 0)
+    lab.call("StartContainer", container_id=container)
+    started, stopped = next(stream), next(stream)
+    assert started.container_event_type == pb.CONTAINER_STARTED_EVENT
+    assert stopped.container_event_type == pb.CONTAINER_STOPPED_EVENT
+    assert stopped.pod_sandbox_status.id == pod[0]
+    assert [one.exit_code for one in stopped.containers_statuses] == [0]
+    lab.call("RemoveContainer", container_id=container)
+    assert next(stream).container_event_type == pb.CONTAINER_DELETED_EVENT
+    stream.cancel()
+    lab.remove(pod)
+
+
 def test_a_log_path_stays_in_its_directory(lab):
     pod = lab.run_pod()
     with pytest.raises(grpc.RpcError) as error:
@@ -367,6 +406,39 @@ def test_docker_does_not_list_them(lab):
     lab.start(pod, "sleep", "1000")
     assert lab.daemon.ask("GET", "/containers/json?all=1")[1] == []
     lab.remove(pod)
+
+
+@pytest.mark.skipif(not os.path.exists("/usr/lib/cni/bridge"), reason="needs CNI plugins")
+def test_a_network_of_plugins(tmp_path):
+    directory = tmp_path / "net.d"
+    directory.mkdir()
+    with crilab.cri(cri={"cni_config": str(directory)}) as lab:
+        assert not {c.type: c.status for c in lab.call("Status").status.conditions}["NetworkReady"]
+        ipam = {
+            "type": "host-local",
+            "subnet": "10.213.0.0/24",
+            "dataDir": str(tmp_path / "ipam"),
+            "routes": [{"dst": "0.0.0.0/0"}],
+        }
+        bridge = {"type": "bridge", "bridge": "cri-test0", "isGateway": True, "ipam": ipam}
+        conflist = {"cniVersion": "1.0.0", "name": "pods", "plugins": [bridge]}
+        (directory / "10-pods.conflist").write_text(json.dumps(conflist))
+        assert {c.type: c.status for c in lab.call("Status").status.conditions}["NetworkReady"]
+        pod = lab.own_pod()
+        address = lab.call("PodSandboxStatus", pod_sandbox_id=pod[0]).status.network.ip
+        assert address.startswith("10.213.0.")
+        container = lab.start(pod, "sleep", "1000")
+        assert "eth0" in lab.shell(container, "cat /proc/net/dev")
+        lab.call("StopPodSandbox", pod_sandbox_id=pod[0])
+        leases = [name for name in os.listdir(tmp_path / "ipam/pods") if name[0].isdecimal()]
+        assert leases == []
+        lab.remove(pod)
+        bridge["type"] = "nosuch"
+        (directory / "10-pods.conflist").write_text(json.dumps(conflist))
+        config = lab.own_config()
+        assert lab.code("RunPodSandbox", config=config) == "NOT_FOUND"
+        assert not lab.call("ListPodSandbox").items
+    subprocess.run(["ip", "link", "delete", "cri-test0"], check=True)
 
 
 def test_a_daemon_that_was_killed(lab):

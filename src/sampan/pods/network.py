@@ -83,9 +83,9 @@ class Network:
         """Release what `attach` took; `path` is "" when the namespace is gone."""
         if network == NONE:
             return
-        conflist = self._kept(network, sandbox.id) or self._found
+        conflist = self._kept(network, sandbox.id)
         if conflist is None:
-            return  # nothing was ever added
+            return  # never added, or undone: the plugins keep a file of what they added
         await self._plugins.delete(
             conflist, path, sandbox.id, INTERFACE, arguments(sandbox), capabilities(sandbox)
         )

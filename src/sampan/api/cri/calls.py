@@ -64,7 +64,9 @@ def _stream(method: MethodDescriptor, answer: Stream) -> grpc.RpcMethodHandler[A
         request: Message, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[Message]:
         try:
-            async for message in answer(request):
+            messages = answer(request)
+            await context.send_initial_metadata(())  # from here on nothing is missed
+            async for message in messages:
                 yield message
         except SampanError as error:
             await context.abort(code_of(error), str(error))

@@ -15,6 +15,7 @@ from sampan.api.cri.containers import Containers
 from sampan.api.cri.images import Images
 from sampan.api.cri.runtime import Runtime
 from sampan.api.cri.sandboxes import Sandboxes
+from sampan.api.cri.stats import Stats
 from sampan.wire.cri import api_pb2 as pb
 
 if TYPE_CHECKING:
@@ -34,9 +35,11 @@ class CriServer:
 
     def __init__(self, pods: Pods) -> None:
         self._server = grpc.aio.server(options=_OPTIONS)
-        parts = (Runtime(pods), Sandboxes(pods), Containers(pods))
+        containers = Containers(pods)
+        listing = (Sandboxes(pods), containers, Stats(pods, containers))
+        parts = (Runtime(pods), *listing)
         calls = {name: call for part in parts for name, call in part.table().items()}
-        streams = {name: call for part in parts[1:] for name, call in part.streams().items()}
+        streams = {name: call for part in listing for name, call in part.streams().items()}
         images = Images(pods)
         services = pb.DESCRIPTOR.services_by_name
         self._server.add_generic_rpc_handlers(
