@@ -8,6 +8,7 @@ key or `key=value` where all values must match, `status`, `exited`, `ancestor`, 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ Filters = Mapping[str, Sequence[str]]
 Test = Callable[["Container"], bool]
 
 MAX_PATTERN = 256
+_SPAN = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _OBJECTS = ("container", "network", "volume")
 _EVENT_KEYS = frozenset(
     ("type", "event", "action", "container", "image", "network", "volume", "label", "scope", "id")
@@ -101,11 +104,21 @@ def _test(key: str, values: tuple[str, ...], find: Callable[[str], Container]) -
     if key in ("before", "since"):
         return _age(key, find(values[0]))
     if key == "until":
-        limit = int(float(values[0]) * 1e9) if _is_number(values[0]) else -1
-        if limit < 0:
-            raise InvalidArgument(f"invalid filter 'until={values[0]}': it must be unix seconds")
+        limit = _until(values[0])
         return lambda c: c.created_at <= limit
     raise InvalidArgument(f"invalid filter '{key}'")
+
+
+def _until(text: str) -> int:
+    """Unix seconds, or a span before now (`24h`, `1h30m`), in nanoseconds since 1970."""
+    if _is_number(text):
+        return int(float(text) * 1e9)
+    parts = _SPAN.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise InvalidArgument(
+            f"invalid filter 'until={text}': it must be unix seconds, or a span like 24h"
+        )
+    return time.time_ns() - sum(int(number) * _UNITS[unit] for number, unit in parts) * 10**9
 
 
 def _health(values: tuple[str, ...]) -> Test:

@@ -42,6 +42,10 @@ ONE = Container(
         ({"network": ["none"]}, True),
         ({"until": ["100"]}, True),
         ({"until": ["99"]}, False),
+        ({"until": ["1h30m"]}, True),
+        ({"until": ["99999d"]}, False),
+        ({"health": ["none"]}, True),
+        ({"health": ["healthy", "starting"]}, False),
         ({"name": ["web"], "status": ["created"]}, False),
     ],
 )
@@ -51,7 +55,15 @@ def test_containers(wanted, fits):
 
 @pytest.mark.parametrize(
     "wanted",
-    [{"nonsense": ["x"]}, {"status": ["x"]}, {"exited": ["x"]}, {"until": ["x"]}, {"name": ["("]}],
+    [
+        {"nonsense": ["x"]},
+        {"status": ["x"]},
+        {"exited": ["x"]},
+        {"until": ["x"]},
+        {"until": ["1h x"]},
+        {"health": ["x"]},
+        {"name": ["("]},
+    ],
 )
 def test_what_is_refused(wanted):
     with pytest.raises(InvalidArgument):
