@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 
+import aiohttp
 import grpc
 import pytest
 
@@ -390,6 +392,68 @@ def test_events(lab):
     lab.call("RemoveContainer", container_id=container)
     assert next(stream).container_event_type == pb.CONTAINER_DELETED_EVENT
     stream.cancel()
+    lab.remove(pod)
+
+
+def converse(url, *messages, protocol="v5.channel.k8s.io", **headers):
+    """Everything that a stream says after `messages`: channel -> bytes."""
+
+    async def run():
+        said = {}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(url, protocols=(protocol,), headers=headers) as peer,
+        ):
+            assert peer.protocol == protocol
+            for message in messages:
+                await peer.send_bytes(message)
+            async for message in peer:
+                said[message.data[0]] = said.get(message.data[0], b"") + message.data[1:]
+        return said
+
+    return asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_exec_over_a_websocket(lab):
+    pod = lab.run_pod()
+    container = lab.start(pod, "sleep", "1000")
+    streams = {"stdin": True, "stdout": True, "stderr": True}
+    command = ["sh", "-c", "cat; echo err >&2; exit 5"]
+    url = lab.call("Exec", container_id=container, cmd=command, **streams).url
+    assert url.startswith("http://127.0.0.1:")
+    said = converse(url, b"\0some ", b"\0input", b"\xff\0")
+    assert (said[1], said[2]) == (b"some input", b"err\n")
+    status = json.loads(said[3])
+    assert status["details"]["causes"] == [{"reason": "ExitCode", "message": "5"}]
+    with pytest.raises(aiohttp.WSServerHandshakeError) as error:
+        converse(url)  # an address is good once
+    assert error.value.status == 404
+    url = lab.call("Exec", container_id=container, cmd=["true"], stdout=True).url
+    with pytest.raises(aiohttp.WSServerHandshakeError) as error:
+        converse(url, Origin="http://evil.example")
+    assert error.value.status == 403
+    assert json.loads(converse(url, protocol="v4.channel.k8s.io")[3])["status"] == "Success"
+    assert lab.code("Exec", container_id=container, cmd=["true"]) == "INVALID_ARGUMENT"
+    lab.remove(pod)
+
+
+def test_a_terminal_over_a_websocket(lab):
+    pod = lab.run_pod()
+    container = lab.start(pod, "sleep", "1000")
+    command = ["sh", "-c", "read x; stty size"]
+    url = lab.call("Exec", container_id=container, cmd=command, tty=True, stdin=True, stdout=True)
+    said = converse(url.url, b'\4{"Width":77,"Height":33}', b"\0\n")
+    assert said[1].split()[-2:] == [b"33", b"77"]
+    lab.remove(pod)
+
+
+def test_attach_over_a_websocket(lab):
+    pod = lab.run_pod()
+    container = lab.start(pod, "cat", stdin=True, stdin_once=True)
+    url = lab.call("Attach", container_id=container, stdin=True, stdout=True).url
+    assert converse(url, b"\0through\n", b"\xff\0")[1] == b"through\n"
+    assert lab.finish(container).exit_code == 0
+    assert lab.log(container) == [("stdout", "F", "through")]
     lab.remove(pod)
 
 

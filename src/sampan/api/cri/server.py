@@ -16,6 +16,7 @@ from sampan.api.cri.images import Images
 from sampan.api.cri.runtime import Runtime
 from sampan.api.cri.sandboxes import Sandboxes
 from sampan.api.cri.stats import Stats
+from sampan.api.cri.streaming import Streaming
 from sampan.wire.cri import api_pb2 as pb
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class CriServer:
         self._server = grpc.aio.server(options=_OPTIONS)
         containers = Containers(pods)
         listing = (Sandboxes(pods), containers, Stats(pods, containers))
-        parts = (Runtime(pods), *listing)
+        self._streaming = Streaming(pods)
+        parts = (Runtime(pods), self._streaming, *listing)
         calls = {name: call for part in parts for name, call in part.table().items()}
         streams = {name: call for part in listing for name, call in part.streams().items()}
         images = Images(pods)
@@ -56,4 +58,5 @@ class CriServer:
 
     async def aclose(self) -> None:
         """No new calls; running ones have GRACE seconds."""
+        await self._streaming.aclose()
         await self._server.stop(GRACE)
