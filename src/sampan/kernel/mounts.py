@@ -109,6 +109,14 @@ def set_attributes(
     check(_mount_setattr(mount, b"", flags, ctypes.addressof(attr), size), "mount_setattr")
 
 
+def map_ids(mount: int, user_namespace: int, *, recursive: bool) -> None:
+    """Show the files of a detached mount with the ids that `user_namespace` maps (idmapped)."""
+    attr = _MountAttr(attr_set=n.MOUNT_ATTR_IDMAP, userns_fd=user_namespace)
+    flags = n.AT_EMPTY_PATH | (n.AT_RECURSIVE if recursive else 0)
+    size = ctypes.sizeof(attr)
+    check(_mount_setattr(mount, b"", flags, ctypes.addressof(attr), size), "mount_setattr idmap")
+
+
 def move_mount(mount: int, target: int) -> None:
     """Attach the detached `mount` on the directory or file behind the descriptor `target`."""
     flags = n.MOVE_MOUNT_F_EMPTY_PATH | n.MOVE_MOUNT_T_EMPTY_PATH

@@ -64,7 +64,9 @@ def clone3(flags: int) -> tuple[int, int]:
     """Fork into the new namespaces of `flags`: (pid, pidfd) in the parent, (0, -1) in the child."""
     pidfd = c_int(-1)
     args = _CloneArgs(
-        flags=flags | n.CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=SIGCHLD
+        flags=flags | n.CLONE_PIDFD,
+        pidfd=ctypes.addressof(pidfd),
+        exit_signal=0 if flags & n.CLONE_PARENT else SIGCHLD,  # a sibling has its parent's
     )
     pid = check(_clone3(ctypes.addressof(args), ctypes.sizeof(args)), "clone3")
     return (pid, pidfd.value) if pid else (0, -1)

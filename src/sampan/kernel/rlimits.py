@@ -39,12 +39,12 @@ def _lower(wanted: int, ceiling: int) -> int:
     return ceiling if wanted == _INFINITY else min(wanted, ceiling)
 
 
-def set_oom_score_adj(value: int) -> None:
-    """Set /proc/self/oom_score_adj, or leave it where only a privileged process could lower it.
+def set_oom_score_adj(fd: int, value: int) -> None:
+    """Write to /proc/PID/oom_score_adj, or leave it where only a privileged process may lower it.
 
-    containerd's restrict_oom_score_adj does the same: the score stays, the container starts.
+    containerd's restrict_oom_score_adj does the same: the score stays, the container starts. `fd`
+    is closed.
     """
-    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, str(value).encode())
     except OSError as error:

@@ -238,6 +238,7 @@ def begin(
         facts = facts_of(builder.cgroup, attach_at)
         facts.die_with_parent = die_with_parent
         facts.sealed = freeze.is_sealed()
+        facts.root_path, facts.has_score = builder.bound_inside, builder.has_birth
         if spec.get("hooks"):
             from sampan.runtime import hooks
 
@@ -282,12 +283,20 @@ class _Builder:
         self._root = -1
         self._join_fds: list[int] = []
         self._sources: list[int] = []
+        self.bound_inside = ""
+        self.has_birth = False
+        if "time" in self.new or "user" in {*self.new, *dict(self.join)}:
+            self.has_birth = True
+            if os.geteuid() != 0:
+                self.bound_inside = self._root_path()
 
     def open(self, root: int | None) -> None:
         """The descriptors that the child will need, and the identity in the container's files."""
-        if root is None:
-            path = self.spec["root"]["path"]
-            root = rootfs.bind(path if path.startswith("/") else f"{self.bundle}/{path}")
+        if root is None and self.bound_inside:
+            root = os.open(self.bound_inside, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._owned.append(root)
+        elif root is None:
+            root = rootfs.bind(self._root_path())
             self._owned.append(root)
         self._root = root
         resolve_user(Root(root), self.spec["process"])
@@ -296,19 +305,37 @@ class _Builder:
             self._owned.append(fd)
             self._join_fds.append(fd)
         for mount in filter(is_bind, self.spec.get("mounts") or []):
+            if self.bound_inside:
+                break
             self._sources.append(sources.clone(mount))
             self._owned.append(self._sources[-1])
         self.cgroup = cgroups.manager(self.cgroup_path)
 
+    def _root_path(self) -> str:
+        path: str = self.spec["root"]["path"]
+        return path if path.startswith("/") else f"{self.bundle}/{path}"
+
     def blank(self, offered: Blank | None) -> Blank:
         """The blank that was kept ready, if its namespaces are those we need; else a new one."""
         kinds = frozenset(self.new) - {"cgroup"}
-        if offered is not None and offered.kinds == kinds:
+        if offered is not None and offered.kinds == kinds and not self.has_birth:
             return offered
         if offered is not None:
             offered.discard()
         kept = dict(zip((kind for kind, _ in self.join), self._join_fds, strict=True))
+        if self.has_birth:
+            return self._give_birth(kept)
         return make_blank(sorted(kinds), kept.get("pid"))
+
+    def _give_birth(self, kept: dict[str, int]) -> Blank:
+        from sampan.runtime import birth
+
+        score = self.spec["process"].get("oomScoreAdj")
+        blank = birth.make_blank(birth.Birth(self.new, list(kept.items()), self.linux, score))
+        # All but the mount namespace is joined.
+        self.join = [(kind, path) for kind, path in self.join if kind == "mount"]
+        self._join_fds = [kept[kind] for kind, _ in self.join]
+        return blank
 
     def order(
         self,

@@ -15,7 +15,7 @@ from sampan.kernel import numbers as n
 from sampan.kernel.libc import c_char_p, c_long, c_size_t, check, prototype
 from sampan.kernel.terminal import become_controlling
 from sampan.runtime.failure import RuntimeFailure
-from sampan.runtime.operations import Operation
+from sampan.runtime.operations import Operation, open_proc
 from sampan.runtime.stage import Stage
 
 _SYS_GETCWD = {"x86_64": 79, "aarch64": 17}.get(n.MACHINE, -1)
@@ -31,7 +31,7 @@ class OomScore(Operation):
         self.value = value
 
     def execute(self, stage: Stage) -> None:
-        rlimits.set_oom_score_adj(self.value)
+        rlimits.set_oom_score_adj(open_proc(stage, "self/oom_score_adj"), self.value)
 
     def describe(self) -> str:
         return f"set oom_score_adj to {self.value}"
@@ -167,7 +167,11 @@ class User(Operation):
         for fd in (0, 1, 2):
             _give(fd, self.uid)
         process.prctl(n.PR_SET_KEEPCAPS, 1)
-        os.setgroups(self.groups)
+        try:
+            os.setgroups(self.groups)
+        except PermissionError:  # denied in a user namespace that an ordinary user has made
+            if self.groups:
+                raise
         os.setresgid(self.gid, self.gid, self.gid)
         os.setresuid(self.uid, self.uid, self.uid)
         process.prctl(n.PR_SET_KEEPCAPS, 0)
@@ -187,8 +191,9 @@ def _give(fd: int, uid: int) -> None:
     if pipe_or_pty and found.st_uid != uid:
         try:
             os.fchown(fd, uid, -1)
-        except PermissionError:  # an id that is not mapped into the user namespace
-            pass
+        except OSError as error:  # an id that is not mapped into the user namespace
+            if error.errno not in (errno.EPERM, errno.EINVAL):
+                raise
 
 
 class Bounding(Operation):

@@ -61,8 +61,24 @@ class Device(Operation):
             found = os.stat(name, dir_fd=parent, follow_symlinks=False)
             if stat.S_IFMT(found.st_mode) != stat.S_IFMT(mode) or found.st_rdev != number:
                 raise
+        except PermissionError:  # in a user namespace
+            if self.kind == "p":
+                raise
+            self._bind(stage, stat.S_IFMT(mode), number)
         finally:
             os.close(parent)
+
+    def _bind(self, stage: Stage, kind: int, number: int) -> None:
+        """The host's device of the same name, where a new one cannot be made."""
+        source = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            found = os.fstat(source)
+            if stat.S_IFMT(found.st_mode) != kind or found.st_rdev != number:
+                raise OSError(errno.ENODEV, f"{self.path} of the host is another device")
+            mount = mounts.clone_tree(source, recursive=False)
+        finally:
+            os.close(source)
+        stage.place(mount, writable_target(stage, self.path, directory=False))
 
     def describe(self) -> str:
         return f"make device {self.path} ({self.kind} {self.major}:{self.minor})"

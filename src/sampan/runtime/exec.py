@@ -11,6 +11,7 @@ import _socket
 import os
 
 from sampan.kernel import cgroups, fds, namespaces, process
+from sampan.kernel import numbers as n
 from sampan.kernel.paths import Root
 from sampan.runtime import init, plan, validate
 from sampan.runtime.blank import reap
@@ -39,13 +40,18 @@ class Execed:
 class JoinAll(Operation):
     """Enter the namespaces of the first process; the root becomes the container's."""
 
-    __slots__ = ("flags", "pidfd")
+    __slots__ = ("flags", "own_users", "pidfd")
 
-    def __init__(self, pidfd: int, flags: int) -> None:
-        self.pidfd, self.flags = pidfd, flags
+    def __init__(self, pidfd: int, flags: int, *, own_users: bool) -> None:
+        self.pidfd, self.flags, self.own_users = pidfd, flags, own_users
 
     def execute(self, stage: Stage) -> None:
-        namespaces.setns(self.pidfd, self.flags)
+        if self.flags:  # else it was born there
+            namespaces.setns(self.pidfd, self.flags)
+        if self.own_users:
+            from sampan.runtime import mappings  # `spawn` has it loaded
+
+            mappings.become_root()
         stage.rootfs = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         stage.root = Root(stage.rootfs)
 
@@ -112,6 +118,8 @@ def _spawn(
     filter_program: tuple[bytes, int] | None,
     cgroup_fds: list[int],
 ) -> Execed:
+    if "user" in state["namespaces"]:
+        from sampan.runtime import mappings  # noqa: F401  for the child, which imports nothing
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
         _resolve_inside(state, process_spec)
@@ -119,10 +127,7 @@ def _spawn(
         stage = Stage(rootfs=-1, stdio=stdio, sync=theirs, stock=Stock([]))
         stage.take_cgroup_fds(cgroup_fds)
         stage.seccomp = filter_program
-        if "pid" in state["namespaces"]:
-            pid, child = namespaces.clone_in_pid_namespace(pidfd, 0)
-        else:
-            pid, child = process.clone3(0)
+        pid, child = _clone(state, pidfd)
         if pid == 0:
             ours.close()
             init.enter(before, after, stage, theirs)
@@ -136,6 +141,8 @@ def _cgroup_fds(
     state: dict[str, Any], sub_cgroups: dict[str, str] | None, *, frozen: bool
 ) -> list[int]:
     """What the new process writes to in order to join."""
+    if not state["cgroup"]:  # an ordinary user's container may have none
+        return []
     group = cgroups.recorded(state)
     return [fd for _, fd in group.procs_fds(sub_cgroups, init=state["pid"], frozen=frozen)]
 
@@ -144,14 +151,15 @@ def operations(
     state: dict[str, Any], process_spec: dict[str, Any], pidfd: int, *, filtered: bool
 ) -> tuple[list[Operation], list[Operation]]:
     """What the new process executes before and after it reports that it is ready."""
-    flags = 0
-    for kind in state["namespaces"]:
-        if kind != "pid":
-            flags |= namespaces.KINDS[kind][0]
+    own_users = "user" in state["namespaces"]
+    flags = 0 if own_users and os.geteuid() else _flags_of(state)
     before: list[Operation] = []
     if process_spec.get("oomScoreAdj") is not None:
         before.append(OomScore(process_spec["oomScoreAdj"]))
-    before += [JoinCgroup(state["cgroup"], unshare=False), JoinAll(pidfd, flags)]
+    before += [
+        JoinCgroup(state["cgroup"], unshare=False),
+        JoinAll(pidfd, flags, own_users=own_users),
+    ]
     terminal = bool(process_spec.get("terminal"))
     if terminal:
         before.append(ExecTerminal(plan.console_size(process_spec)))
@@ -159,6 +167,27 @@ def operations(
     before += plan.locate(process_spec, create_directory=False)
     after = plan.become(process_spec, {"seccomp": filtered}, die_with_parent=False)
     return before, after
+
+
+def _flags_of(state: dict[str, Any]) -> int:
+    """The namespaces that a process can join itself; the pid namespace is for children."""
+    flags = 0
+    for kind in state["namespaces"]:
+        if kind != "pid":
+            flags |= namespaces.KINDS[kind][0]
+    return flags
+
+
+def _clone(state: dict[str, Any], pidfd: int) -> tuple[int, int]:
+    """The child, in the container's pid namespace."""
+    if "user" in state["namespaces"] and os.geteuid():
+        from sampan.runtime import birth
+
+        own_pids = n.CLONE_NEWPID if "pid" in state["namespaces"] else 0
+        return birth.clone_beside(pidfd, _flags_of(state) | own_pids)
+    if "pid" in state["namespaces"]:
+        return namespaces.clone_in_pid_namespace(pidfd, 0)
+    return process.clone3(0)
 
 
 def _resolve_inside(state: dict[str, Any], process_spec: dict[str, Any]) -> None:

@@ -57,7 +57,12 @@ class JoinNamespace(Operation):
         self.kind, self.path = kind, path
 
     def execute(self, stage: Stage) -> None:
-        namespaces.setns(stage.namespace_fds[self.kind], namespaces.KINDS[self.kind][0])
+        fd = stage.namespace_fds.get(self.kind, -1)
+        if fd < 0:
+            return  # it was born there
+        if self.kind == "mount":  # settings are written through a /proc that nobody else made
+            stage.proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        namespaces.setns(fd, namespaces.KINDS[self.kind][0])
 
     def describe(self) -> str:
         return f"join the {self.kind} namespace {self.path}"
@@ -156,8 +161,7 @@ class Sysctl(Operation):
         self.key, self.value = key, value
 
     def execute(self, stage: Stage) -> None:
-        path = "/proc/sys/" + self.key.replace(".", "/")
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = open_proc(stage, "sys/" + self.key.replace(".", "/"))
         try:
             os.write(fd, self.value.encode())
         finally:
@@ -167,8 +171,20 @@ class Sysctl(Operation):
         return f"set {self.key} to {self.value}"
 
 
+def open_proc(stage: Stage, name: str) -> int:
+    """A file of the host's /proc, opened for writing."""
+    flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    if stage.proc >= 0:
+        return os.open(name, flags, dir_fd=stage.proc)
+    return os.open(f"/proc/{name}", flags)
+
+
 class AttachRoot(Operation):
-    """Attach the detached mount of the root file system in the new mount namespace."""
+    """Attach the detached mount of the root file system in the new mount namespace.
+
+    At the given directory, which programs of the host may look for it at; or on top of `/`, where
+    the root of a user namespace may not walk to that.
+    """
 
     __slots__ = ("at", "propagation")
 
@@ -176,7 +192,11 @@ class AttachRoot(Operation):
         self.at, self.propagation = at, propagation
 
     def execute(self, stage: Stage) -> None:
-        target = os.open(self.at, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        try:
+            target = os.open(self.at, flags)
+        except PermissionError:
+            target = os.open("/", flags)
         try:
             mounts.move_mount(stage.rootfs, target)
         finally:
@@ -217,7 +237,7 @@ class BindMount(Operation):
     """Bind a file or directory of the host.
 
     The parent has cloned it, number `index` of its list, in the host's own mount namespace: ours
-    may have been made before the source was mounted.
+    may have been made before the source was mounted. With -1 we must do it.
     """
 
     __slots__ = ("destination", "index", "options", "source")
@@ -228,10 +248,18 @@ class BindMount(Operation):
 
     def execute(self, stage: Stage) -> None:
         options = MountOptions(self.options)
-        mount = stage.sources[self.index]
+        mount = stage.sources[self.index] if self.index >= 0 else self._clone(options)
         directory = stat.S_ISDIR(os.fstat(mount).st_mode)
         _shape(mount, options)
         stage.place(mount, writable_target(stage, self.destination, directory=directory))
+
+    def _clone(self, options: MountOptions) -> int:
+        """Our own clone, where the parent has no right to make one."""
+        source = os.open(self.source, os.O_PATH | os.O_CLOEXEC)
+        try:
+            return mounts.clone_tree(source, recursive=options.bind == "rbind")
+        finally:
+            os.close(source)
 
     def describe(self) -> str:
         return f"bind mount of {self.source} on {self.destination} ({','.join(self.options)})"

@@ -31,6 +31,8 @@ class Facts:
     `attach_at`: a directory of the host on which the root is attached, inside the new mount
     namespace. `hierarchies`, `cgroup_links`: see CgroupMount. `unified`: the cgroup of v2, or "".
     `die_with_parent`: whether the container must not outlive the process that starts it.
+    `root_path`: of the root file system, where the container binds it, and the sources of its other
+    bind mounts, itself. `has_score`: whether oom_score_adj was set at birth.
     `described`: the OCI state that hooks inside read, where there are any.
     """
 
@@ -40,7 +42,9 @@ class Facts:
         "cgroup_links",
         "described",
         "die_with_parent",
+        "has_score",
         "hierarchies",
+        "root_path",
         "sealed",
         "unified",
     )
@@ -53,6 +57,8 @@ class Facts:
         self.unified = ""
         self.die_with_parent = False
         self.sealed = True
+        self.root_path = ""
+        self.has_score = False
         self.described: dict[str, Any] = {}
 
 
@@ -124,7 +130,9 @@ def build(spec: dict[str, Any], facts: Facts) -> Plan:
     new, join = namespaces(spec)
     before = plan.before_gate
     before += [o.JoinNamespace(kind, path) for kind, path in _join_order(join)]
-    before += _settings(spec, linux, new)
+    if "user" in new or any(kind == "user" for kind, _ in join):
+        before += _own_users(spec, linux, new, facts)
+    before += _settings(spec, linux, new, facts)
     before += _mounts(spec, linux, facts)
     group = [o.JoinCgroup(facts.cgroup, unshare="cgroup" in new)] if facts.cgroup else []
     if spec.get("hooks"):
@@ -182,7 +190,22 @@ def _join_order(join: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return sorted(ranked, key=lambda entry: order.index(entry[0]))
 
 
-def _settings(spec: dict[str, Any], linux: dict[str, Any], new: list[str]) -> list[o.Operation]:
+def _own_users(
+    spec: dict[str, Any], linux: dict[str, Any], new: list[str], facts: Facts
+) -> list[o.Operation]:
+    from sampan.runtime import mappings
+
+    maps = [linux.get(key) or [] for key in ("uidMappings", "gidMappings")]
+    operations: list[o.Operation] = []
+    if facts.root_path:  # while we may still walk to it
+        operations.append(mappings.BindRoot(facts.root_path))
+    operations.append(mappings.BecomeRoot(*(maps if "user" in new else [[], []])))
+    return operations
+
+
+def _settings(
+    spec: dict[str, Any], linux: dict[str, Any], new: list[str], facts: Facts
+) -> list[o.Operation]:
     """Settings of the new namespaces, made while /proc is the host's."""
     operations: list[o.Operation] = []
     if "network" in new:
@@ -193,7 +216,7 @@ def _settings(spec: dict[str, Any], linux: dict[str, Any], new: list[str]) -> li
         operations.append(o.Domainname(spec["domainname"]))
     for key, value in (linux.get("sysctl") or {}).items():
         operations.append(o.Sysctl(key.replace("/", "."), value))
-    if spec["process"].get("oomScoreAdj") is not None:
+    if spec["process"].get("oomScoreAdj") is not None and not facts.has_score:
         operations.append(c.OomScore(spec["process"]["oomScoreAdj"]))
     return operations
 
@@ -208,7 +231,7 @@ def _mounts(spec: dict[str, Any], linux: dict[str, Any], facts: Facts) -> list[o
     binds = 0
     for mount in spec.get("mounts") or []:
         if is_bind(mount):
-            operations.append(_bind(mount, binds))
+            operations.append(_bind(mount, -1 if facts.root_path else binds))
             binds += 1
         else:
             operations += _mount(mount, facts)

@@ -33,6 +33,7 @@ class Stage:
         "_empty_directory",
         "master",
         "namespace_fds",
+        "proc",
         "proc_device",
         "program",
         "root",
@@ -54,6 +55,7 @@ class Stage:
         self.stock = stock
         self.sync = sync
         self.trampoline = -1
+        self.proc = -1
         self._cgroup_fds: list[int] | None = None
         self.namespace_fds: dict[str, int] = {}
         self.sources: list[int] = []
@@ -62,6 +64,11 @@ class Stage:
         self.proc_device = -1
         self.program = b""
         self._empty_directory = -1
+
+    def take_root(self, rootfs: int) -> None:
+        """The root was found, or made, only now."""
+        self.rootfs = rootfs
+        self.root = Root(rootfs)
 
     def cgroup_fds(self) -> list[int]:
         """The descriptors to join the cgroup by; waits until the parent has made it.

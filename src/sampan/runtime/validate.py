@@ -24,9 +24,6 @@ _IPC_SYSCTLS = frozenset(
     "kernel.shmmni kernel.shm_rmid_forced".split()
 )
 _UNSUPPORTED = (
-    "linux.uidMappings",
-    "linux.gidMappings",
-    "linux.timeOffsets",
     "linux.intelRdt",
     "linux.memoryPolicy",
     "linux.netDevices",
@@ -58,6 +55,13 @@ def check(spec: dict[str, Any]) -> None:
     _check_mounts(spec, linux)
     _check_sysctls(linux)
     _check_devices(linux)
+    if any(linux.get(key) for key in ("uidMappings", "gidMappings", "timeOffsets")) or not (
+        {"user", "time"}.isdisjoint(one["type"] for one in linux.get("namespaces") or [])
+    ):
+        from sampan.runtime import birth, mappings
+
+        mappings.check_container(linux)
+        birth.check_offsets(linux)
     if spec.get("hooks"):
         from sampan.runtime import hooks
 
@@ -123,8 +127,6 @@ def _check_namespaces(linux: dict[str, Any], process: dict[str, Any]) -> None:
         _need(kind not in seen, "linux.namespaces", f"{kind} is there twice")
         path = namespace.get("path") or ""
         _need(not path or path.startswith("/"), "linux.namespaces", f"{path!r} is not absolute")
-        unsupported = kind in ("user", "time") and not path
-        _need(not unsupported, "linux.namespaces", f"a new {kind} namespace is not supported yet")
         seen.add(kind)
     _need("mount" in seen, "linux.namespaces", "a mount namespace is needed")
 
