@@ -121,6 +121,11 @@ def set_not_dumpable() -> None:
     prctl(n.PR_SET_DUMPABLE, 0)
 
 
+def set_dumpable() -> None:
+    """/proc/PID of this process belongs to its user, who may write its maps."""
+    prctl(n.PR_SET_DUMPABLE, 1)
+
+
 def set_parent_death_signal(signal: int) -> None:
     """The kernel sends `signal` to this process when its parent dies.
 

@@ -94,7 +94,7 @@ def _command(options: Parsed) -> int:
     if options.on("systemd-cgroup"):
         raise UsageError("--systemd-cgroup is not supported yet: use the cgroupfs driver")
     _check_count(name, len(parsed.rest))
-    return _dispatch(name, options.text("root", DEFAULT_ROOT), parsed)
+    return _dispatch(name, options.text("root") or _default_root(), parsed)
 
 
 def _check_count(name: str, count: int) -> None:
@@ -105,6 +105,12 @@ def _check_count(name: str, count: int) -> None:
         raise UsageError(f'sampan-oci: "{name}" requires a minimum of {least} argument(s)')
     if count > most:
         raise UsageError(f'sampan-oci: "{name}" requires a maximum of {most} argument(s)')
+
+
+def _default_root() -> str:
+    """Where the state is: an ordinary user has a place of its own, as under runc."""
+    own = os.environ.get("XDG_RUNTIME_DIR")
+    return f"{own}/sampan-oci" if own and os.geteuid() != 0 else DEFAULT_ROOT
 
 
 def _dispatch(name: str, root: str, parsed: Parsed) -> int:

@@ -107,7 +107,9 @@ def _attend(birth: Birth, sync: _socket.socket, helper: int) -> tuple[int, int]:
 def _help(birth: Birth, sync: _socket.socket, blank_end: _socket.socket) -> NoReturn:
     """The helper, and out of it the blank. Does not return."""
     try:
+        process.set_dumpable()
         _prepare(birth, sync)
+        process.set_not_dumpable()
         kinds = [kind for kind in birth.new if kind not in ("user", "time")]
         pid, pidfd = process.clone3(clone_flags(kinds) | n.CLONE_PARENT)
         if pid == 0:

@@ -378,7 +378,15 @@ class _Builder:
     def make_cgroup(self, created: Created) -> None:
         """Make the cgroup while the child mounts, and hand it over."""
         assert self.cgroup is not None
-        self.cgroup.create(self.linux.get("resources") or {})
+        try:
+            self.cgroup.create(self.linux.get("resources") or {})
+        except OSError as error:
+            from sampan.runtime import rootless
+
+            rootless.check_may_go_without(error, self.linux)
+            created.state["cgroup"] = ""
+            created.send(CGROUP_READY, [])
+            return
         created.cgroup = self.cgroup
         joining = [fd for _, fd in self.cgroup.procs_fds()]
         try:

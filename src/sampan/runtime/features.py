@@ -29,7 +29,7 @@ def document() -> dict[str, Any]:
         "hooks": list(hooks.KINDS),
         "mountOptions": sorted(words),
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": list(capabilities.NAMES),
             "cgroup": {"v1": not unified, "v2": unified, "systemd": False, "systemdUser": False},
             "seccomp": {

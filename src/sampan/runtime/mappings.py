@@ -12,7 +12,7 @@ import os
 
 from sampan.kernel import mounts, namespaces, process
 from sampan.kernel import numbers as n
-from sampan.runtime.failure import InvalidConfig, RuntimeFailure
+from sampan.runtime.failure import InvalidConfig, RuntimeFailure, reason
 from sampan.runtime.operations import Operation
 from sampan.runtime.stage import Stage
 
@@ -82,6 +82,8 @@ def _write(pid: int, name: str, helper: str, entries: Mappings) -> None:
             problem = f"operation not permitted, and {helper} is not installed"
             raise RuntimeFailure(errno.EPERM, problem, where) from error
         _call(program, [helper, str(pid), *(word for row in rows for word in row)])
+    except OSError as error:
+        raise RuntimeFailure(error.errno or 0, reason(error), f"write {path}") from error
 
 
 def _put(path: str, text: str) -> None:
@@ -124,6 +126,7 @@ def namespace_of(uids: Mappings, gids: Mappings) -> int:
     pid, pidfd = process.clone3(n.CLONE_NEWUSER)
     if pid == 0:
         try:
+            process.set_dumpable()
             os.close(theirs)
             os.write(tell, b"1")
             os.read(ours, 1)  # until the parent has what it wants

@@ -304,7 +304,11 @@ class CgroupMount(Operation):
         os.mkdir(name, 0o755, dir_fd=top)
         flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         target = os.open(name, flags, dir_fd=top)
-        fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
+        try:
+            fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:  # an ordinary user's container may have no cgroup
+            os.close(target)
+            return
         try:
             mount = mounts.clone_tree(fd, recursive=False)
         finally:

@@ -31,8 +31,6 @@ READONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trig
 
 def write(directory: str, *, rootless: bool) -> None:
     """Write `config.json` in `directory`. Raises RuntimeFailure when one is there."""
-    if rootless:
-        raise RuntimeFailure(0, "a rootless specification needs user namespaces: not supported yet")
     path = os.path.join(directory, "config.json")
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -40,7 +38,28 @@ def write(directory: str, *, rootless: bool) -> None:
         message = "File config.json exists. Remove it first"
         raise RuntimeFailure(error.errno or 0, message) from error
     with open(fd, "w", encoding="utf-8") as file:
-        file.write(encode(example(), "\t"))
+        file.write(encode(_for_user(example()) if rootless else example(), "\t"))
+
+
+def _for_user(spec: dict[str, Any]) -> dict[str, Any]:
+    """The example for an ordinary user, as runc's: the host's network and /sys, no limits."""
+    linux = spec["linux"]
+    del linux["resources"]
+    kinds = [one for one in linux["namespaces"] if one["type"] != "network"]
+    linux["namespaces"] = [*kinds, {"type": "user"}]
+    for field, own in (("uidMappings", os.geteuid()), ("gidMappings", os.getegid())):
+        linux[field] = [{"containerID": 0, "hostID": own, "size": 1}]
+    mounts = []
+    for mount in spec["mounts"]:
+        if mount["type"] == "cgroup":
+            continue
+        if mount["destination"] == "/sys":
+            options = ["rbind", "nosuid", "noexec", "nodev", "ro"]
+            mount = _mount("/sys", "none", "/sys", options)  # noqa: PLW2901
+        if "gid=5" in mount.get("options", []):
+            mount["options"].remove("gid=5")
+        mounts.append(mount)
+    return {**spec, "mounts": mounts}
 
 
 def example() -> dict[str, Any]:
