@@ -52,7 +52,7 @@ def test_the_example_is_accepted():
         ("linux.namespaces", [{"type": "mount"}, {"type": "mount"}], "linux.namespaces"),
         ("linux.namespaces", [{"type": "mount", "path": "x"}], "linux.namespaces"),
         ("linux.namespaces", [{"type": "warp"}, {"type": "mount"}], "linux.namespaces"),
-        ("linux.namespaces", [{"type": "mount"}, {"type": "user"}, {"type": "uts"}], "linux.uidMappings"),
+        ("linux.namespaces", [{"type": k} for k in ("mount", "user", "uts")], "linux.uidMappings"),
         ("linux.rootfsPropagation", "sideways", "linux.rootfsPropagation"),
         ("linux.maskedPaths", ["proc/kcore"], "linux.maskedPaths"),
         ("linux.devices", [{"path": "dev/x", "type": "c"}], "linux.devices"),
