@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from sampan.engine.archive import Archives
+from sampan.engine.commit import Committer
 from sampan.engine.config import DEFAULT_POLICY
 from sampan.engine.containers import Containers
 from sampan.engine.create import Creator
@@ -67,6 +68,7 @@ class Parts:
     lifecycle: Lifecycle
     remover: Remover
     archives: Archives
+    committer: Committer
 
 
 async def build(config: EngineConfig, undo: AsyncExitStack) -> Parts:
@@ -204,8 +206,17 @@ def _parts(services: Services) -> Parts:
     exits = Exits(services, execs, again, remover.remove_ended, treat)
     starter = Starter(services, exits)
     lifecycle = Lifecycle(services, exits, starter)
-    archives = Archives(services)
-    return Parts(services, Creator(services), starter, exits, execs, lifecycle, remover, archives)
+    return Parts(
+        services=services,
+        creator=Creator(services),
+        starter=starter,
+        exits=exits,
+        execs=execs,
+        lifecycle=lifecycle,
+        remover=remover,
+        archives=Archives(services),
+        committer=Committer(services, lifecycle),
+    )
 
 
 def _let_go(services: Services) -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from sampan.engine import stats
+from sampan.engine import stats, usage
 from sampan.engine.attach import attach
 from sampan.engine.build import build
+from sampan.engine.commit import CommitRequest
 from sampan.engine.config import EngineConfig
 from sampan.engine.exec import check_running
 from sampan.engine.filters import container_filter
@@ -54,7 +55,9 @@ if TYPE_CHECKING:
         WaitResult,
     )
     from sampan.engine.services import Services, SpecMaker
+    from sampan.engine.usage import Sizes
     from sampan.engine.volumes import Volumes
+    from sampan.images.diffing import Change
     from sampan.images.model import Image
     from sampan.images.progress import Report
     from sampan.registry.credentials import Credentials
@@ -378,6 +381,27 @@ class Engine:
         await self._parts.archives.write(
             self._find(ref), path, source, keep_kinds=keep_kinds, as_user=as_user
         )
+
+    async def changes(self, ref: str) -> builtins.list[Change]:
+        """The paths that the container changed in its file system, sorted."""
+        return await self._parts.committer.changes(self._find(ref))
+
+    async def commit(self, ref: str, request: CommitRequest | None = None) -> Image:
+        """Make an image of the container's files; it is frozen meanwhile unless told not to.
+
+        Raises:
+            FailedPrecondition: the container was not made of an image.
+        """
+        return await self._parts.committer.commit(self._find(ref), request or CommitRequest())
+
+    async def sizes(self, ref: str) -> Sizes:
+        """What the container's own files take, and all that it sees of its image and them."""
+        return await usage.sizes(self._services, self._find(ref).container)
+
+    def exec_ids(self, ref: str) -> builtins.list[str]:
+        """The exec sessions of the container that run, oldest first."""
+        sessions = self._find(ref).execs.values()
+        return [session.exec.id for session in sessions if session.exec.running]
 
     def events(
         self,

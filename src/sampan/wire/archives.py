@@ -14,3 +14,10 @@ class PathStat(msgspec.Struct, kw_only=True):
     mode: int
     mtime: str
     link_target: str = field(name="linkTarget")
+
+
+class Change(msgspec.Struct, rename="pascal", kw_only=True):
+    """One path that a container changed: 0 modified, 1 added, 2 deleted."""
+
+    path: str
+    kind: int

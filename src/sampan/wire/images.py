@@ -275,10 +275,10 @@ class DiskUsage(Body, kw_only=True):
 
     layers_size: int
     store: StoreUsage | UnsetType = UNSET
-    images: list[ImageSummary]
-    containers: list[ContainerSummary]
-    volumes: list[Volume] = field(default_factory=list)
-    build_cache: list[dict[str, Any]] = field(default_factory=list)
+    images: list[ImageSummary] | None
+    containers: list[ContainerSummary] | None
+    volumes: list[Volume] | None = field(default_factory=list)
+    build_cache: list[dict[str, Any]] | None = field(default_factory=list)
 
 
 class AuthResult(Body, kw_only=True):

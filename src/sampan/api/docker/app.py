@@ -21,10 +21,12 @@ from sampan.api import errors
 from sampan.api.docker import (
     answers,
     archives,
+    commits,
     containers,
     distribution,
     exec,  # noqa: A004 - a room
     images,
+    swarm,
     system,
     trust,
     upkeep,
@@ -54,17 +56,21 @@ PATHS: dict[tuple[str, str], Handler] = {
     **system.PATHS,
     **trust.PATHS,
     **containers.PATHS,
+    **commits.PATHS,
     **distribution.PATHS,
     **images.PATHS,
+    **swarm.PATHS,
     **upkeep.PATHS,
     **volumes.PATHS,
 }
 NAMED: dict[tuple[str, str, str], Handler] = {
     **archives.NAMED,
+    **commits.NAMED,
     **containers.NAMED,
     **exec.NAMED,
     **distribution.NAMED,
     **images.NAMED,
+    **swarm.NAMED,
     **trust.NAMED,
     **volumes.NAMED,
 }

@@ -8,11 +8,12 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, cast
 
 import msgspec
+from msgspec import UNSET
 
 from sampan import ids
 from sampan.api.docker import ages, answers, convert, requests, sampling
 from sampan.engine import model
-from sampan.errors import Conflict, InvalidArgument, SampanError
+from sampan.errors import Conflict, ContainerNotFound, InvalidArgument, SampanError
 from sampan.wire import docker as wire
 from sampan.wire import multiplex
 
@@ -152,7 +153,7 @@ async def prune(call: Call) -> StreamResponse:
 
 
 async def listing(call: Call) -> StreamResponse:
-    """GET /containers/json?all&limit&filters"""
+    """GET /containers/json?all&limit&size&filters"""
     limit = call.number("limit")
     found = call.engine.list(
         all=call.flag("all"),
@@ -160,12 +161,31 @@ async def listing(call: Call) -> StreamResponse:
         limit=limit if limit is not None and limit > 0 else None,
     )
     now = time.time_ns()
-    return answers.json([convert.summary(container, now) for container in found])
+    lines = [convert.summary(container, now) for container in found]
+    if call.flag("size"):
+        await measure(call, lines)
+    return answers.json(lines)
+
+
+async def measure(call: Call, lines: list[wire.ContainerSummary]) -> None:
+    """Fill in the sizes; a container that goes meanwhile keeps none."""
+    for line in lines:
+        try:
+            found = await call.engine.sizes(line.id)
+        except ContainerNotFound:
+            continue
+        line.size_rw, line.size_root_fs = found.writable or UNSET, found.total
 
 
 async def inspect(call: Call) -> StreamResponse:
-    """GET /containers/{id}/json"""
-    return answers.json(convert.inspect(call.engine.get(reference(call))))
+    """GET /containers/{id}/json?size"""
+    container = call.engine.get(reference(call))
+    answer = convert.inspect(container)
+    answer.exec_ids = call.engine.exec_ids(container.id) or None
+    if call.flag("size"):
+        found = await call.engine.sizes(container.id)
+        answer.size_rw, answer.size_root_fs = found.writable, found.total
+    return answers.json(answer)
 
 
 async def top(call: Call) -> StreamResponse:

@@ -108,7 +108,7 @@ def config_answer(container: model.Container) -> wire.ContainerConfig:
         working_dir=config.cwd,
         entrypoint=list(config.entrypoint) if config.entrypoint else None,
         labels=labels(container),
-        stop_signal=config.stop_signal or UNSET,
+        stop_signal=UNSET if config.stop_signal in ("", "SIGTERM") else config.stop_signal,
         stop_timeout=UNSET if config.stop_timeout is None else config.stop_timeout,
     )
 

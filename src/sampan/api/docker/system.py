@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from sampan.api.docker import ages, answers, convert, pictures, volumes
-from sampan.api.docker.containers import moment
-from sampan.errors import InvalidArgument, Unavailable
+from sampan.api.docker.containers import measure, moment
+from sampan.errors import InvalidArgument
 from sampan.registry.credentials import Credentials
 from sampan.version import (
     DOCKER_API_MIN_VERSION,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from sampan.api.docker.call import Call
     from sampan.engine import model
+    from sampan.store.usage import StoreUsage
 
 _PING = {
     "Builder-Version": "1",
@@ -38,6 +39,7 @@ _PING = {
     "Swarm": "inactive",
 }
 _GO_ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+_KINDS = ("container", "image", "volume", "build-cache")
 _decode_auth = msgspec.json.Decoder(wire.Credentials)
 
 
@@ -135,30 +137,43 @@ async def events(call: Call) -> StreamResponse:
 
 
 async def disk_usage(call: Call) -> StreamResponse:
-    """GET /system/df"""
+    """GET /system/df?type: what images, containers, volumes and build cache take"""
+    wanted = call.values("type") or _KINDS
+    if unknown := [kind for kind in wanted if kind not in _KINDS]:
+        raise InvalidArgument(f"unknown object type: {unknown[0]}")
     now = time.time_ns()
-    found = await call.engine.images.list()
+    images = await call.engine.images.list()
     containers = call.engine.list(all=True)
-    shared = await call.engine.images.shared_sizes(found)
+    shared = await call.engine.images.shared_sizes(images)
     users = Counter(container.image_id for container in containers)
     taken = await call.engine.images.store_usage()
+    lines = [convert.summary(container, now) for container in containers]
+    if "container" in wanted:
+        await measure(call, lines)
+    pictured = [pictures.summary(image, users[image.id], shared[image.id]) for image in images]
     return answers.json(
         bodies.DiskUsage(
             layers_size=taken.layers + taken.blobs,
-            store=bodies.StoreUsage(
-                total=taken.total,
-                blobs=taken.blobs,
-                layers=taken.layers,
-                writable=taken.writable,
-                logs=taken.logs,
-                volumes=taken.volumes,
-                database=taken.database,
-                other=taken.other,
-            ),
-            images=[pictures.summary(image, users[image.id], shared[image.id]) for image in found],
-            containers=[convert.summary(container, now) for container in containers],
-            volumes=await volumes.usage(call),
+            store=store_usage(taken),
+            images=pictured if "image" in wanted else None,
+            containers=lines if "container" in wanted else None,
+            volumes=await volumes.usage(call) if "volume" in wanted else None,
+            build_cache=[] if "build-cache" in wanted else None,
         )
+    )
+
+
+def store_usage(taken: StoreUsage) -> bodies.StoreUsage:
+    """What the store takes, in the words of the answer."""
+    return bodies.StoreUsage(
+        total=taken.total,
+        blobs=taken.blobs,
+        layers=taken.layers,
+        writable=taken.writable,
+        logs=taken.logs,
+        volumes=taken.volumes,
+        database=taken.database,
+        other=taken.other,
     )
 
 
@@ -174,19 +189,6 @@ async def auth(call: Call) -> StreamResponse:
     )
     token = await call.engine.images.login(body.server_address or "", credentials)
     return answers.json(bodies.AuthResult(identity_token=token, status="Login Succeeded"))
-
-
-async def no_swarm(_: Call) -> StreamResponse:
-    """What a daemon that is in no swarm says."""
-    raise Unavailable(
-        'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to '
-        "connect this node to swarm and try again."
-    )
-
-
-async def nothing(_: Call) -> StreamResponse:
-    """An empty list."""
-    return answers.json([])
 
 
 async def no_networks(_: Call) -> StreamResponse:
@@ -207,11 +209,6 @@ PATHS = {
     ("GET", "/events"): events,
     ("GET", "/system/df"): disk_usage,
     ("POST", "/auth"): auth,
-    ("GET", "/plugins"): nothing,
     ("POST", "/networks/prune"): no_networks,
     ("POST", "/build/prune"): no_cache,
-    **dict.fromkeys(
-        (("GET", f"/{noun}") for noun in ("nodes", "services", "secrets", "configs", "tasks")),
-        no_swarm,
-    ),
 }

@@ -1,0 +1,40 @@
+"""A daemon in no swarm and without plugins: the answers by which clients tell."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "words"),
+    [
+        ("GET", "/swarm", 503, "This node is not a swarm manager"),
+        ("GET", "/v1.50/services?status=true", 503, "This node is not a swarm manager"),
+        ("GET", "/secrets/x", 503, "This node is not a swarm manager"),
+        ("POST", "/nodes/x/update", 503, "This node is not a swarm manager"),
+        ("POST", "/swarm/leave", 503, "not part of a swarm"),
+        ("POST", "/swarm/init", 501, "swarm mode is not supported"),
+        ("GET", "/plugins/x/json", 404, 'plugin "x" not found'),
+        ("POST", "/plugins/pull", 501, "plugins are not supported"),
+        ("GET", "/plugins/privileges", 400, "remote is needed"),
+        ("POST", "/containers/c1/checkpoints", 501, "checkpoints are not supported"),
+        ("GET", "/containers/nobody/checkpoints", 404, "No such container: nobody"),
+        ("GET", "/nosuch", 404, "page not found"),
+    ],
+)
+def test_refusals(scenario, method, path, status, words):
+    async def play(client):
+        answer = await client.ask(method, path)
+        assert answer.status == status
+        assert words in answer.json["message"]
+
+    scenario(play)
+
+
+@pytest.mark.parametrize(("path", "body"), [("/plugins", []), ("/containers/c1/checkpoints", None)])
+def test_what_is_empty(scenario, path, body):
+    async def play(client):
+        answer = await client.ask("GET", path)
+        assert (answer.status, answer.json) == (200, body)
+
+    scenario(play)
