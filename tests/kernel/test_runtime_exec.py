@@ -241,3 +241,18 @@ def test_activated_sockets_reach_the_container(bundle: Bundle):
     words = f"exec {bundle.runtime} --root {bundle.root} run {bundle.id}"
     output, passed = with_pipe_as_third(bundle, f"LISTEN_FDS=1 LISTEN_PID=$$ {words}")
     assert (output, passed) == ("1 1\n", b"here\n")
+
+
+def test_create_with_a_terminal_lets_go_of_its_callers_pipes(bundle: Bundle, tmp_path: Path):
+    bundle.config["process"]["terminal"] = True
+    bundle.command("sleep", "1000")
+    bundle.save()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "console"))
+        listener.listen()
+        listener.settimeout(20)
+        # Both streams are pipes that are read to their end: it comes although the container waits.
+        words = ["create", "--console-socket", str(tmp_path / "console"), bundle.id]
+        assert bundle.oci(*words, check=True).stdout == ""
+        os.close(receive_fd(listener))
+    assert bundle.state()["status"] == "created"

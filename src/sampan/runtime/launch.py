@@ -115,7 +115,7 @@ def _create(root: str, container_id: str, options: Parsed, *, detached: bool) ->
         created = create(
             container_id,
             spec,
-            stdio=(0, 1, 2),
+            stdio=_streams(spec),
             attach_at=_attach_point(spec, where),
             gate=gate,
             bundle=where,
@@ -167,6 +167,15 @@ def _check_terminal(spec: dict[str, Any], options: Parsed, *, detached: bool) ->
         )
     if not terminal and options.text("console-socket"):
         raise UsageError("cannot use console socket if sampan-oci will not detach or allocate tty")
+
+
+def _streams(spec: dict[str, Any]) -> tuple[int, int, int]:
+    """Ours, or none where a terminal takes their place.
+
+    A container at its gate must not hold what its caller reads to the end: containerd gives
+    `create` a pipe then.
+    """
+    return (-1, -1, -1) if spec["process"].get("terminal") else (0, 1, 2)
 
 
 def _attach_point(spec: dict[str, Any], where: str) -> str:
