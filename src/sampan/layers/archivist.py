@@ -97,7 +97,10 @@ def main(fd: int) -> None:
     message, fds = descriptors.receive(sock, MAX_MESSAGE)
     if message:
         answer = _guarded(sock, json.loads(message), fds, parent)
-        os.write(sock.fileno(), answer)
+        try:
+            os.write(sock.fileno(), answer)
+        except BrokenPipeError:
+            pass  # the client went before the end, and nobody waits for the answer
     os._exit(0)
 
 
