@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from contextlib import contextmanager
 
@@ -40,8 +43,16 @@ def buildah(base, *words) -> str:
     return _containers("buildah", base, *words)
 
 
+@functools.cache
+def _run_root(_base) -> str:
+    """A short path: podman refuses one of more than 50 characters."""
+    made = tempfile.mkdtemp(prefix="peer-", dir="/tmp")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
+
+
 def _containers(program, base, *words) -> str:
-    roots = ("--root", f"{base}/{program}/root", "--runroot", f"{base}/{program}/run")
+    roots = ("--root", f"{base}/{program}/root", "--runroot", _run_root(f"{base}/{program}"))
     environ = {**os.environ, "XDG_RUNTIME_DIR": f"{base}/{program}/xdg", "HOME": str(base)}
     environ["STORAGE_DRIVER"] = "vfs"
     os.makedirs(environ["XDG_RUNTIME_DIR"], mode=0o700, exist_ok=True)
