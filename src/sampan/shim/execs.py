@@ -165,16 +165,18 @@ class Execs:
                 stderr=any(wish.get("stderr") for wish in wishes),
             )
             session.open_pipes(*ours)
+        asked = message["process"]
+        if message.get("console_size"):  # before the program can ask for it
+            height, width = message["console_size"]
+            asked = {**asked, "consoleSize": {"height": height, "width": width}}
         try:
-            spawned = self._spawn(process_spec=message["process"], stdio=ends, **how)
+            spawned = self._spawn(process_spec=asked, stdio=ends, **how)
         finally:
             close_ends(ends)
         one.pid, one.pidfd = spawned.pid, spawned.pidfd
         self.running[one.name] = one
         if session.terminal:
             session.open_terminal(spawned.master, stdin=stdin)
-            if message.get("console_size"):
-                session.resize(*message["console_size"])
         self._loop.add(one.pidfd, lambda _events: self._reap(one))
 
     def _undo(self, one: Exec) -> None:
