@@ -181,7 +181,7 @@ def _live(sync: socket.socket) -> None:
     os._exit(127)
 
 
-def _prepare(kinds, pid_namespace):
+def _prepare(_kinds, pid_namespace, _interpreted):
     assert not pid_namespace
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid, pidfd = process.clone3(0)
@@ -195,7 +195,7 @@ def _prepare(kinds, pid_namespace):
     return FakeBlank(pid, pidfd, ours)
 
 
-def _adopt(kinds, pid, pidfd, sync):
+def _adopt(_kinds, pid, pidfd, sync, _is_machine):
     return FakeBlank(pid, pidfd, socket.socket(-1, -1, -1, sync))
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 
 from sampan.kernel import numbers as n
-from sampan.kernel.libc import c_int, c_void_p, check, prototype
+from sampan.kernel.libc import c_char_p, c_int, c_void_p, check, prototype
 from sampan.kernel.process import prctl
 
 NAMES = (
@@ -20,7 +21,7 @@ NAMES = (
 BITS = {name: bit for bit, name in enumerate(NAMES)}
 
 _VERSION_3 = 0x20080522
-_capset = prototype("capset", c_int, c_void_p, c_void_p)
+_capset = prototype("capset", c_int, c_char_p, c_char_p)
 _capget = prototype("capget", c_int, c_void_p, c_void_p)
 
 _Header = ctypes.c_uint32 * 2  # version, pid
@@ -45,12 +46,17 @@ def get() -> tuple[int, int, int]:
     return effective, permitted, inheritable
 
 
-def set_sets(effective: int, permitted: int, inheritable: int) -> None:
-    """Set three of the sets at once."""
+def structures(effective: int, permitted: int, inheritable: int) -> tuple[bytes, bytes]:
+    """The two arguments of capset(2) that set three of the sets of the caller at once."""
     sets = (effective, permitted, inheritable)
     words = [bits & 0xFFFFFFFF for bits in sets] + [bits >> 32 for bits in sets]
-    header, data = _Header(_VERSION_3, 0), _Data(*words)
-    check(_capset(ctypes.addressof(header), ctypes.addressof(data)), "capset")
+    return struct.pack("<2I", _VERSION_3, 0), struct.pack("<6I", *words)
+
+
+def set_sets(effective: int, permitted: int, inheritable: int) -> None:
+    """Set three of the sets at once."""
+    header, data = structures(effective, permitted, inheritable)
+    check(_capset(header, data), "capset")
 
 
 def drop_bounding(keep: int) -> None:

@@ -191,13 +191,13 @@ def _on_running(name: str, root: str, first: str, parsed: Parsed) -> None:
 def _print_plan(parsed: Parsed) -> None:
     """`plan`: what a bundle would do, in the order it would be done, without doing it."""
     from sampan.kernel import cgroups
-    from sampan.runtime import bundle, create, plan
+    from sampan.runtime import bundle, create, facts, plan
 
     spec = bundle.load(bundle.directory(parsed.text("bundle")))
     create.check_config(spec)
     path = (spec.get("linux") or {}).get("cgroupsPath") or "ID"
-    facts = create.facts_of(cgroups.manager(path), spec["root"]["path"])
-    built = plan.build(spec, facts)
+    known = facts.facts_of(cgroups.manager(path), spec["root"]["path"])
+    built = plan.build(spec, known)
     lines = [operation.describe() for operation in built.before_gate]
     after = [operation.describe() for operation in built.after_gate]
     if parsed.text("format") == "json":

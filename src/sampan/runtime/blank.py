@@ -13,14 +13,29 @@ from sampan.kernel import namespaces, process
 from sampan.runtime import init
 from sampan.runtime.plan import clone_flags
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.runtime.readiness import Ready
+
 
 class Blank:
-    """A child in fresh namespaces of `kinds` that waits for its order (see `init`)."""
+    """A child in fresh namespaces of `kinds` that waits for its order (see `init`).
 
-    __slots__ = ("kinds", "pid", "pidfd", "sync")
+    It is the machine, with what it made ready, or an interpreter where `ready` is None.
+    """
 
-    def __init__(self, kinds: list[str], pid: int, pidfd: int, sync: _socket.socket) -> None:
+    __slots__ = ("kinds", "pid", "pidfd", "ready", "sync")
+
+    def __init__(
+        self,
+        kinds: list[str],
+        pid: int,
+        pidfd: int,
+        sync: _socket.socket,
+        ready: Ready | None = None,
+    ) -> None:
         self.kinds, self.pid, self.pidfd, self.sync = frozenset(kinds), pid, pidfd, sync
+        self.ready = ready
 
     def discard(self) -> None:
         """End it; it was not needed."""

@@ -12,11 +12,14 @@ import marshal
 import os
 import time
 
-from sampan.kernel import cgroups, fds, process
+from sampan.kernel import cgroups, fds, machine, process
 from sampan.kernel.paths import Root
 from sampan.runtime import freeze, init, rootfs, sources, users, validate
+from sampan.runtime.assembly import Assembly
 from sampan.runtime.blank import Blank, make_blank, reap
-from sampan.runtime.failure import RuntimeFailure, reason
+from sampan.runtime.credentials import give
+from sampan.runtime.facts import facts_of
+from sampan.runtime.failure import NeedsInterpreter, RuntimeFailure, reason
 from sampan.runtime.plan import Facts, build, is_bind
 from sampan.runtime.plan import namespaces as plan_namespaces
 from sampan.runtime.stage import ASKS_FOR_HOOKS, CGROUP_READY
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.kernel.cgroups import Cgroup
+    from sampan.runtime.plan import Plan
 
 
 class Created:
@@ -40,6 +44,7 @@ class Created:
     __slots__ = (
         "_gate",
         "_sync",
+        "blank",
         "cgroup",
         "hooks",
         "is_ready",
@@ -51,6 +56,7 @@ class Created:
     )
 
     def __init__(self, blank: Blank) -> None:
+        self.blank = blank
         self.pid, self.pidfd = blank.pid, blank.pidfd
         self.cgroup: Cgroup | None = None
         self.is_ready = False
@@ -78,7 +84,8 @@ class Created:
     def step(self) -> bool:
         """Take one message of the child: True when it is ready, False when it has executed.
 
-        Raises RuntimeFailure with what the child reports, or when it ended too early.
+        Raises RuntimeFailure with what the child reports, or when it ended too early, and
+        NeedsInterpreter when the child is the machine.
         """
         message, received = fds.receive(self._sync, init.MAX_MESSAGE)
         if message == init.READY:
@@ -89,6 +96,9 @@ class Created:
             self.hooks()
             fds.send(self._sync, message)
             return self.step()
+        if (message or not self.is_ready) and self.blank.ready is not None:
+            said = machine.failure_of(message) if message else "it ended"
+            raise NeedsInterpreter(f"the machine failed: {said}")
         if message:
             raise init.read_report(message, self.program)
         if not self.is_ready:
@@ -227,6 +237,7 @@ def begin(
 
     Raises:
         InvalidConfig: `spec` is refused, and nothing was made.
+        NeedsInterpreter: `blank` is a machine, which cannot do it; everything was undone.
         RuntimeFailure: something failed, and everything was undone.
     """
     validate.check(spec)
@@ -299,7 +310,7 @@ class _Builder:
             root = rootfs.bind(self._root_path())
             self._owned.append(root)
         self._root = root
-        resolve_user(Root(root), self.spec["process"])
+        users.resolve_user(Root(root), self.spec["process"])
         for _, path in self.join:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self._owned.append(fd)
@@ -347,8 +358,12 @@ class _Builder:
     ) -> None:
         """Tell the child what it becomes."""
         program = self._filter(given)
+        plan = build(self.spec, facts)
+        if created.blank.ready is not None:
+            self._order_machine(created, plan, stdio, gate, program)
+            return
         order = {
-            "plan": build(self.spec, facts).pack(),
+            "plan": plan.pack(),
             "gate": gate is not None,
             "filter": program,
             "join": [kind for kind, _ in self.join],
@@ -364,6 +379,39 @@ class _Builder:
                 created.send(init.SOURCES, self._sources[start : start + fds.MAX_PASSED])
         finally:
             os.close(text)
+
+    def _order_machine(
+        self,
+        created: Created,
+        plan: Plan,
+        stdio: tuple[int, int, int],
+        gate: int | None,
+        program: tuple[bytes, int] | None,
+    ) -> None:
+        assert created.blank.ready is not None
+        assert self.cgroup is not None
+        if gate is not None or min(stdio) < 0:
+            raise NeedsInterpreter("a start gate, or a terminal")
+        assembly = Assembly(created.blank.ready, [kind for kind, _ in self.join], self._sources)
+        script = assembly.pack(plan, self.cgroup.doors(), program)
+        self._prepare(assembly.prepare)
+        uid = self.spec["process"].get("user", {}).get("uid") or 0
+        for fd in stdio:
+            give(fd, uid)
+        text = fds.memfd("sampan-order", script)
+        try:
+            created.send(init.ORDER, [text, self._root, *stdio, *self._join_fds, *self._sources])
+        finally:
+            os.close(text)
+
+    def _prepare(self, wanted: list[tuple[str, bool]]) -> None:
+        """Make the mount points that the root lacks; what cannot be made is not explained here."""
+        root = Root(self._root)
+        try:
+            for path, is_directory in wanted:
+                os.close(root.make_directories(path) if is_directory else root.make_file(path))
+        except (OSError, ValueError) as error:
+            raise NeedsInterpreter(str(error)) from error
 
     def _filter(self, given: tuple[bytes, int] | None) -> tuple[bytes, int] | None:
         if given is None and self.linux.get("seccomp"):
@@ -397,44 +445,6 @@ class _Builder:
     def close(self) -> None:
         """Close the descriptors of the parent."""
         fds.close_all(self._owned)
-
-
-def facts_of(cgroup: Cgroup, attach_at: str) -> Facts:
-    """The facts of this machine that a plan needs."""
-    facts = Facts(attach_at, cgroup.path)
-    shared: dict[str, list[str]] = {}
-    for controller, directory in cgroup.names().items():
-        shared.setdefault(directory, []).append(controller.removeprefix("name="))
-    for directory, controllers in shared.items():
-        if controllers == [""]:
-            facts.unified = directory
-            continue
-        name = ",".join(controllers)
-        facts.hierarchies.append((name, directory))
-        if len(controllers) > 1:
-            facts.cgroup_links += [(controller, name) for controller in controllers]
-    facts.hierarchies.sort()
-    return facts
-
-
-def resolve_user(root: Root, process_spec: dict[str, Any]) -> None:
-    """Replace `user.username` by the numbers it means in `root`; find HOME where it is not given.
-
-    `username` is Docker's `user[:group]` and `groups` its additional groups; both are the engine's
-    way of leaving the look-up to the side that holds the root. Raises InvalidConfig for unknown
-    names.
-    """
-    user = process_spec.setdefault("user", {})
-    named = user.pop("username", None)
-    extra, policy = user.pop("groups", []), user.pop("policy", "")
-    if named is None:
-        return
-    identity = users.resolve(root, named, extra, policy)
-    user["uid"], user["gid"] = identity.uid, identity.gid
-    user["additionalGids"] = list(
-        dict.fromkeys([*identity.groups, *(user.get("additionalGids") or [])])
-    )
-    user["home"] = identity.home
 
 
 def _describe(

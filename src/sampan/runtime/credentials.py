@@ -165,7 +165,7 @@ class User(Operation):
 
     def execute(self, stage: Stage) -> None:
         for fd in (0, 1, 2):
-            _give(fd, self.uid)
+            give(fd, self.uid)
         process.prctl(n.PR_SET_KEEPCAPS, 1)
         try:
             os.setgroups(self.groups)
@@ -182,8 +182,8 @@ class User(Operation):
         return f"become uid {self.uid}, gid {self.gid}, groups {groups}"
 
 
-def _give(fd: int, uid: int) -> None:
-    """Let the user reopen its own standard pipes and terminal; never a file of the host."""
+def give(fd: int, uid: int) -> None:
+    """Let the user `uid` reopen a standard pipe or terminal; never a file of the host."""
     found = os.fstat(fd)
     pipe_or_pty = stat.S_ISFIFO(found.st_mode) or (
         stat.S_ISCHR(found.st_mode) and 136 <= os.major(found.st_rdev) <= 143

@@ -13,9 +13,8 @@ import os
 from sampan.kernel import cgroups, fds, namespaces, process
 from sampan.kernel import numbers as n
 from sampan.kernel.paths import Root
-from sampan.runtime import init, plan, validate
+from sampan.runtime import init, plan, users, validate
 from sampan.runtime.blank import reap
-from sampan.runtime.create import resolve_user
 from sampan.runtime.credentials import OomScore, Session
 from sampan.runtime.devices import open_terminal
 from sampan.runtime.failure import RuntimeFailure, reason
@@ -197,7 +196,7 @@ def _resolve_inside(state: dict[str, Any], process_spec: dict[str, Any]) -> None
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     root = os.open(f"/proc/{state['pid']}/root", flags)
     try:
-        resolve_user(Root(root), process_spec)
+        users.resolve_user(Root(root), process_spec)
     finally:
         os.close(root)
 

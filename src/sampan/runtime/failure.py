@@ -28,3 +28,10 @@ def reason(error: OSError) -> str:
     """Why `error` happened, without Python's own decoration."""
     text = error.strerror or os.strerror(error.errno or 0)
     return text[:1].lower() + text[1:]
+
+
+class NeedsInterpreter(Exception):
+    """The machine cannot make this container, or failed to: everything was undone.
+
+    An interpreter can, or finds out why not. It is no failure of the container.
+    """

@@ -10,6 +10,10 @@ from __future__ import annotations
 from sampan.kernel.paths import Root
 from sampan.runtime.failure import InvalidConfig
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 MAX_FILE = 10 << 20  # bytes of /etc/passwd or /etc/group
 MAX_ID = 2**32 - 2
 _DIGITS = frozenset("0123456789")
@@ -90,3 +94,23 @@ def _number(text: str) -> int:
     if len(text) > 10 or int(text) > MAX_ID:
         raise InvalidConfig(f"user or group id {text} is out of range 0-{MAX_ID}")
     return int(text)
+
+
+def resolve_user(root: Root, process_spec: dict[str, Any]) -> None:
+    """Replace `user.username` by the numbers it means in `root`; find HOME where it is not given.
+
+    `username` is Docker's `user[:group]` and `groups` its additional groups; both are the engine's
+    way of leaving the look-up to the side that holds the root. Raises InvalidConfig for unknown
+    names.
+    """
+    user = process_spec.setdefault("user", {})
+    named = user.pop("username", None)
+    extra, policy = user.pop("groups", []), user.pop("policy", "")
+    if named is None:
+        return
+    identity = resolve(root, named, extra, policy)
+    user["uid"], user["gid"] = identity.uid, identity.gid
+    user["additionalGids"] = list(
+        dict.fromkeys([*identity.groups, *(user.get("additionalGids") or [])])
+    )
+    user["home"] = identity.home

@@ -11,8 +11,9 @@ import _socket
 import os
 
 from sampan.kernel import cgroups
-from sampan.runtime import blank, create, plan, rootfs
+from sampan.runtime import blank, create, machines, plan, rootfs
 from sampan.runtime.exec import spawn
+from sampan.runtime.readiness import is_possible
 from sampan.shim.launch import Runtime
 
 USUAL = ("ipc", "mount", "network", "pid", "uts")
@@ -38,24 +39,33 @@ def runtime() -> Runtime:
     )
 
 
+def programs() -> list[int]:
+    """The descriptors that shims share: the program of the usual blank, where there is one."""
+    usual = frozenset(USUAL)
+    return [machines.machine_for(usual)[1]] if is_possible(usual) else []
+
+
 def _kinds(spec: dict[str, Any]) -> tuple[list[str], str]:
     new, join = plan.namespaces(spec)
     return sorted(set(new) - {"cgroup"}), dict(join).get("pid", "")
 
 
-def _prepare(kinds: list[str], pid_namespace: str) -> blank.Blank:
+def _prepare(kinds: list[str], pid_namespace: str, interpreted: bool) -> blank.Blank:
     wanted = sorted(kinds or USUAL)
-    if not pid_namespace:
-        return blank.make_blank(wanted, is_spare=True)
-    fd = os.open(pid_namespace, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(pid_namespace, os.O_RDONLY | os.O_CLOEXEC) if pid_namespace else None
     try:
-        return blank.make_blank(wanted, fd, is_spare=True)
+        if interpreted or not is_possible(frozenset(wanted)):
+            return blank.make_blank(wanted, fd, is_spare=True)
+        return machines.make_machine(wanted, fd)
     finally:
-        os.close(fd)
+        if fd is not None:
+            os.close(fd)
 
 
-def _adopt(kinds: list[str], pid: int, pidfd: int, sync: int) -> blank.Blank:
-    return blank.Blank(kinds, pid, pidfd, _socket.socket(-1, -1, -1, sync))
+def _adopt(kinds: list[str], pid: int, pidfd: int, sync: int, is_machine: bool) -> blank.Blank:
+    sock = _socket.socket(-1, -1, -1, sync)
+    made = machines.adopt if is_machine else blank.Blank
+    return made(kinds, pid, pidfd, sock)
 
 
 def _cgroup(state: dict[str, Any]) -> Cgroup:

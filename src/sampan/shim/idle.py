@@ -38,7 +38,7 @@ def become_shim(orders: int, bell: select.epoll, signals: int, runtime: Runtime)
     process.set_child_subreaper()
     process.set_name("sampan-shim")
     sock = _socket.socket(-1, -1, -1, orders)
-    _offer(sock, [], "", runtime)
+    _offer(sock, ([], "", False), runtime)
     bell.register(signals, select.EPOLLIN)
     while True:
         _sleep(bell, signals)
@@ -47,20 +47,21 @@ def become_shim(orders: int, bell: select.epoll, signals: int, runtime: Runtime)
             break
         if word != "prepare":
             return
-        kinds, pid_namespace = content
-        _offer(sock, kinds, pid_namespace, runtime)
+        _offer(sock, content, runtime)
     sock.close()
     bell.close()
     facts, names = content
     Monitor(signals, runtime).run(facts, names, fds)
 
 
-def _offer(sock: _socket.socket, kinds: list[str], pid_namespace: str, runtime: Runtime) -> None:
-    """Make a blank, of the usual namespaces if `kinds` is empty, and send its parts."""
-    blank = runtime.prepare(kinds, pid_namespace)
-    made = sorted(getattr(blank, "kinds", kinds))
+def _offer(sock: _socket.socket, wish: tuple[list[str], str, bool], runtime: Runtime) -> None:
+    """Make a blank, of the usual namespaces if none are named, and send its parts."""
+    blank = runtime.prepare(*wish)
+    made = sorted(getattr(blank, "kinds", wish[0]))
+    is_machine = getattr(blank, "ready", None) is not None
+    text = dumps((made, blank.pid, is_machine))
     try:
-        descriptors.send(sock, dumps((made, blank.pid)), [blank.pidfd, blank.sync.fileno()])
+        descriptors.send(sock, text, [blank.pidfd, blank.sync.fileno()])
     except BrokenPipeError:
         pass  # the spawner is gone; the next wait sees its end
     blank.sync.close()

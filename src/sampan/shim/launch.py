@@ -24,6 +24,7 @@ from time import time_ns
 
 from sampan.kernel import fds as descriptors
 from sampan.kernel import process
+from sampan.runtime.failure import NeedsInterpreter
 from sampan.shim.control import SOCKET, failure, listen, parse
 from sampan.shim.exits import STATE, encode, write_record
 from sampan.shim.logs import DRIVERS
@@ -86,10 +87,11 @@ if TYPE_CHECKING:
 class Runtime:
     """The runtime's functions, handed in so that tests can bring their own.
 
-    `prepare(kinds, pid_namespace)` makes a blank that is a child of its caller, `adopt` makes one
-    again of its parts in the spawner. `begin` gives it its order. `kinds` says which namespaces a
-    configuration needs: new ones, and the path of the pid namespace that is joined. `resume` opens
-    the gate of a container. `cgroup` finds the cgroup by the state that `begin` described.
+    `prepare(kinds, pid_namespace, interpreted)` makes a blank that is a child of its caller,
+    `adopt` makes one again of its parts in the spawner. `begin` gives it its order. `kinds` says
+    which namespaces a configuration needs: new ones, and the path of the pid namespace that is
+    joined. `resume` opens the gate of a container. `cgroup` finds the cgroup by the state that
+    `begin` described.
     """
 
     __slots__ = ("adopt", "begin", "cgroup", "kinds", "mount", "prepare", "resume", "spawn")
@@ -97,12 +99,12 @@ class Runtime:
     def __init__(
         self,
         *,
-        adopt: Callable[[list[str], int, int, int], Any],
+        adopt: Callable[[list[str], int, int, int, bool], Any],
         begin: Callable[..., Created],
         cgroup: Callable[[Message], Cgroup],
         kinds: Callable[[Message], tuple[list[str], str]],
         mount: Callable[[Message], int],
-        prepare: Callable[[list[str], str], Blank],
+        prepare: Callable[[list[str], str, bool], Blank],
         resume: Callable[[int, int, str], None],
         spawn: Callable[..., Spawned],
     ) -> None:
@@ -124,14 +126,15 @@ class Spare:
     bell.
     """
 
-    __slots__ = ("_offer", "_pidfd", "bell", "pid", "shim_end", "sock")
+    __slots__ = ("_is_used", "_offer", "_pidfd", "bell", "pid", "shim_end", "sock")
 
     def __init__(
         self, pid: int, sock: _socket.socket, shim_end: _socket.socket, bell: select.epoll
     ) -> None:
         self.pid, self.sock, self.shim_end, self.bell = pid, sock, shim_end, bell
         self._pidfd = process.pidfd_open(pid)
-        self._offer: tuple[list[str], int, int, int] | None = None
+        self._offer: tuple[list[str], int, int, int, bool] | None = None
+        self._is_used = False
 
     def is_alive(self) -> bool:
         """Whether the shim and its blank are still there."""
@@ -145,13 +148,17 @@ class Spare:
             return False
         return not ended.poll(0)
 
-    def _take_offer(self) -> tuple[list[str], int, int, int]:
-        """(kinds, pid, pidfd, socket) of the blank. Raises OSError when the shim is gone."""
+    def _take_offer(self) -> tuple[list[str], int, int, int, bool]:
+        """(kinds, pid, pidfd, socket, whether it is the machine) of the blank.
+
+        Raises OSError when the shim is gone.
+        """
         if self._offer is None:
             self._await()
             data, fds = descriptors.receive(self.sock, MAX_REPORT)
-            kinds, pid = marshal.loads(data)  # noqa: S302 - the sender is our own fork
-            self._offer = kinds, pid, fds[0], fds[1]
+            # The sender is our own fork.
+            kinds, pid, is_machine = marshal.loads(data)  # noqa: S302
+            self._offer = kinds, pid, fds[0], fds[1], is_machine
         return self._offer
 
     def _await(self) -> None:
@@ -162,17 +169,21 @@ class Spare:
         if self.sock.fileno() not in dict(ready.poll()):
             raise OSError(32, "the spare shim is gone")
 
-    def blank(self, runtime: Runtime, kinds: list[str], pid_namespace: str) -> Any:
-        """A blank with new namespaces of `kinds`; the shim makes another if its own do not fit."""
-        offer = self._take_offer()
-        if pid_namespace or sorted(kinds) != sorted(offer[0]):
-            descriptors.close_all([offer[2], offer[3]])
-            self._offer = None
+    def blank(
+        self, runtime: Runtime, kinds: list[str], pid_namespace: str, *, interpreted: bool
+    ) -> Any:
+        """A blank with new namespaces of `kinds`; the shim makes one if its own does not fit."""
+        offer = None if self._is_used else self._take_offer()
+        self._offer, self._is_used = None, True
+        fits = offer is not None and not pid_namespace and sorted(kinds) == sorted(offer[0])
+        if offer is None or not fits or (interpreted and offer[4]):
+            if offer is not None:
+                descriptors.close_all([offer[2], offer[3]])
             self.bell.modify(self.shim_end.fileno(), select.EPOLLIN)
-            self.sock.send(marshal.dumps(("prepare", (kinds, pid_namespace))))
+            self.sock.send(marshal.dumps(("prepare", (kinds, pid_namespace, interpreted))))
             offer = self._take_offer()
+            self._offer = None
             self.bell.modify(self.shim_end.fileno(), 0)
-        self._offer = None
         return runtime.adopt(*offer)
 
     def close(self) -> None:
@@ -194,6 +205,7 @@ class Launch:
         "_created",
         "_facts",
         "_fds",
+        "_request",
         "_runtime",
         "_spare",
     )
@@ -204,6 +216,7 @@ class Launch:
         self._spare = spare
         self._control = _socket.socket(-1, -1, -1, control)
         self._created: Created | None = None
+        self._request: Message = {}
         self._facts: Message = {}
         self._fds: dict[str, int] = {}
         self._attached: list[int] = []
@@ -217,7 +230,9 @@ class Launch:
         """Give the blank its order; whether there is more to come. Owns `fds`."""
         self._attached = fds
         try:
-            self._begin(parse(data))
+            self._request = parse(data)
+            self._begin(self._request)
+            self._order()
         except Exception as error:
             # One of the edges: whatever it is, the engine must hear of it.
             self._fail(error)
@@ -234,6 +249,8 @@ class Launch:
             if more and self._facts["start"]:
                 return True
             self._hand_over()
+        except NeedsInterpreter:
+            return self._repeat()
         except Exception as error:  # as above
             self._fail(error)
         return False
@@ -259,10 +276,28 @@ class Launch:
             "started": 0,
         }
         self._fds["listener"] = listen(directory)
-        self._order(request)
 
-    def _order(self, request: Message) -> None:
-        spec = request["spec"]
+    def _repeat(self) -> bool:
+        """What the machine could not do is an interpreter's; whether there is more to come."""
+        try:
+            if self._created is not None:
+                self._created.abort()
+            self._created = None
+            self._order(interpreted=True)
+        except Exception as error:  # as above
+            self._fail(error)
+            return False
+        return True
+
+    def _order(self, *, interpreted: bool = False) -> None:
+        """Give an order, to an interpreter where the machine refuses it."""
+        try:
+            self._give_order(interpreted=interpreted)
+        except NeedsInterpreter:
+            self._give_order(interpreted=True)
+
+    def _give_order(self, *, interpreted: bool) -> None:
+        request, spec = self._request, self._request["spec"]
         if request.get("console_size"):
             height, width = request["console_size"]
             spec["process"]["consoleSize"] = {"height": height, "width": width}
@@ -270,6 +305,8 @@ class Launch:
         if not (spec.get("process") or {}).get("terminal"):
             ends, ours = make_pipes(stdin=self._facts["stdin"], stdout=True, stderr=True)
         for name, fd in zip(("stdin", "stdout", "stderr"), ours, strict=True):
+            if name in self._fds:  # of an order before this one
+                os.close(self._fds.pop(name))
             if fd >= 0:
                 self._fds[name] = fd
         word = request.get("rootfs")
@@ -287,7 +324,9 @@ class Launch:
                 ),
                 use_gate=not self._facts["start"],
                 die_with_parent=True,
-                blank=self._spare.blank(self._runtime, kinds, pid_namespace),
+                blank=self._spare.blank(
+                    self._runtime, kinds, pid_namespace, interpreted=interpreted
+                ),
             )
         finally:
             close_ends(ends)

@@ -58,7 +58,8 @@ def main(control: int) -> NoReturn:
     status = 1
     try:
         kept = {tree.fd for tree in hierarchy.mounted()}
-        serve(control, real_runtime(), kept)
+        runtime, program = real_runtime()
+        serve(control, runtime, {*kept, *program})
         status = 0
     except BaseException as error:
         complain(f"spawner: {type(error).__name__}: {error}")
@@ -66,11 +67,14 @@ def main(control: int) -> NoReturn:
         os._exit(status)
 
 
-def real_runtime() -> Runtime:
-    """The runtime's own functions; imported here, so that a test's spawner can bring others."""
+def real_runtime() -> tuple[Runtime, list[int]]:
+    """The runtime's own functions, and the descriptors that its blanks are made of.
+
+    Imported here, so that a test's spawner can bring others.
+    """
     from sampan.shim import containers
 
-    return containers.runtime()
+    return containers.runtime(), containers.programs()
 
 
 def serve(control: int, runtime: Runtime, kept: AbstractSet[int] = frozenset()) -> None:
@@ -156,20 +160,25 @@ class Spawner:
             descriptors.close_all(fds)
             return True
         if launch.begin(data, fds[1:]):
-            self._underway[launch.fileno()] = launch
-            self._poll.register(launch.fileno(), select.POLLIN)
+            self._watch(launch)
         return True
 
     def _step(self, fd: int) -> None:
-        launch = self._underway[fd]
-        if not launch.step():
-            # Its descriptor is closed by now, and poll(2) knows numbers only.
-            del self._underway[fd]
-            self._poll.unregister(fd)
+        launch = self._underway.pop(fd)
+        # Its descriptor may be closed by now, and poll(2) knows numbers only.
+        self._poll.unregister(fd)
+        if launch.step():
+            self._watch(launch)
+
+    def _watch(self, launch: Launch) -> None:
+        self._underway[launch.fileno()] = launch
+        self._poll.register(launch.fileno(), select.POLLIN)
 
     def _prepare(self) -> None:
         try:
             self._spare = self._nursery.new_shim()
+        except ProcessLookupError:
+            pass  # somebody killed it at birth; the next quiet moment brings another
         except OSError as error:
             complain(f"spawner: prepare a shim: {error}")
 

@@ -118,6 +118,10 @@ class Cgroup:
             hierarchy.fail(error, f"open cgroup {self.path}")
         return opened
 
+    def doors(self) -> int:
+        """How many descriptors `procs_fds` opens."""
+        return len(self._dirs)
+
     def clone_fd(self) -> int | None:
         """A descriptor for CLONE_INTO_CGROUP; version 1 has no such thing."""
         return None

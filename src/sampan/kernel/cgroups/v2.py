@@ -142,6 +142,10 @@ class Cgroup:
         path = lines[0][3:].lstrip("/") if lines else ""
         return path if path.startswith(f"{self._name}/") and ".." not in path else self._name
 
+    def doors(self) -> int:
+        """How many descriptors `procs_fds` opens."""
+        return 1
+
     def clone_fd(self) -> int | None:
         """A descriptor of the directory for CLONE_INTO_CGROUP, the fastest way to join."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW

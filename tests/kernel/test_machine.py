@@ -1,0 +1,295 @@
+"""The machine: a list of calls carried out without an interpreter, and containers made by it."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sampan.kernel import fds, machine, process
+from sampan.kernel.cgroups import manager
+from sampan.kernel.machine import OWN_SCRIPT, SYS, Label, Script
+from sampan.runtime import create, machines, rootfs
+from sampan.runtime.blank import make_blank
+from sampan.runtime.failure import NeedsInterpreter
+from sampan.runtime.specification import example
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or not machine.is_available(), reason="needs root on x86-64"
+)
+
+TEST_CGROUP = "/sampan-test"
+KINDS = ["ipc", "mount", "network", "pid", "uts"]
+SYS_READ = 0
+
+
+def carry_out(script: Script) -> tuple[int, bytes, bytes]:
+    """(exit status, what it wrote to its standard output, its report)."""
+    program = fds.sealed_memfd("machine", machine.image(script))
+    out, out_end = os.pipe()
+    report, report_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(out_end, 1)
+        machine.become(program, report_end)
+    for fd in (program, out_end, report_end):
+        os.close(fd)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    written = [os.read(fd, 4096) for fd in (out, report)]
+    os.close(out)
+    os.close(report)
+    return status, written[0], written[1]
+
+
+def write(script: Script, text: bytes) -> None:
+    script.call(SYS["write"], 1, text, len(text))
+
+
+def end(script: Script) -> None:
+    """exit_group(0)"""
+    script.call(231, 0)
+
+
+def test_results_are_arguments_of_later_calls(tmp_path):
+    (tmp_path / "file").write_text("content")
+    script = Script(OWN_SCRIPT)
+    fd = script.call(SYS["openat"], -100, os.fsencode(tmp_path / "file"), os.O_RDONLY, 0)
+    buffer = script.data(bytes(16))
+    count = script.call(SYS_READ, fd, buffer, 16)
+    script.call(SYS["write"], 1, buffer, count)
+    end(script)
+    assert carry_out(script) == (0, b"content", b"")
+
+
+def test_a_tolerated_error_goes_where_it_is_told():
+    script = Script(OWN_SCRIPT)
+    missing, over = Label(), Label()
+    script.call(SYS["openat"], -100, b"/nonexistent", 0, 0, tolerate=(2,), at=missing)
+    write(script, b"found ")
+    script.place(missing)
+    script.call(SYS["openat"], -100, b"/nonexistent", 0, 0, tolerate=(20, 2))
+    script.call(SYS["write"], 1, b"one ", 4, then=over)
+    write(script, b"skipped ")
+    script.place(over)
+    write(script, b"two")
+    end(script)
+    assert carry_out(script) == (0, b"one two", b"")
+
+
+def test_any_other_error_ends_it_with_a_report():
+    script = Script(OWN_SCRIPT)
+    write(script, b"before")
+    script.call(SYS["openat"], -100, b"/nonexistent", 0, 0, tolerate=(1, 13))
+    write(script, b"after")
+    status, out, report = carry_out(script)
+    assert (status, out) == (127, b"before")
+    assert machine.failure_of(report) == (OWN_SCRIPT + 72, 2)
+
+
+def test_too_many_calls_are_refused():
+    script = Script(OWN_SCRIPT)
+    for _ in range(machine.ROOM // 72 + 1):
+        script.call(SYS["umask"], 0)
+    with pytest.raises(ValueError, match="more than fit"):
+        script.pack()
+
+
+def test_the_same_text_is_kept_once():
+    script = Script(OWN_SCRIPT)
+    assert script.text(b"here") == script.text(b"here") != script.text(b"there")
+
+
+def test_started_from_inside_it_only_ends():
+    program = fds.sealed_memfd("machine", machines.machine_for(frozenset(KINDS))[0].image)
+    result = subprocess.run([f"/proc/self/fd/{program}"], pass_fds=[program], check=False)
+    os.close(program)
+    assert result.returncode == 127
+
+
+PROBE = """
+cat /proc/self/mountinfo | cut -d' ' -f4- | sed 's/ - / /;s/lowerdir=.*//;s/[0-9]*:[0-9]*//' | sort
+grep -E 'Cap|Uid|Gid|Groups|NoNew|Seccomp|Sig[BI]|Umask' /proc/self/status
+hostname; pwd; env | sort; ulimit -a; ls -l /proc/self/fd | wc -l
+find /dev | sort | xargs ls -ld | sed 's/  *[A-Z][a-z][a-z]  *[0-9]* .*:[0-9]* / /'
+ls -R /sys/fs/cgroup | head -5; cat /proc/self/cgroup; cat /proc/self/oom_score_adj
+cat /proc/kcore /proc/keys | wc -c; ls /proc/acpi /sys/firmware; echo x > /proc/sysrq-trigger
+ip addr show lo 2>&1 | sed 's/valid.*//'; cat /bound/f; touch /bound/new; stat -c %U /proc/1
+ls -ld /run/sub; cat /proc/sys/net/ipv4/ip_unprivileged_port_start
+"""
+
+
+def plain() -> dict:
+    config = example()
+    config["process"].update(terminal=False, args=["sh", "-c", PROBE], env=["PATH=/bin", "A=b=c"])
+    config["root"]["readonly"] = False
+    config["linux"]["namespaces"] = [{"type": kind} for kind in (*KINDS, "cgroup")]
+    config["linux"]["resources"] = {"memory": {"limit": 64 << 20}, "pids": {"limit": 100}}
+    return config
+
+
+def rich(tmp_path) -> dict:
+    config = plain()
+    source = tmp_path / "source"
+    source.mkdir(exist_ok=True)
+    (source / "f").write_text("bound\n")
+    config["hostname"], config["domainname"] = "box", "example"
+    config["root"]["readonly"] = True
+    config["process"].update(cwd="/bin", noNewPrivileges=True, oomScoreAdj=500)
+    config["process"]["user"] = {"uid": 33, "gid": 34, "additionalGids": [8], "umask": 0o027}
+    config["process"]["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 99}]
+    config["process"]["capabilities"]["ambient"] = ["CAP_NET_BIND_SERVICE"]
+    config["process"]["capabilities"]["inheritable"] = ["CAP_NET_BIND_SERVICE"]
+    config["linux"]["sysctl"] = {"net.ipv4.ip_unprivileged_port_start": "0"}
+    config["linux"]["readonlyPaths"] = ["/proc/sys", "/proc/nosuch", "/proc/sysrq-trigger"]
+    config["linux"]["devices"] = [
+        {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o600, "uid": 33}
+    ]
+    config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["chroot"], "action": "SCMP_ACT_ERRNO"}],
+    }
+    options = ["rbind", "rprivate", "ro", "nosuid"]
+    config["mounts"] += [
+        {"destination": "/bound", "type": "bind", "source": str(source), "options": options},
+        {"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"]},
+        {"destination": "/run/sub", "type": "bind", "source": str(source), "options": ["bind"]},
+        {
+            "destination": "/etc/hosts",
+            "type": "bind",
+            "source": str(source / "f"),
+            "options": ["bind", "ro"],
+        },
+    ]
+    return config
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A root file system of busybox below `tmp_path`, and where it is attached."""
+    (tmp_path / "at").mkdir()
+    (tmp_path / "root/bin").mkdir(parents=True)
+    subprocess.run(["cp", "/bin/busybox", tmp_path / "root/bin/busybox"], check=True)
+    names = "sh cat cut sed grep hostname env sort ls wc find xargs ip stat touch head pwd".split()
+    for name in names:
+        (tmp_path / f"root/bin/{name}").symlink_to("busybox")
+    yield tmp_path
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+def output(place, config: dict, blank) -> str:
+    """What the container of `config` writes."""
+    config["linux"]["cgroupsPath"] = f"{TEST_CGROUP}/machine-{os.getpid()}"
+    read_end, write_end = os.pipe()
+    root = rootfs.bind(str(place / "root"))
+    null = os.open("/dev/null", os.O_RDWR)
+    try:
+        made = create.create(
+            "machine",
+            config,
+            stdio=(null, write_end, write_end),
+            root=root,
+            attach_at=str(place / "at"),
+            use_gate=False,
+            die_with_parent=True,
+            blank=blank,
+        )
+    except BaseException:
+        os.close(read_end)
+        raise
+    finally:
+        for fd in (root, null, write_end):
+            os.close(fd)
+    with open(read_end) as stream:
+        text = stream.read()
+    process.wait_pidfd(made.pidfd)
+    os.close(made.pidfd)
+    made.release()
+    assert made.cgroup is not None
+    made.cgroup.remove()
+    return text
+
+
+@pytest.mark.parametrize("kind", ["plain", "rich"])
+def test_it_makes_the_same_container_as_an_interpreter(place, kind):
+    def config() -> dict:
+        return plain() if kind == "plain" else rich(place)
+
+    interpreted = output(place, config(), make_blank(KINDS, is_spare=True))
+    assert "no such applet" not in interpreted
+    assert len(interpreted.splitlines()) > 60
+    assert output(place, config(), machines.make_machine(KINDS)) == interpreted
+
+
+def test_a_namespace_that_is_joined_is_joined(place):
+    config = plain()
+    config["process"]["args"] = ["sh", "-c", "readlink /proc/self/ns/net"]
+    (place / "root/bin/readlink").symlink_to("busybox")
+    spaces = [one for one in config["linux"]["namespaces"] if one["type"] != "network"]
+    own = f"/proc/{os.getpid()}/ns/net"
+    config["linux"]["namespaces"] = [*spaces, {"type": "network", "path": own}]
+    kinds = [kind for kind in KINDS if kind != "network"]
+    said = output(place, config, machines.make_machine(kinds))
+    assert said.strip() == os.readlink(own)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("args", ["nosuch"]),
+        ("args", ["/bin"]),
+        ("cwd", "/bin/sh"),
+        ("cwd", "/proc/self/fd/3"),
+        ("rlimits", [{"type": "RLIMIT_NOFILE", "soft": 1 << 40, "hard": 1 << 41}]),
+    ],
+)
+def test_what_it_cannot_do_is_undone_and_handed_on(place, key, value):
+    config = plain()
+    config["process"][key] = value
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(NeedsInterpreter):
+        output(place, config, machines.make_machine(KINDS))
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert not manager(config["linux"]["cgroupsPath"]).exists()
+
+
+@pytest.mark.parametrize("at", ["/link/x", "/proc/sys", "/proc/self/attr"])
+def test_a_mount_point_behind_a_link_or_in_proc_is_handed_on(place, at):
+    (place / "root/link").symlink_to("/proc")
+    config = plain()
+    config["mounts"].append({"destination": at, "type": "tmpfs", "source": "tmpfs"})
+    with pytest.raises(NeedsInterpreter):
+        output(place, config, machines.make_machine(KINDS))
+
+
+def test_a_terminal_and_a_gate_are_handed_on(place):
+    config = plain()
+    root = rootfs.bind(str(place / "root"))
+    with pytest.raises(NeedsInterpreter):
+        create.create(
+            "machine",
+            {**config, "linux": {**config["linux"], "cgroupsPath": f"{TEST_CGROUP}/gate"}},
+            stdio=(0, 1, 2),
+            root=root,
+            attach_at=str(place / "at"),
+            blank=machines.make_machine(KINDS),
+        )
+    os.close(root)
+
+
+def test_an_order_without_a_script_ends_it():
+    blank = machines.make_machine(KINDS)
+    fds.send(blank.sync, b"O", [])
+    report, _ = fds.receive(blank.sync, 64)
+    assert struct.unpack("<QQ", report)[1] == 9  # EBADF: the order did not come
+    blank.discard()
+
+
+def test_signals_are_as_a_new_program_expects_them(place):
+    config = plain()
+    config["process"]["args"] = ["cat", "/proc/self/status"]
+    text = output(place, config, machines.make_machine(KINDS))
+    status = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+    assert status["SigIgn"] == status["SigBlk"] == "0" * 16
