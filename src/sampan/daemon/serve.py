@@ -21,6 +21,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from sampan.api.docker.app import DockerAPI
+from sampan.builder.builder import Builder
 from sampan.daemon import sockets
 from sampan.daemon.cri import CriSocket
 from sampan.engine.engine import Engine
@@ -50,16 +51,19 @@ async def serve(config: DaemonConfig) -> None:
     engine = await Engine.open(config.engine)
     try:
         pods = await Pods.open(engine, config.cri)
-        await _serve(config, engine, pods, stop)
+        builder = await Builder.open(engine)
+        await _serve(config, engine, pods, builder, stop)
     finally:
         await engine.aclose()
         _log.info("stopped")
 
 
-async def _serve(config: DaemonConfig, engine: Engine, pods: Pods, stop: asyncio.Event) -> None:
+async def _serve(
+    config: DaemonConfig, engine: Engine, pods: Pods, builder: Builder, stop: asyncio.Event
+) -> None:
     layout = Layout(config.engine.root, config.engine.state)
     cri = CriSocket(pods, layout.cri_socket, config.group)
-    api = DockerAPI(engine)
+    api = DockerAPI(engine, builder)
     protocols = api.server()
     listener = sockets.listen(config.socket, config.group)
     loop = asyncio.get_running_loop()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from sampan.engine import limits, mounts, resolve
 from sampan.engine.config import reach
 from sampan.engine.model import Container, Created, LogDriver, MountType, Ownership
-from sampan.engine.start import overlay_above, split_rootfs
+from sampan.engine.start import SNAPSHOT, overlay_above, split_rootfs
 from sampan.errors import InvalidArgument, NotFound
 from sampan.ids import new_id
 from sampan.spec.platform import Platform
@@ -49,7 +49,7 @@ class Creator:
     ) -> Created:
         """See Engine.create."""
         services = self._services
-        _check_source(config)
+        _check_source(config, owner)
         host, warnings = limits.check(self._named(host))
         container_id = new_id()
         name = services.containers.reserve(name, container_id)
@@ -212,11 +212,11 @@ class Creator:
         return above
 
 
-def _check_source(config: ContainerConfig) -> None:
-    """Exactly one of image and rootfs; the latter a directory of the host."""
+def _check_source(config: ContainerConfig, owner: Ownership | None) -> None:
+    """Exactly one of image and rootfs: a directory of the host, or the snapshot of an owner."""
     if bool(config.image) == bool(config.rootfs):
         raise InvalidArgument("exactly one of image and rootfs must be given")
-    if not config.rootfs:
+    if not config.rootfs or (owner is not None and config.rootfs.startswith(SNAPSHOT)):
         return
     directory, _ = split_rootfs(config.rootfs)
     if not directory.startswith("/") or "\0" in directory:

@@ -28,7 +28,7 @@ from sampan.spec.platform import Platform
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from typing import Self
 
@@ -90,6 +90,10 @@ class Engine:
     async def aclose(self) -> None:
         """Stop the background work and give the root back. Containers keep running."""
         await self._undo.aclose()
+
+    def at_close(self, end: Callable[[], Awaitable[object]]) -> None:
+        """Call `end` first when the engine is closed: for rooms above that hold something."""
+        self._undo.push_async_callback(end)
 
     @property
     def services(self) -> Services:

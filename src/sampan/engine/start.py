@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 PATIENCE = 120.0
 """Seconds until a start that neither succeeds nor fails is given up."""
 
+SNAPSHOT = "snapshot:"
+"""A root file system that is an active snapshot of a room above; its key follows."""
+
 MAX_QUEUED = 64
 _EXIT_CODES = {
     errno.ENOENT: 127,
@@ -331,6 +334,8 @@ def root_mount(container: Container, services: Services) -> Mount:
     rootfs = container.config.rootfs
     if rootfs is None:
         return services.snapshots.mounts(container.id)
+    if rootfs.startswith(SNAPSHOT):
+        return services.snapshots.mounts(rootfs.removeprefix(SNAPSHOT))
     directory, overlaid = split_rootfs(rootfs)
     if not overlaid:
         return {"type": "bind", "source": directory}

@@ -11,7 +11,7 @@ accepts, every other reader in the field sees as the same list of files.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from sampan.layers import header, pax, sparse
@@ -50,13 +50,23 @@ class _Extended:
 class TarStream:
     """The entries of one archive. Raises LayerError for whatever is no sound tar."""
 
-    __slots__ = ("_end", "_left", "_next_chunk", "_padding", "_position", "_view", "closed")
+    __slots__ = (
+        "_end",
+        "_left",
+        "_next_chunk",
+        "_padding",
+        "_passed",
+        "_position",
+        "_view",
+        "closed",
+    )
 
     def __init__(self, next_chunk: NextChunk) -> None:
         """Read from `next_chunk`, whose views live until the next call; empty means the end."""
         self._next_chunk = next_chunk
         self._view = _NOTHING
         self._position = self._end = 0
+        self._passed = 0  # bytes of the chunks before this one
         self._left = 0  # data bytes of the current entry that nobody took yet
         self._padding = 0
         self.closed = False  # whether the end marker was seen
@@ -85,6 +95,22 @@ class TarStream:
         self._padding = -entry.stored % BLOCK
         return entry
 
+    @property
+    def offset(self) -> int:
+        """Where in the archive the next byte is; behind `next`, where the entry's data begin."""
+        return self._passed + self._position
+
+    def pieces(self, count: int) -> Iterator[memoryview]:
+        """The next `count` data bytes of the current entry; a view is good until the next one."""
+        self._left -= count
+        while count:
+            if self._position == self._end:
+                self._refill()
+            start = self._position
+            self._position = min(start + count, self._end)
+            count -= self._position - start
+            yield self._view[start : self._position]
+
     def write_to(self, fd: int, count: int) -> None:
         """Write the next `count` data bytes of the current entry to `fd`."""
         self._left -= count
@@ -100,6 +126,7 @@ class TarStream:
     # Below: bytes.
 
     def _refill(self) -> None:
+        self._passed += self._end
         self._view = self._next_chunk()
         self._position, self._end = 0, len(self._view)
         if not self._end:

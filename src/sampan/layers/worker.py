@@ -26,6 +26,7 @@ import json
 import os
 import select
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 from sampan.errors import DataLoss, ResourceExhausted, SampanError
@@ -41,15 +42,25 @@ from sampan.layers.split import split
 from sampan.runtime import rootfs
 from sampan.spec.digest import Digest
 
+Job = Callable[[dict[str, Any], list[int], int], dict[str, Any]]
+"""What does a job: it gets the request, its descriptors and the process to die with."""
+
 MAX_MESSAGE: Final = 1 << 16
 _MAX_ERROR: Final = 2000
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-_WORDS: Final = {"apply": "unpack layer", "split": "unpack archive"}
+_WORDS: Final = {
+    "apply": "unpack layer",
+    "split": "unpack archive",
+    "copy": "copy files",
+    "index": "read context",
+    "key": "read context",
+}
 _ALGORITHMS: Final = ("sha256", "sha384", "sha512")
 
 
-def main(fd: int) -> None:
-    """Serve jobs from the socket `fd` until it closes."""
+def main(fd: int, jobs: dict[str, Job] | None = None) -> None:
+    """Serve jobs from the socket `fd` until it closes: those of this module, or others."""
+    known = _JOBS if jobs is None else jobs
     sock = _socket.socket(fileno=fd)
     sock.setblocking(True)
     process.set_name("sampan-layers")
@@ -62,7 +73,7 @@ def main(fd: int) -> None:
         if not message:
             return
         try:
-            answer = _serve(sock, json.loads(message), fds)
+            answer = _serve(sock, json.loads(message), fds, known)
         finally:
             descriptors.close_all(fds)
         if answer is None:
@@ -83,7 +94,9 @@ def _warm() -> None:
     gc.freeze()
 
 
-def _serve(sock: _socket.socket, job: dict[str, Any], fds: list[int]) -> bytes | None:
+def _serve(
+    sock: _socket.socket, job: dict[str, Any], fds: list[int], jobs: dict[str, Job]
+) -> bytes | None:
     """Run one job in a child: its answer, or None when whoever asked has gone."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     worker = os.getpid()
@@ -92,7 +105,7 @@ def _serve(sock: _socket.socket, job: dict[str, Any], fds: list[int]) -> bytes |
         try:
             os.close(reader)
             sock.detach()
-            _child(job, fds, writer, worker)
+            _child(jobs, job, fds, writer, worker)
         finally:
             os._exit(1)
     os.close(writer)
@@ -133,10 +146,12 @@ def _wait(sock: _socket.socket, reader: int) -> bytes | None:
         answer += part
 
 
-def _child(job: dict[str, Any], fds: list[int], writer: int, parent: int) -> None:
+def _child(
+    jobs: dict[str, Job], job: dict[str, Any], fds: list[int], writer: int, parent: int
+) -> None:
     """Do the job, answer, and never return into the worker's loop."""
     try:
-        os.write(writer, json.dumps(_JOBS[job["do"]](job, fds, parent)).encode())
+        os.write(writer, json.dumps(jobs[job["do"]](job, fds, parent)).encode())
     except SampanError as error:
         os.write(writer, _failure(type(error).__name__, str(error)))
     except OSError as error:
@@ -217,7 +232,7 @@ def _split(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
     return {"diff_id": "", "size": size, "entries": entries}
 
 
-_JOBS: Final = {
+_JOBS: Final[dict[str, Job]] = {
     "apply": _apply,
     "changes": _changes,
     "diff": _diff,

@@ -37,7 +37,7 @@ JOB_SECONDS: Final = 3600.0  # for one layer; a slow disk is no reason to wait f
 _MAX_MESSAGE: Final = 1 << 16
 _CODE: Final = (
     "import sys; sys.path[:0] = sys.argv[2].split(chr(10)); "
-    "from sampan.layers.worker import main; main(int(sys.argv[1]))"
+    "from importlib import import_module; import_module(sys.argv[3]).main(int(sys.argv[1]))"
 )
 _KINDS: Final = {
     kind.__name__: kind
@@ -56,8 +56,9 @@ _KINDS: Final = {
 class LayerWorkers:
     """At most `count` layers are unpacked at a time, each by a process of its own."""
 
-    def __init__(self, count: int | None = None) -> None:
-        """`count` is the number of processors by default."""
+    def __init__(self, count: int | None = None, module: str = "sampan.layers.worker") -> None:
+        """`count` is the number of processors by default; `module.main` serves the jobs."""
+        self._module = module
         self._slots = asyncio.Semaphore(count or os.cpu_count() or 1)
         self._idle: list[_Worker] = []
         self._expiry: asyncio.TimerHandle | None = None
@@ -162,6 +163,10 @@ class LayerWorkers:
             diff_id=Digest.parse(said["diff_id"]), size=said["size"], entries=said["entries"]
         )
 
+    async def run(self, job: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
+        """Have a worker do a job that its module knows; what it answers. Raises as `apply`."""
+        return await self._ask(job, fds)
+
     async def _ask(self, job: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
         async with self._slots:
             worker = self._take()
@@ -183,7 +188,7 @@ class LayerWorkers:
     def warm(self) -> None:
         """Start a worker now, so that the first layer finds one."""
         if not self._idle and not self._closed:
-            self._idle.append(_Worker())
+            self._idle.append(_Worker(self._module))
             self._expire_later()
 
     async def aclose(self) -> None:
@@ -203,7 +208,7 @@ class LayerWorkers:
             if worker.is_alive():
                 return worker
             worker.close()
-        return _Worker()
+        return _Worker(self._module)
 
     async def _give_back(self, worker: _Worker) -> None:
         if self._closed:
@@ -227,7 +232,7 @@ class LayerWorkers:
 class _Worker:
     """One process and our end of its socket."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             ours.setblocking(False)
@@ -241,6 +246,7 @@ class _Worker:
                     _CODE,
                     str(theirs.fileno()),
                     module_path(),
+                    module,
                 ],
                 stdin=subprocess.DEVNULL,
                 close_fds=True,

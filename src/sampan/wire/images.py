@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType, field
 
+from sampan.wire.build import CacheRecord  # noqa: TC001 - msgspec resolves it at run time
 from sampan.wire.docker import NO_TIME, Body, ContainerSummary, GraphDriver, Healthcheck
 from sampan.wire.volumes import Volume  # noqa: TC001 - msgspec resolves it at run time
 
@@ -278,7 +279,7 @@ class DiskUsage(Body, kw_only=True):
     images: list[ImageSummary] | None
     containers: list[ContainerSummary] | None
     volumes: list[Volume] | None = field(default_factory=list)
-    build_cache: list[dict[str, Any]] | None = field(default_factory=list)
+    build_cache: list[CacheRecord] | None = field(default_factory=list)
 
 
 class AuthResult(Body, kw_only=True):

@@ -75,6 +75,11 @@ def aux(content: dict[str, Any]) -> bytes:
     return _encode(Line(detail=Detail(), aux=content)) + b"\r\n"
 
 
+def built(image_id: str) -> bytes:
+    """The line with which a build tells the id of its image."""
+    return _encode(Line(aux={"ID": image_id})) + b"\r\n"
+
+
 def failure(text: str, code: int | None = None) -> bytes:
     """The last line of a stream that failed."""
     detail = ErrorDetail(code=UNSET if code is None else code, message=text)

@@ -21,6 +21,7 @@ from sampan.api import errors
 from sampan.api.docker import (
     answers,
     archives,
+    build,
     commits,
     containers,
     distribution,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
     from aiohttp.web_response import StreamResponse
 
+    from sampan.builder.builder import Builder
     from sampan.engine.engine import Engine
 
     Handler = Callable[[Call], Awaitable[StreamResponse]]
@@ -53,6 +55,7 @@ _OLDEST = int(DOCKER_API_MIN_VERSION.partition(".")[2])
 _LIMITS = {"max_line_size": 32 << 10, "max_field_size": 32 << 10, "max_headers": 100}
 
 PATHS: dict[tuple[str, str], Handler] = {
+    **build.PATHS,
     **system.PATHS,
     **trust.PATHS,
     **containers.PATHS,
@@ -79,8 +82,9 @@ NAMED: dict[tuple[str, str, str], Handler] = {
 class DockerAPI:
     """Serves one engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, builder: Builder | None = None) -> None:
         self._engine = engine
+        self._builder = builder
         self.active = 0
         """Requests that are being answered now."""
         self.last_request = monotonic()
@@ -114,7 +118,7 @@ class DockerAPI:
         try:
             refuse_browsers(request)
             handler, name, minor = route(request.method, request.path)
-            return await handler(Call(self._engine, request, name, minor))
+            return await handler(Call(self._engine, request, name, minor, self._builder))
         except asyncio.CancelledError:
             if request.transport is None:
                 return TakenOver()  # the client is gone, and the handler was told so

@@ -16,13 +16,14 @@ import msgspec
 from aiohttp.web_protocol import RequestPayloadError
 
 from sampan.api.docker.hijack import Connection, TakenOver, upgraded_head
-from sampan.errors import DeadlineExceeded, InvalidArgument
+from sampan.errors import DeadlineExceeded, InvalidArgument, NotImplementedHere
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from aiohttp.web_request import BaseRequest
 
+    from sampan.builder.builder import Builder
     from sampan.engine.engine import Engine
 
 T = TypeVar("T")
@@ -36,16 +37,31 @@ _decode_filters = msgspec.json.Decoder(dict[str, list[str] | dict[str, bool]]).d
 class Call:
     """One request, after routing."""
 
-    __slots__ = ("_query", "engine", "minor", "name", "request")
+    __slots__ = ("_builder", "_query", "engine", "minor", "name", "request")
 
-    def __init__(self, engine: Engine, request: BaseRequest, name: str, minor: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        request: BaseRequest,
+        name: str,
+        minor: int,
+        builder: Builder | None = None,
+    ) -> None:
         self.engine = engine
+        self._builder = builder
         self.request = request
         self.name = name
         """What the path names: a container, an exec, an image; "" where it names nothing."""
         self.minor = minor
         """The minor number of the API version that was asked for."""
         self._query: dict[str, list[str]] | None = None
+
+    @property
+    def builder(self) -> Builder:
+        """What builds images. Raises NotImplementedHere where nothing does."""
+        if self._builder is None:
+            raise NotImplementedHere("this engine has no builder")
+        return self._builder
 
     def values(self, key: str) -> list[str]:
         """Every value of a query parameter."""

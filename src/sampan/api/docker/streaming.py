@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.api import errors
 from sampan.api.docker import answers
+from sampan.builder.failures import CommandFailed
 from sampan.wire import progress
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ async def _write(call: Call, task: asyncio.Future[Any], lines: Lines) -> StreamR
     answer = answer or await answers.stream(call.request)
     last = lines.take()
     if error is not None:
-        last += progress.failure(errors.describe(error)[1])
+        code = error.code if isinstance(error, CommandFailed) else None
+        last += progress.failure(errors.describe(error)[1], code)
     if last:
         await answer.write(last)
     await answer.write_eof()

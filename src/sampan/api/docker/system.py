@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from sampan.api.docker import ages, answers, convert, pictures, volumes
+from sampan.api.docker import ages, answers, build, convert, pictures, volumes
 from sampan.api.docker.containers import measure, moment
 from sampan.errors import InvalidArgument
 from sampan.registry.credentials import Credentials
@@ -158,7 +158,7 @@ async def disk_usage(call: Call) -> StreamResponse:
             images=pictured if "image" in wanted else None,
             containers=lines if "container" in wanted else None,
             volumes=await volumes.usage(call) if "volume" in wanted else None,
-            build_cache=[] if "build-cache" in wanted else None,
+            build_cache=await build.usage(call) if "build-cache" in wanted else None,
         )
     )
 
@@ -196,11 +196,6 @@ async def no_networks(_: Call) -> StreamResponse:
     return answers.json({"NetworksDeleted": None})
 
 
-async def no_cache(_: Call) -> StreamResponse:
-    """POST /build/prune: there is nothing to prune."""
-    return answers.json({"CachesDeleted": None, "SpaceReclaimed": 0})
-
-
 PATHS = {
     ("GET", "/_ping"): ping,
     ("HEAD", "/_ping"): ping,
@@ -210,5 +205,4 @@ PATHS = {
     ("GET", "/system/df"): disk_usage,
     ("POST", "/auth"): auth,
     ("POST", "/networks/prune"): no_networks,
-    ("POST", "/build/prune"): no_cache,
 }

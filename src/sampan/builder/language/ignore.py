@@ -155,3 +155,12 @@ def _class(pattern: str, at: int, parts: list[str]) -> int:
     inner = inner[len(sign) :].replace("[", r"\[").replace("&&", r"&\&").replace("||", r"|\|")
     parts.append(f"[{sign}{inner.replace('~~', '~' + chr(92) + '~')}]")
     return end + 1
+
+
+def translate_component(pattern: str) -> re.Pattern[str]:
+    """The regular expression of one component of a wildcard, where `**` is no more than `*`.
+
+    Raises:
+        InvalidArgument: a class is open or empty.
+    """
+    return compiled(re.sub(r"(?<!\\)\*{2,}", "*", pattern))

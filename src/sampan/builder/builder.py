@@ -1,0 +1,193 @@
+"""The builder's front: a Dockerfile and a context become an image.
+
+One `Builder` belongs to one engine. `build` receives the context, reads the Dockerfile, carries it
+out under one lease, and gives the image its names at the very end: a build that fails or is
+cancelled leaves cached results and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sampan.builder.cache import Cache
+from sampan.builder.commands import OWNER, Commands
+from sampan.builder.files.service import FileWork
+from sampan.builder.graph import Build
+from sampan.builder.language.ignore import Ignore, read_patterns
+from sampan.builder.language.stages import plan
+from sampan.builder.model import BuildResult
+from sampan.builder.runmounts import RunMounts
+from sampan.builder.secrets import Vault
+from sampan.builder.upkeep import Upkeep
+from sampan.errors import InvalidArgument, NotImplementedHere
+from sampan.images.failures import one_error
+from sampan.spec.image import ImageConfig
+from sampan.spec.reference import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from typing import Self
+
+    from sampan.builder.files.service import Context
+    from sampan.builder.language.stages import Program
+    from sampan.builder.model import BuildOptions, CacheEntry, PrunedCache, Report, State
+    from sampan.engine.engine import Engine
+    from sampan.images.model import Image
+
+IGNORE = ".dockerignore"
+
+
+class Builder:
+    """Builds with one engine, and keeps its cache."""
+
+    @classmethod
+    async def open(cls, engine: Engine) -> Self:
+        """A builder for `engine`; what builds of an engine that was killed left is removed."""
+        builder = cls(engine)
+        for container in engine.list(all=True, owner=OWNER):
+            await engine.remove(container.id, force=True)
+        return builder
+
+    def __init__(self, engine: Engine) -> None:
+        """For `open`."""
+        self._engine = engine
+        services = engine.services
+        directory = os.path.join(services.layout.root, "builder")
+        os.makedirs(directory, 0o700, exist_ok=True)
+        self._files = FileWork(directory)
+        self._cache = Cache(services)
+        self._upkeep = Upkeep(services)
+        self._commands = Commands(engine)
+        vault = Vault(services.layout.state)
+        vault.sweep()
+        self._mounts = RunMounts(services, self._files, vault)
+        engine.at_close(self._files.aclose)
+
+    async def build(
+        self,
+        content: AsyncIterator[bytes],
+        options: BuildOptions,
+        report: Report,
+        *,
+        dockerfile: bytes | None = None,
+    ) -> BuildResult:
+        """Build from the tar `content`; the Dockerfile is in it, or given.
+
+        Raises:
+            DockerfileError: the Dockerfile is wrong; the message says where.
+            CommandFailed: a command did not succeed.
+            InvalidArgument: a file is missing, a name is wrong.
+        """
+        tags = [_reference(tag) for tag in options.tags]
+        if options.squash:
+            raise NotImplementedHere("build: squash is not supported: use a stage and COPY --from")
+        names = [options.dockerfile, IGNORE, f"{options.dockerfile}{IGNORE}"]
+        with ExitStack() as undo:
+            context = await self._files.receive(content, names)
+            undo.callback(context.close)
+            context.hidden = hidden(context, options)
+            options = _with_epoch(options)
+            program = plan(_dockerfile(context, options, dockerfile), options.dockerfile)
+            async with self._engine.images.lease() as lease:
+                with one_error("build"):
+                    return await self._carried_out(program, context, options, report, lease, tags)
+
+    async def _carried_out(
+        self,
+        program: Program,
+        context: Context,
+        options: BuildOptions,
+        report: Report,
+        lease: str,
+        tags: list[Reference],
+    ) -> BuildResult:
+        build = Build(
+            engine=self._engine,
+            files=self._files,
+            cache=self._cache,
+            commands=self._commands,
+            run_mounts=self._mounts,
+            program=program,
+            options=options,
+            context=context,
+            report=report,
+            lease=lease,
+        )
+        state = await build.run(program.target(options.target))
+        image = await self._image(state, tags, lease)
+        unused = build.globals.unused()
+        if unused:
+            build.warn(f"[Warning] One or more build-args {_listed(unused)} were not consumed")
+        return BuildResult(
+            image=image,
+            warnings=tuple(build.warnings),
+            steps=sum(work.executed for work in build.works),
+            cached=sum(work.cached for work in build.works),
+        )
+
+    async def _image(self, state: State, tags: list[Reference], lease: str) -> Image:
+        layers = await self._cache.layers(state, lease)
+        config = ImageConfig(
+            architecture=state.platform.architecture,
+            os=state.platform.os,
+            variant=state.platform.variant,
+            created=state.created,
+            author=state.author,
+            config=state.config,
+            history=state.history,
+        )
+        images = self._engine.images
+        image = await images.create_image(config, layers, tags[0] if tags else None, lease=lease)
+        for tag in tags[1:]:
+            await images.tag(str(image.id), tag)
+        return image
+
+    async def usage(self) -> list[CacheEntry]:
+        """What the cache holds; see `Upkeep.usage`."""
+        return await self._upkeep.usage()
+
+    async def prune(self, *, before_ns: int | None = None, keep: int = 0) -> PrunedCache:
+        """Remove cached results; see `Upkeep.prune`."""
+        return await self._upkeep.prune(before_ns=before_ns, keep=keep)
+
+
+def _reference(text: str) -> Reference:
+    name = Reference.parse(text)
+    if name.digest is not None:
+        raise InvalidArgument(f"invalid tag {text[:160]!r}: refusing to create a digest reference")
+    return name.with_default_tag()
+
+
+def _with_epoch(options: BuildOptions) -> BuildOptions:
+    """SOURCE_DATE_EPOCH given as an argument is the epoch."""
+    text = options.args.get("SOURCE_DATE_EPOCH")
+    if text is None or options.epoch is not None:
+        return options
+    if not (text.isascii() and text.isdigit() and len(text) < 12):
+        raise InvalidArgument(f"SOURCE_DATE_EPOCH must be seconds since 1970, not {text[:40]!r}")
+    return replace(options, epoch=int(text))
+
+
+def _dockerfile(context: Context, options: BuildOptions, given: bytes | None) -> bytes:
+    if given is not None:
+        return given
+    found = context.texts.get(options.dockerfile)
+    if found is None:
+        raise InvalidArgument(f"Cannot locate specified Dockerfile: {options.dockerfile[:200]}")
+    return found
+
+
+def _listed(names: list[str]) -> str:
+    return "[" + " ".join(names) + "]"
+
+
+def hidden(context: Context, options: BuildOptions) -> tuple[str, ...]:
+    """Which of the files that are always sent the ignore file keeps out of COPY."""
+    text = context.texts.get(f"{options.dockerfile}{IGNORE}") or context.texts.get(IGNORE)
+    if text is None:
+        return ()
+    ignore = Ignore(read_patterns(text))
+    return tuple(name for name in (options.dockerfile, IGNORE) if ignore.excludes(name))

@@ -1,0 +1,224 @@
+"""The engine's side of the file jobs: contexts, their indexes, and copies into snapshots.
+
+A `Context` is the file of the archive that a client sent, without a name on the disk, and the index
+that a worker made of it. Everything here is by descriptor, and closed with the context.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from sampan.builder.files import copying, index
+from sampan.errors import InvalidArgument, ResourceExhausted
+from sampan.layers.workers import LayerWorkers
+from sampan.runtime import rootfs
+from sampan.store.ingest import FULL
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from sampan.snapshots.base import Mount
+
+MAX_CONTEXT: Final = 64 << 30
+_MODULE: Final = "sampan.builder.files.worker"
+
+
+@dataclass(slots=True)
+class Context:
+    """An archive and its index. `texts` are the files that were asked for, by name; `hidden` are
+    files of it that are not to be copied."""
+
+    data: int
+    index: int
+    entries: int = 0
+    newest: int = 0
+    texts: dict[str, bytes] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ()
+
+    def close(self) -> None:
+        """Let the files go."""
+        for fd in (self.data, self.index):
+            if fd >= 0:
+                os.close(fd)
+        self.data = self.index = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Words that are looked up in one source; `unpack` as in copying."""
+
+    source: int
+    words: Sequence[str]
+    is_directory: bool
+    parents: bool = False
+    exclude: Sequence[str] = ()
+    unpack: bool | None = False
+
+    def wish(self) -> dict[str, Any]:
+        """The words as a request has them."""
+        return {
+            "sources": list(self.words),
+            "is_directory": self.is_directory,
+            "parents": self.parents,
+            "exclude": list(self.exclude),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyJob:
+    """A whole COPY: parts, where they go, and how files are made there."""
+
+    target: str
+    parts: Sequence[Part] = ()
+    chown: str = ""
+    chmod: str = ""
+    keep: bool = False
+    times: int | None = None
+
+    def request(self) -> bytes:
+        """The request of the worker's job."""
+        parts = [
+            {"source": part.source, "wish": part.wish(), "unpack": part.unpack}
+            for part in self.parts
+        ]
+        return json.dumps(
+            {
+                "target": self.target,
+                "parts": parts,
+                "chown": self.chown,
+                "chmod": self.chmod,
+                "keep": self.keep,
+                "times": self.times,
+            }
+        ).encode()
+
+
+class FileWork:
+    """The jobs, done by a pool of workers of its own. `directory` is ours alone."""
+
+    def __init__(self, directory: str) -> None:
+        self._workers = LayerWorkers(module=_MODULE)
+        self._directory = directory
+
+    async def aclose(self) -> None:
+        """End the workers."""
+        await self._workers.aclose()
+
+    def warm(self) -> None:
+        """Have a worker ready soon."""
+        self._workers.warm()
+
+    async def receive(self, content: AsyncIterator[bytes], read: Sequence[str]) -> Context:
+        """Take an archive to its end and index it; `read` names small files wanted at once.
+
+        Raises:
+            InvalidArgument: it is no sound tar.
+            ResourceExhausted: the disk is full.
+        """
+        self.warm()
+        with ExitStack() as undo:
+            archive = self._scratch(undo)
+            await _spool(content, archive)
+            return await self._indexed(archive, read, undo)
+
+    async def _indexed(self, archive: int, read: Sequence[str], undo: ExitStack) -> Context:
+        plain, listing, texts = (self._scratch(undo) for _ in range(3))
+        job = {"do": "index", "read": list(read)}
+        said = await self._workers.run(job, [archive, plain, listing, texts, self._empty(undo)])
+        data = plain if index.is_compressed(archive) else archive
+        found: dict[str, bytes] = {}
+        offset = 0
+        for name, size in zip(read, said["texts"], strict=True):
+            if size is not None:
+                found[name] = os.pread(texts, size, offset)
+                offset += size
+        return Context(os.dup(data), os.dup(listing), said["entries"], said["newest"], found)
+
+    def inline(self, files: list[tuple[str, bytes, int]]) -> Context:
+        """A context of a few files that we have: (name, content, mode)."""
+        with ExitStack() as undo:
+            data, listing = self._scratch(undo), self._scratch(undo)
+            index.store(copying.inline(files, data), listing)
+            return Context(os.dup(data), os.dup(listing), len(files))
+
+    async def key(self, context: Context, part: Part) -> str:
+        """The fingerprint of what `part` would copy. Raises InvalidArgument as the copy would."""
+        with ExitStack() as undo:
+            job = {"do": "key", "wish": part.wish(), "hidden": context.hidden}
+            said = await self._workers.run(job, [context.index, self._empty(undo)])
+        key: str = said["key"]
+        return key
+
+    async def copy(self, job: CopyJob, mount: Mount, sources: Sequence[Context | Mount]) -> int:
+        """Carry out a copy into the snapshot `mount`; how many entries were made.
+
+        Raises:
+            InvalidArgument: a source is missing, or something is in the way.
+            ResourceExhausted: the disk is full.
+        """
+        with ExitStack() as undo:
+            request = self._scratch(undo)
+            os.write(request, job.request())
+            fds = [request, open_tree(mount, undo), self._scratch(undo), self._scratch(undo)]
+            kinds: list[str] = []
+            hidden: list[str] = []
+            for source in sources:
+                if isinstance(source, Context):
+                    fds += (source.index, source.data)
+                    kinds.append("archive")
+                    hidden += source.hidden
+                else:
+                    fds.append(open_tree(source, undo))
+                    kinds.append("tree")
+            words = {"do": "copy", "trees": kinds, "hidden": hidden}
+            said = await self._workers.run(words, [*fds, self._empty(undo)])
+        entries: int = said["entries"]
+        return entries
+
+    def _scratch(self, undo: ExitStack) -> int:
+        """A file without a name."""
+        flags = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
+        fd = os.open(self._directory, flags, 0o600)
+        undo.callback(os.close, fd)
+        return fd
+
+    def _empty(self, undo: ExitStack) -> int:
+        path = f"{self._directory}/empty"
+        os.makedirs(path, 0o700, exist_ok=True)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        undo.callback(os.close, fd)
+        return fd
+
+
+def open_tree(mount: Mount, undo: ExitStack) -> int:
+    """The root of a file system that is mounted nowhere: a descriptor for the time of `undo`."""
+    mounted = rootfs.mount(dict(mount))
+    try:
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mounted)
+    finally:
+        os.close(mounted)
+    undo.callback(os.close, fd)
+    return fd
+
+
+async def _spool(content: AsyncIterator[bytes], fd: int) -> None:
+    size = 0
+    loop = asyncio.get_running_loop()
+    async for piece in content:
+        size += len(piece)
+        if size > MAX_CONTEXT:
+            raise InvalidArgument(f"the context is larger than {MAX_CONTEXT} bytes")
+        try:
+            if len(piece) > 1 << 16:
+                await loop.run_in_executor(None, os.write, fd, piece)
+            else:
+                os.write(fd, piece)
+        except OSError as error:
+            if error.errno in FULL:
+                raise ResourceExhausted(f"receive the context: {error}") from error
+            raise

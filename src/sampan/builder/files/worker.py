@@ -1,0 +1,96 @@
+"""The process that reads contexts and copies files, each job in a child that has locked itself up.
+
+`layers.worker` is the machinery; these are the jobs. All of them work on descriptors that came with
+the request, and an empty directory (the last descriptor) becomes the child's root: a path string
+means nothing there.
+
+    index   fds: archive, plain, index, texts, empty
+            {"read": [names]} -> {"entries", "newest", "size", "texts": [bytes or null]}
+    key     fds: index, empty       {"wish": ..., "hidden": ...} -> {"key": what would be copied}
+    copy    fds: request, root, scratch, scratch, sources..., empty    -> {"entries", "size"}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Final
+
+from sampan.builder.files import copying, index, nodes
+from sampan.builder.files.nodes import Archive, Directory, Source, resolve
+from sampan.builder.files.select import Wish, fingerprint, ignore_of, select
+from sampan.errors import InvalidArgument
+from sampan.layers import sandbox, worker
+
+MAX_TEXT: Final = 4 << 20
+MAX_REQUEST: Final = 64 << 20
+
+
+def main(fd: int) -> None:
+    """Serve jobs from the socket `fd` until it closes."""
+    worker.main(fd, _JOBS)
+
+
+def _index(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
+    archive, plain, target, texts, empty = fds
+    sandbox.enter(empty, parent)
+    found = index.read(archive, plain)
+    index.store(found, target)
+    source = Archive(plain if index.is_compressed(archive) else archive, found)
+    sizes = [_text(source, name, texts) for name in job["read"]]
+    skipped = frozenset(name.encode() for name in job["read"])
+    times = [node.mtime for path, node in found.items() if path and path not in skipped]
+    return {
+        "entries": len(found) - 1,
+        "newest": max(times, default=0) // 10**9,
+        "size": sum(node.size for node in found.values()),
+        "texts": sizes,
+    }
+
+
+def _text(source: Source, name: str, texts: int) -> int | None:
+    """Write a small file of a context to `texts`; its size, None when it is not there."""
+    path, node = resolve(source, name.encode("utf-8", "surrogateescape"))
+    if node is None:
+        return None
+    if node.kind != nodes.FILE:
+        raise InvalidArgument(f"read {name}: it is not a regular file")
+    if node.size > MAX_TEXT:
+        raise InvalidArgument(f"read {name}: it is larger than {MAX_TEXT} bytes")
+    source.data(path, node, texts)
+    return node.size
+
+
+def _key(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
+    target, empty = fds
+    sandbox.enter(empty, parent)
+    source = Archive(-1, _visible(target, job["hidden"]))
+    wish = Wish(**job["wish"])
+    return {"key": fingerprint(source, select(source, wish), ignore_of(wish))}
+
+
+def _visible(fd: int, hidden: list[str]) -> dict[bytes, nodes.Node]:
+    """An index without the files that an ignore file keeps out."""
+    found = index.load(fd)
+    for name in hidden:
+        found.pop(name.encode("utf-8", "surrogateescape"), None)
+    return found
+
+
+def _copy(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
+    request_fd, root, first, second, *rest, empty = fds
+    sandbox.enter(empty, parent)
+    os.umask(0)
+    request = json.loads(os.pread(request_fd, MAX_REQUEST, 0))
+    sources: list[Source] = []
+    for kind in job["trees"]:
+        if kind == "tree":
+            sources.append(Directory(rest.pop(0)))
+        else:
+            found = _visible(rest.pop(0), job["hidden"])
+            sources.append(Archive(rest.pop(0), found))
+    done = copying.run(request, root, sources, [first, second])
+    return {"entries": done.entries, "size": done.size}
+
+
+_JOBS: Final[dict[str, worker.Job]] = {"copy": _copy, "index": _index, "key": _key}

@@ -1,0 +1,180 @@
+"""One build: which stages it needs, all of them at work at the same time, and the image.
+
+`Build` holds what the parts of one build share. A stage becomes a task when the target needs it;
+tasks wait for each other where an instruction takes something from another stage. The layers that
+the image will have are made as soon as their files are there, beside the steps that follow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from sampan.builder.bases import SCRATCH, Bases
+from sampan.builder.cache import key_of
+from sampan.builder.language.stages import Stage, sources_of
+from sampan.builder.model import Note, NoteKind, State
+from sampan.builder.scope import Globals, platform_arguments
+from sampan.builder.stage import StageWork
+from sampan.spec.platform import Platform
+
+if TYPE_CHECKING:
+    from sampan.builder.cache import Cache
+    from sampan.builder.commands import Commands
+    from sampan.builder.files.service import Context, FileWork
+    from sampan.builder.language.stages import Program
+    from sampan.builder.model import BuildOptions, Report
+    from sampan.builder.runmounts import RunMounts
+    from sampan.engine.engine import Engine
+    from sampan.snapshots.base import Mount
+
+
+class Build:
+    """One build. `run` gives the state of the target."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        files: FileWork,
+        cache: Cache,
+        commands: Commands,
+        run_mounts: RunMounts,
+        program: Program,
+        options: BuildOptions,
+        context: Context | None,
+        report: Report,
+        lease: str,
+    ) -> None:
+        self.engine = engine
+        self.files = files
+        self.cache = cache
+        self.commands = commands
+        self.run_mounts = run_mounts
+        self.program = program
+        self.options = options
+        self.context = context
+        self.lease = lease
+        self.warnings: list[str] = []
+        host = engine.images.platform
+        self.platform = Platform.parse(options.platform) if options.platform else host
+        platforms = platform_arguments(self.platform, host)
+        self.globals = Globals(program.globals, options.args, platforms, program.escape)
+        self.bases = Bases(self)
+        self.works: list[StageWork] = []
+        self._report = report
+        self._stages: dict[int, asyncio.Task[State]] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._exported: frozenset[int] = frozenset()
+        self._firsts: dict[int, int] = {}
+        self.total = 0
+
+    async def run(self, target: Stage) -> State:
+        """Carry out what the target needs; its state.
+
+        Raises what the steps raise, in a group.
+        """
+        self._exported = frozenset(self._line_of(target))
+        needed = sorted(self._needed(target))
+        self._count(needed)
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            for index in needed:
+                self._task(self.program.stages[index])
+            state = await self.state(target)
+            if self.options.labels:
+                work = next(work for work in self.works if work.stage is target)
+                state = await work.label(state, dict(self.options.labels))
+        return state
+
+    def _line_of(self, target: Stage) -> list[int]:
+        """The stages whose layers the image has."""
+        line = [target.index]
+        parent = self.bases.parent_of(target)
+        while parent is not None:
+            line.append(parent.index)
+            parent = self.bases.parent_of(parent)
+        return line
+
+    def _needed(self, target: Stage) -> set[int]:
+        found: set[int] = set()
+        waiting = [target]
+        while waiting:
+            stage = waiting.pop()
+            if stage.index in found:
+                continue
+            found.add(stage.index)
+            parent = self.bases.parent_of(stage)
+            names = [name for one in stage.instructions for name in sources_of(one)]
+            others = [self.program.find(name, stage.index) for name in names]
+            waiting += [other for other in (parent, *others) if other is not None]
+        return found
+
+    def _count(self, needed: list[int]) -> None:
+        """Number the steps: every instruction of the stages that are carried out."""
+        number = 1
+        for index in needed:
+            self._firsts[index] = number
+            number += 1 + len(self.program.stages[index].instructions)
+        self.total = number - 1 + bool(self.options.labels)
+
+    def _task(self, stage: Stage) -> asyncio.Task[State]:
+        task = self._stages.get(stage.index)
+        if task is None:
+            assert self._tasks is not None
+            work = StageWork(self, stage, self._firsts.get(stage.index, self.total))
+            self.works.append(work)
+            task = self._tasks.create_task(work.run(), name=f"stage {stage.title}")
+            self._stages[stage.index] = task
+        return task
+
+    async def state(self, stage: Stage) -> State:
+        """The state of a stage, when it is done."""
+        return await asyncio.shield(self._task(stage))
+
+    async def source(self, name: str, work: StageWork) -> tuple[Context | Mount | None, str]:
+        """Where `--from=name` takes files from ("" is the context), and its part of a key."""
+        if not name:
+            return self.context, "context"
+        stage = self.program.find(name, work.stage.index)
+        if stage is not None:
+            state = await self.state(stage)
+        elif name == SCRATCH:
+            return None, SCRATCH
+        else:
+            state = await self.bases.image(name, self.platform, work)
+        return await self.cache.tree(state), key_of("state", state.key)
+
+    def want_layer(self, stage: Stage, result: int) -> None:
+        """Make the layer of a result beside what follows, when the image will have it."""
+        if stage.index in self._exported and self._tasks is not None:
+            self._tasks.create_task(self.cache.layer(result, self.lease))
+
+    def epoch(self, state: State) -> int:
+        """The newest time that something made now may have."""
+        if self.options.epoch is not None:
+            return self.options.epoch
+        if self.context is not None and self.context.newest:
+            return self.context.newest
+        return _seconds(state.created)
+
+    def tell(self, kind: NoteKind, number: int, stage: str, text: str, **more: Any) -> None:
+        """Report something."""
+        self._report(
+            Note(kind=kind, number=number, total=self.total, stage=stage, text=text, **more)
+        )
+
+    def warn(self, text: str) -> None:
+        """Report something that is allowed and probably wrong, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+
+def _seconds(text: str | None) -> int:
+    """A time of an image's config in seconds since 1970, 0 where it has none."""
+    from datetime import datetime
+
+    try:
+        return max(0, int(datetime.fromisoformat((text or "")[:19] + "+00:00").timestamp()))
+    except ValueError:
+        return 0
