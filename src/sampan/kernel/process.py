@@ -31,6 +31,8 @@ _close_range = syscall(n.SYS_close_range, c_uint, c_uint, c_uint)
 _pidfd_open = syscall(n.SYS_pidfd_open, c_int, c_uint)
 _sigaction = syscall(n.SYS_rt_sigaction, c_int, c_void_p, c_void_p, c_size_t)
 _prctl = prototype("prctl", c_int, c_int, c_ulong, c_ulong, c_ulong, c_ulong)
+_setfsuid = prototype("setfsuid", c_int, c_uint)
+_setfsgid = prototype("setfsgid", c_int, c_uint)
 _prctl_name = prototype("prctl", c_int, c_int, ctypes.c_char_p)
 
 
@@ -109,6 +111,13 @@ def prctl(option: int, value: int = 0, third: int = 0) -> int:
 def set_name(name: str) -> None:
     """The name that ps shows in its comm column, 15 bytes at most."""
     check(_prctl_name(n.PR_SET_NAME, os.fsencode(name)), "prctl PR_SET_NAME")
+
+
+def set_file_ids(uid: int, gid: int) -> None:
+    """Own the files that this process makes as these ids. Leaving 0 takes away the effective
+    capabilities about files, as setfsuid(2) says."""
+    _setfsgid(gid)
+    _setfsuid(uid)
 
 
 def set_child_subreaper() -> None:

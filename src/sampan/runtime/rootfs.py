@@ -1,7 +1,8 @@
 """The root file system as a detached mount, ready to be attached inside of a container.
 
 The word `Mount` is shared with the snapshots: `{"type": "overlay", "lowers": [...], "upper": ...,
-"work": ...}` or `{"type": "bind", "source": ...}`. The mount never appears in the mount namespace
+"work": ...}` or `{"type": "bind", "source": ...}`, either with `ids` for a user namespace
+(`mappedroot`). The mount never appears in the mount namespace
 of the host.
 """
 
@@ -22,10 +23,17 @@ if TYPE_CHECKING:
 # takes a page.
 _MAX_VALUE = 255
 _MAX_PAGE = 4095
+# What a layer means must not depend on how the kernel was configured: no copied file that is only
+# metadata, no renamed directory that points at its old name, no index of hard links beside them.
+_PLAIN = [("redirect_dir", "off"), ("metacopy", "off"), ("index", "off")]
 
 
 def mount(word: dict[str, Any]) -> int:
     """The descriptor of the detached mount that `word` describes."""
+    if "ids" in word:
+        from sampan.runtime import mappedroot
+
+        return mappedroot.mount(word, _overlay)
     if word["type"] == "overlay":
         return _overlay(word)
     if word["type"] == "bind":
@@ -45,6 +53,7 @@ def bind(source: str) -> int:
 def _overlay(word: dict[str, Any]) -> int:
     lowers: list[str] = word["lowers"]
     upper = [("upperdir", word["upper"]), ("workdir", word["work"])] if word.get("upper") else []
+    upper += _PLAIN
     attributes = 0 if upper else n.MOUNT_ATTR_RDONLY
     one_by_one = [("lowerdir+", path) for path in lowers]
     try:

@@ -22,7 +22,24 @@ from sampan.store.snapshots import Kind, SnapshotRow
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["BindMount", "Kind", "Mount", "OverlayMount", "SnapshotRow", "Snapshotter", "Usage"]
+__all__ = [
+    "BindMount",
+    "Ids",
+    "Kind",
+    "Mount",
+    "OverlayMount",
+    "SnapshotRow",
+    "Snapshotter",
+    "Usage",
+    "mapped",
+]
+
+
+class Ids(TypedDict):
+    """How a user namespace numbers users and groups: mappings as in the OCI's config.json."""
+
+    uids: list[dict[str, int]]
+    gids: list[dict[str, int]]
 
 
 class OverlayMount(TypedDict):
@@ -32,6 +49,7 @@ class OverlayMount(TypedDict):
     lowers: list[str]
     upper: NotRequired[str]
     work: NotRequired[str]
+    ids: NotRequired[Ids]
 
 
 class BindMount(TypedDict):
@@ -39,9 +57,26 @@ class BindMount(TypedDict):
 
     type: Literal["bind"]
     source: str
+    ids: NotRequired[Ids]
 
 
 Mount = OverlayMount | BindMount
+
+
+def mapped(
+    mount: Mount, uids: list[dict[str, int]], gids: list[dict[str, int]] | None = None
+) -> Mount:
+    """`mount` as a user namespace with these mappings sees it, without a chown.
+
+    The mappings are those of `linux.uidMappings` (containerID, hostID, size); groups are numbered
+    like users where `gids` is not given. On the disk everything keeps the image's ids, also what
+    the container writes. The launch fails with the reason where the kernel (overlay: before 5.19)
+    or the file system below cannot do it.
+    """
+    ids: Ids = {"uids": uids, "gids": uids if gids is None else gids}
+    if mount["type"] == "overlay":
+        return {**mount, "ids": ids}
+    return {**mount, "ids": ids}
 
 
 @dataclass(frozen=True, slots=True)
