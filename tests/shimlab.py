@@ -90,8 +90,12 @@ def is_running(pid: int) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """The children of a process."""
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """The children of a process; none of one that has gone."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [int(word) for word in text.split()]
 
 
 def unframe(data: bytes) -> dict[int, bytes]:
@@ -248,6 +252,17 @@ class Lab:
         """What the nursery has forked: the shims, and the spare one."""
         (nursery,) = children(self.spawner.pid)
         return children(nursery)
+
+    def spare(self) -> tuple[int, int]:
+        """The one shim that waits for a container, and its blank child, when no other is left."""
+        found: list[tuple[int, int]] = []
+
+        def is_there() -> bool:
+            found[:] = [(one, child) for one in self.children() for child in children(one)]
+            return len(found) == 1 and self.children() == [found[0][0]]
+
+        wait_for("the spare is there, alone and complete", is_there)
+        return found[0]
 
     def complaints(self) -> str:
         """What spawner and shims wrote to their stderr."""

@@ -73,10 +73,7 @@ def test_shims_outlive_the_spawner_and_the_engine(lab):
 
 def test_the_spare_and_its_namespaces_die_with_the_spawner(lab):
     lab.run("/bin/true").next_event("exit")
-    wait_for("the spare is there", lambda: len(lab.children()) == 1)
-    (spare,) = lab.children()
-    wait_for("it is complete", lambda: len(children(spare)) == 1)
-    family = [spare, *children(spare)]
+    family = lab.spare()
     lab.spawner.kill()
     lab.spawner.wait()
     wait_for("all of it dies", lambda: not any(is_running(pid) for pid in family))
@@ -87,3 +84,35 @@ def test_a_launch_whose_engine_died_is_recorded_all_the_same(lab):
     shim.sock.close()
     wait_for("the record", (shim.directory / "exit.json").exists)
     assert shim.record()["code"] == 12
+
+
+def test_a_nursery_that_died_is_replaced(lab):
+    lab.run("/bin/true").next_event("exit")
+    (nursery,) = children(lab.spawner.pid)
+    family = nursery, *lab.spare()
+    for pid in family:
+        kill(pid)
+    wait_for("they are dead", lambda: not any(is_running(pid) for pid in family))
+    for _ in range(2):
+        assert lab.run(*sh("exit 4")).next_event("exit")["code"] == 4
+    wait_for("one nursery is there", lambda: len(children(lab.spawner.pid)) == 1)
+    assert children(lab.spawner.pid) != [nursery]
+
+
+def test_a_launch_whose_shim_was_killed_says_nothing_that_forbids_another(lab):
+    """The word of a failure is the container's fault; silence is ours, and tried again."""
+    lab.run("/bin/true").next_event("exit")
+    spare, _ = lab.spare()
+    os.kill(spare, signal.SIGSTOP)
+    # Another set of namespaces: the spawner must ask the spare, which does not answer.
+    spec = lab.spec("/bin/true")
+    spaces = spec["linux"]["namespaces"]
+    spec["linux"]["namespaces"] = [one for one in spaces if one["type"] != "uts"]
+    spec.pop("hostname", None)
+    rootfs = {"type": "bind", "source": str(lab.root)}
+    shim = lab.launch(rootfs=rootfs, spec=spec)
+    wait_for("the launch has begun", (shim.directory / "shim.sock").exists)
+    kill(spare)
+    shim.ended()
+    assert shim.events == []
+    assert list(shim.directory.iterdir()) == []

@@ -33,6 +33,8 @@ from sampan.shim.stdio import close_ends, make_pipes
 
 MAX_PROGRAM = 1024 * 1024
 MAX_REPORT = 256 * 1024
+DYING = 100
+"""Milliseconds that a killed process may take from the end of its sockets to its own."""
 _SEND = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
 _STIRS = select.EPOLLIN | select.EPOLLRDHUP
 _STIRRING = ("stdout", "stderr", "master", "pidfd", "listener", "control")
@@ -138,15 +140,20 @@ class Spare:
 
     def is_alive(self) -> bool:
         """Whether the shim and its blank are still there."""
-        ended = select.poll()
-        ended.register(self._pidfd, select.POLLIN)
-        if ended.poll(0):
+        if self.has_ended():
             return False
+        ended = select.poll()
         try:
             ended.register(self._take_offer()[2], select.POLLIN)
         except OSError:
             return False
         return not ended.poll(0)
+
+    def has_ended(self, patience: int = 0) -> bool:
+        """Whether the shim has died, or does so within `patience` milliseconds."""
+        ended = select.poll()
+        ended.register(self._pidfd, select.POLLIN)
+        return bool(ended.poll(patience))
 
     def _take_offer(self) -> tuple[list[str], int, int, int, bool]:
         """(kinds, pid, pidfd, socket, whether it is the machine) of the blank.
@@ -406,7 +413,11 @@ class Launch:
                 call()
             except OSError as problem:
                 complain(f"undo launch: {problem}")
-        self._tell({"event": "start-failed", **failure(error)})
+        # One that is killed closes its sockets first and has ended a moment later. When it has, our
+        # silence lets the engine try again.
+        is_cut = isinstance(error, ConnectionError)
+        if not self._spare.has_ended(DYING if is_cut else 0):
+            self._tell({"event": "start-failed", **failure(error)})
         self._close()
 
     def _close(self) -> None:

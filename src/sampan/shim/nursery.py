@@ -15,6 +15,7 @@ import _socket
 import os
 import select
 import struct
+from errno import EPIPE
 
 from sampan.kernel import fds as descriptors
 from sampan.kernel import process
@@ -33,24 +34,29 @@ _PID = struct.Struct("i")
 
 
 class Nursery:
-    """The spawner's end of the nursery."""
+    """The spawner's end of the nursery; one that has died is replaced."""
 
-    __slots__ = ("_sock",)
+    __slots__ = ("_of", "_sock")
 
     def __init__(self, runtime: Runtime, signals: int, kept: AbstractSet[int]) -> None:
         """Fork the nursery. `signals` reads SIGCHLD; `kept` are descriptors that shims share."""
-        self._sock, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        if os.fork() == 0:
-            self._sock.close()
-            _serve(theirs, runtime, signals, kept)
-        theirs.close()
+        self._of = runtime, signals, kept
+        self._sock = _fork(*self._of)
 
     def new_shim(self) -> Spare:
         """A new shim that sleeps.
 
         Raises:
-            OSError: it could not be forked, or the nursery is gone.
+            OSError: it could not be forked, or two nurseries in a row have died.
         """
+        try:
+            return self._ask()
+        except (BrokenPipeError, ConnectionResetError):
+            self._sock.close()
+            self._sock = _fork(*self._of)
+            return self._ask()
+
+    def _ask(self) -> Spare:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         bell = select.epoll()
         bell.register(theirs.fileno(), 0)  # its end alone
@@ -58,7 +64,7 @@ class Nursery:
             descriptors.send(self._sock, b"F", [theirs.fileno(), bell.fileno()])
             answer = self._sock.recv(_PID.size)
             if len(answer) != _PID.size:
-                raise OSError(32, "the nursery is gone")
+                raise BrokenPipeError(EPIPE, "the nursery is gone")
             (pid,) = _PID.unpack(answer)
             if pid < 0:
                 raise OSError(-pid, f"fork a shim: {os.strerror(-pid).lower()}")
@@ -67,6 +73,16 @@ class Nursery:
             for one in (ours, theirs, bell):
                 one.close()
             raise
+
+
+def _fork(runtime: Runtime, signals: int, kept: AbstractSet[int]) -> _socket.socket:
+    """Fork a nursery; our end of its socket."""
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        ours.close()
+        _serve(theirs, runtime, signals, kept)
+    theirs.close()
+    return ours
 
 
 def _serve(
