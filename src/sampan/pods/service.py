@@ -9,6 +9,7 @@ from sampan.pods.execs import Execs
 from sampan.pods.handlers import Handlers
 from sampan.pods.model import KEEPER, OWNER, Phase
 from sampan.pods.network import Network
+from sampan.pods.ports import Ports
 from sampan.pods.sandboxes import Sandboxes
 from sampan.pods.settings import PodSettings
 from sampan.pods.table import Table
@@ -43,6 +44,7 @@ class Pods:
         self.containers = Containers(engine, table)
         self.sandboxes = Sandboxes(engine, table, network, handlers, self.containers.end_all)
         self.containers.sandboxes = self.sandboxes
+        self.ports = Ports(table, self.sandboxes)
 
     @classmethod
     async def open(cls, engine: Engine, settings: PodSettings | None = None) -> Self:

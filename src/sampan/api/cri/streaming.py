@@ -1,40 +1,42 @@
-"""Exec and Attach: an address that is good once, and the WebSocket that is spoken there.
+"""Exec, Attach and PortForward: an address that is good once, and what is spoken there.
 
 The address lies on loopback and holds a token of 128 bits, which is taken at its first use and
-forgotten after a minute. Messages are binary; their first byte is the channel: 0 stdin, 1 stdout,
-2 stderr, 3 the status at the end, 4 the size of the terminal, and in v5 255 for the end of another
-channel. Whoever comes from a web page (an Origin) is refused. SPDY is not spoken here.
+forgotten after a minute. SPDY/3.1 and WebSockets are spoken (`channels.py`, `forwarding.py`).
+Whoever comes from a web page (an Origin) is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import logging
 import secrets
-import socket
-import struct
 import time
 from typing import TYPE_CHECKING
 
 from aiohttp import WSMsgType, web
 
-from sampan.engine.model import Attachment, ExecConfig, Framing, Status
+from sampan.api.cri import channels, forwarding
+from sampan.api.cri.channels import SpdyPeer, WebSocketPeer
+from sampan.api.cri.conversation import converse
+from sampan.api.cri.forwarding import Forwarder
+from sampan.api.cri.front import Front
+from sampan.engine.model import Status
 from sampan.errors import FailedPrecondition, InvalidArgument, SampanError
+from sampan.pods.model import Phase
 from sampan.wire.cri import api_pb2 as pb
 
 if TYPE_CHECKING:
     from sampan.api.cri.calls import Unary
+    from sampan.api.cri.conversation import Wish
+    from sampan.api.cri.front import Head, Raw
     from sampan.pods.service import Pods
 
 LIFETIME = 60.0
 MAX_TOKENS = 1000
 MAX_MESSAGE = 1 << 20
-V5, V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"
-_HEADER = struct.Struct(">BxxxI")
-_PIECE = 1 << 15
-_ERROR, _RESIZE, _CLOSE = 3, 4, 255
 
-_Wish = pb.ExecRequest | pb.AttachRequest
+Wanted = pb.ExecRequest | pb.AttachRequest | pb.PortForwardRequest
+_log = logging.getLogger("sampan.cri")
 
 
 class Streaming:
@@ -42,31 +44,53 @@ class Streaming:
 
     def __init__(self, pods: Pods) -> None:
         self._pods = pods
-        self._tokens: dict[str, tuple[float, _Wish]] = {}
+        self._tokens: dict[str, tuple[float, Wanted]] = {}
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
         self._base = ""
 
     def table(self) -> dict[str, Unary]:
         """Method -> answer."""
-        return {"Exec": self.exec_url, "Attach": self.attach_url}
+        return {
+            "Exec": self.exec_url,
+            "Attach": self.attach_url,
+            "PortForward": self.forward_url,
+        }
 
     async def exec_url(self, request: pb.ExecRequest) -> pb.ExecResponse:
         """Where a command's streams are; it runs when somebody comes."""
         if not request.cmd or not request.cmd[0]:
             raise InvalidArgument("exec: no command is given")
+        self._check("exec", request)
         return pb.ExecResponse(url=await self._url("exec", request))
 
     async def attach_url(self, request: pb.AttachRequest) -> pb.AttachResponse:
         """Where a container's streams are."""
+        self._check("attach", request)
         return pb.AttachResponse(url=await self._url("attach", request))
+
+    async def forward_url(self, request: pb.PortForwardRequest) -> pb.PortForwardResponse:
+        """Where ports of a sandbox are; the client says which when it connects."""
+        if not request.pod_sandbox_id:
+            raise InvalidArgument("pod_sandbox_id is missing")
+        sandbox = self._pods.table.find(request.pod_sandbox_id)
+        if sandbox.phase is not Phase.READY:
+            raise FailedPrecondition(f"port-forward: sandbox {sandbox.id} is not ready")
+        return pb.PortForwardResponse(url=await self._url("portforward", request))
 
     async def aclose(self) -> None:
         """End every stream and stop listening."""
+        if self._server is not None:
+            self._server.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def _url(self, kind: str, wish: _Wish) -> str:
+    def _check(self, kind: str, wish: Wish) -> None:
         container = self._pods.containers.find(wish.container_id).container
         if container.status is not Status.RUNNING:
             raise FailedPrecondition(f"{kind}: container {container.id} does not run")
@@ -74,6 +98,8 @@ class Streaming:
             raise InvalidArgument(f"{kind}: one of stdin, stdout and stderr is needed")
         if wish.tty and wish.stderr:
             raise InvalidArgument(f"{kind}: a terminal has no stderr of its own")
+
+    async def _url(self, kind: str, wish: Wanted) -> str:
         await self._listen()
         now = time.monotonic()
         self._tokens = {key: kept for key, kept in self._tokens.items() if kept[0] > now}
@@ -83,134 +109,116 @@ class Streaming:
         self._tokens[token] = now + LIFETIME, wish
         return f"{self._base}/{kind}/{token}"
 
+    def _take(self, path: str) -> Wanted | None:
+        """What a path's token stands for, once."""
+        deadline, wish = self._tokens.pop(path.rpartition("/")[2], (0.0, None))
+        return wish if deadline > time.monotonic() else None
+
     async def _listen(self) -> None:
         async with self._lock:
-            if self._runner is not None:
+            if self._server is not None:
                 return
             app = web.Application()
-            app.router.add_get("/{kind}/{token}", self._serve)
+            app.router.add_get("/{kind}/{token}", self._websocket)
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
             await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            self._base = f"http://127.0.0.1:{runner.addresses[0][1]}"
-            self._runner = runner
+            self._runner, other = runner, runner.server
+            assert other is not None
+            server = await asyncio.get_running_loop().create_server(
+                lambda: Front(self._spdy, other, self._tasks), "127.0.0.1", 0
+            )
+            self._base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            self._server = server
 
-    async def _serve(self, request: web.Request) -> web.StreamResponse:
+    # WebSockets
+
+    async def _websocket(self, request: web.Request) -> web.StreamResponse:
+        kind = request.match_info["kind"]
+        spoken = (forwarding.TUNNEL,) if kind == "portforward" else channels.WEBSOCKET
         offered = request.headers.get("Sec-WebSocket-Protocol", "")
-        words = [word.strip() for word in offered.split(",")]
-        if "Origin" in request.headers or not {V4, V5}.intersection(words):
+        words = [word.strip() for word in offered.split(",") if word.strip()]
+        if "Origin" in request.headers or (words and not set(spoken).intersection(words)):
             raise web.HTTPForbidden
-        deadline, wish = self._tokens.pop(request.match_info["token"], (0.0, None))
-        if wish is None or deadline < time.monotonic():
+        wish = self._take(request.path)
+        if wish is None:
             raise web.HTTPNotFound
-        peer = web.WebSocketResponse(protocols=(V5, V4), max_msg_size=MAX_MESSAGE, heartbeat=30)
+        peer = web.WebSocketResponse(protocols=spoken, max_msg_size=MAX_MESSAGE, heartbeat=30)
         await peer.prepare(request)
-        try:
-            status = await _Stream(self._pods, wish, peer).run()
-        except SampanError as error:
-            status = {"status": "Failure", "reason": "InternalError", "message": str(error)}
-        if not peer.closed:
-            content = json.dumps({"metadata": {}, **status}).encode()
-            await peer.send_bytes(bytes((_ERROR,)) + content)
-            await peer.close()
+        if isinstance(wish, pb.PortForwardRequest):
+            await Forwarder(self._pods, wish.pod_sandbox_id, _Tunnel(peer)).run()
+        else:
+            await converse(self._pods, wish, WebSocketPeer(peer, peer.ws_protocol or ""))
         return peer
 
+    # SPDY
 
-class _Stream:
-    """One client's streams."""
-
-    def __init__(self, pods: Pods, wish: _Wish, peer: web.WebSocketResponse) -> None:
-        self._engine = pods.engine
-        self._container = pods.containers.find(wish.container_id).container
-        self._wish = wish
-        self._peer = peer
-        self._exec = ""
-        self._sock, self._theirs = socket.socketpair()
-        self._sock.setblocking(False)
-
-    async def run(self) -> dict[str, object]:
-        """Until the process has ended or the client is gone; the status."""
+    async def _spdy(self, head: Head, raw: Raw) -> None:
         try:
-            await self._begin()
-            reader = asyncio.create_task(self._read())
-            writer = asyncio.create_task(self._write())
-            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
-            gone = not reader.done()
-            for task in (reader, writer):
-                task.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
-            if gone or not self._exec:
-                return {"status": "Success"}
-            return _status(await self._engine.exec_wait(self._exec))
+            await self._upgrade(head, raw)
+        except (SampanError, OSError) as error:
+            _log.info("stream: %s", error)
+        except Exception:
+            _log.exception("stream")
         finally:
-            self._sock.close()
+            await raw.close()
 
-    async def _begin(self) -> None:
-        wish = self._wish
-        attachment = Attachment(
-            fd=self._theirs.detach(),
-            stdin=wish.stdin,
-            stdout=wish.stdout,
-            stderr=wish.stderr,
-            framing=Framing.RAW if wish.tty else Framing.MULTIPLEXED,
-            detach_keys=b"",
-        )
-        if isinstance(wish, pb.AttachRequest):
-            await self._engine.attach(self._container.id, attachment)
+    async def _upgrade(self, head: Head, raw: Raw) -> None:
+        if head.method not in ("POST", "GET"):
+            await raw.write(_refusal("405 Method Not Allowed"))
             return
-        config = ExecConfig(command=tuple(wish.cmd), tty=wish.tty)
-        self._exec = await self._engine.exec_create(self._container.id, config)
-        await self._engine.exec_start(self._exec, attachment)
-
-    async def _read(self) -> None:
-        """Output to the client, until it ends."""
-        loop, pending = asyncio.get_running_loop(), bytearray()
-        while piece := await loop.sock_recv(self._sock, _PIECE):
-            if self._wish.tty:
-                await self._peer.send_bytes(b"\x01" + piece)
-                continue
-            pending += piece
-            while len(pending) >= _HEADER.size:
-                stream, size = _HEADER.unpack_from(pending)
-                end = _HEADER.size + size
-                if len(pending) < end:
-                    break
-                await self._peer.send_bytes(bytes((stream,)) + pending[_HEADER.size : end])
-                del pending[:end]
-
-    async def _write(self) -> None:
-        """Input and sizes from the client, until it goes."""
-        loop = asyncio.get_running_loop()
-        async for message in self._peer:
-            if message.type is not WSMsgType.BINARY or not message.data:
-                continue
-            channel, data = message.data[0], message.data[1:]
-            if channel == 0 and self._wish.stdin:
-                await loop.sock_sendall(self._sock, data)
-            elif channel == _RESIZE:
-                await self._resize(data)
-            elif channel == _CLOSE and data[:1] == b"\0":
-                self._sock.shutdown(socket.SHUT_WR)
-
-    async def _resize(self, data: bytes) -> None:
+        kind = head.path.split("/")[1]
+        spoken = (forwarding.PROTOCOL,) if kind == "portforward" else channels.SPDY
+        offered = head.words("x-stream-protocol-version") or [spoken[-1]]
+        protocol = next((word for word in spoken if word in offered), "")
+        if head.words("origin") or not protocol:
+            accepted = f"X-Accepted-Stream-Protocol-Versions: {', '.join(spoken)}\r\n"
+            await raw.write(_refusal("403 Forbidden", accepted))
+            return
+        wish = self._take(head.path)
+        if wish is None:
+            await raw.write(_refusal("404 Not Found"))
+            return
+        await raw.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"
+            b"X-Stream-Protocol-Version: " + protocol.encode() + b"\r\n\r\n"
+        )
+        if isinstance(wish, pb.PortForwardRequest):
+            await Forwarder(self._pods, wish.pod_sandbox_id, raw).run()
+            return
+        peer = SpdyPeer(raw, protocol, _wanted(wish, protocol))
         try:
-            size = json.loads(data)
-            height, width = int(size["Height"]), int(size["Width"])
-            if self._exec:
-                await self._engine.exec_resize(self._exec, height, width)
-            else:
-                await self._engine.resize(self._container.id, height, width)
-        except (ValueError, KeyError, TypeError, SampanError):
-            return  # a size that comes too late, or is none, changes nothing
+            await peer.open()
+            await converse(self._pods, wish, peer)
+        finally:
+            await peer.close()
 
 
-def _status(code: int) -> dict[str, object]:
-    """The end of a command in the words of Kubernetes."""
-    if code == 0:
-        return {"status": "Success"}
-    return {
-        "status": "Failure",
-        "reason": "NonZeroExitCode",
-        "message": f"command terminated with non-zero exit code: exit status {code}",
-        "details": {"causes": [{"reason": "ExitCode", "message": str(code)}]},
-    }
+class _Tunnel:
+    """A WebSocket whose binary messages are a stream of bytes; a `spdy.Pipe`."""
+
+    def __init__(self, socket: web.WebSocketResponse) -> None:
+        self._socket = socket
+
+    async def read(self) -> bytes:
+        """The next message, b"" at the end."""
+        while True:
+            message = await self._socket.receive()
+            if message.type is WSMsgType.BINARY and message.data:
+                return bytes(message.data)
+            if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
+                return b""
+
+    async def write(self, data: bytes) -> None:
+        """Send one message."""
+        await self._socket.send_bytes(data)
+
+
+def _wanted(wish: Wish, protocol: str) -> set[str]:
+    """The names of the streams that the client opens besides the one for errors."""
+    has_sizes = wish.tty and protocol in channels.WITH_SIZES
+    names = {"stdin": wish.stdin, "stdout": wish.stdout, "stderr": wish.stderr, "resize": has_sizes}
+    return {name for name, is_wanted in names.items() if is_wanted}
+
+
+def _refusal(status: str, more: str = "") -> bytes:
+    return f"HTTP/1.1 {status}\r\n{more}Content-Length: 0\r\nConnection: close\r\n\r\n".encode()
