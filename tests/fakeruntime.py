@@ -14,6 +14,7 @@ import socket
 
 from sampan.kernel import fds as descriptors
 from sampan.kernel import process, terminal
+from sampan.kernel.identity import start_time
 from sampan.runtime.failure import RuntimeFailure
 from sampan.shim.launch import Runtime
 
@@ -83,7 +84,7 @@ class FakeCreated:
             os.close(fd)
         if not use_gate:
             os.write(self._gate, b"1")
-        self.state = {"pid": self.pid, "start_time": process.start_time(self.pid)}
+        self.state = {"pid": self.pid, "start_time": start_time(self.pid)}
 
     def step(self) -> bool:
         message = self._sync.recv(64)

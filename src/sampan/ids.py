@@ -8,9 +8,7 @@ importable everywhere.
 
 from __future__ import annotations
 
-import os
-
-from sampan.errors import InvalidArgument
+from posix import urandom
 
 ID_LENGTH = 64
 SHORT_ID_LENGTH = 12
@@ -42,12 +40,12 @@ _BOATS = (
 
 def new_id() -> str:
     """A random id of 64 hexadecimal characters."""
-    return os.urandom(ID_LENGTH // 2).hex()
+    return urandom(ID_LENGTH // 2).hex()
 
 
 def new_name() -> str:
     """A random readable name, `adjective_boat`; the caller sees to it that it is free."""
-    first, second = os.urandom(2)
+    first, second = urandom(2)
     return f"{_ADJECTIVES[first % len(_ADJECTIVES)]}_{_BOATS[second % len(_BOATS)]}"
 
 
@@ -73,6 +71,8 @@ def check_name(name: str) -> str:
         and _NAME_REST.issuperset(name)
     )
     if not good:
+        from sampan.errors import InvalidArgument
+
         raise InvalidArgument(
             f"invalid name {name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, "
             f"2 to {MAX_NAME_LENGTH} characters"
@@ -91,5 +91,7 @@ def check_container_id(text: str) -> str:
         0 < len(text) <= 1024 and (_NAME_REST | {"+"}).issuperset(text) and text not in (".", "..")
     )
     if not good:
+        from sampan.errors import InvalidArgument
+
         raise InvalidArgument(f"invalid container id {text!r}: only [a-zA-Z0-9_+.-] are allowed")
     return text

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sampan.kernel import numbers, process
-from sampan.kernel.signals import parse
+from sampan.kernel.signal_names import parse
 
 
 def test_nothing_is_ignored_or_blocked_any_more():

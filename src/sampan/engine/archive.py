@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sampan import errors
 from sampan.engine import binds
 from sampan.engine.start import root_mount
-from sampan.kernel import process
+from sampan.kernel.identity import is_alive
 from sampan.layers.limits import MAX_LAYER_SIZE, LayerError
 from sampan.layers.workers import module_path
 from sampan.tasks import recovery
@@ -349,7 +349,7 @@ def _init(entry: Entry, shim: str) -> int:
         pidfd = os.pidfd_open(found[0])
     except ProcessLookupError:
         return -1
-    if process.is_alive(*found):
+    if is_alive(*found):
         return pidfd
     os.close(pidfd)
     return -1

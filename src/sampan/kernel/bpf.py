@@ -9,11 +9,10 @@ Nothing here decides: the words are the kernel's, see linux/filter.h and linux/b
 
 from __future__ import annotations
 
-import ctypes
 import os
 from struct import Struct
 
-from sampan.kernel.libc import c_int, c_uint, c_void_p, check, syscall
+from sampan.kernel.libc import address, buffer, c_int, c_uint, c_void_p, check, syscall
 
 # Classic BPF: struct sock_filter {u16 code; u8 jt, jf; u32 k}
 LD_W_ABS = 0x20
@@ -38,9 +37,10 @@ _PROG_QUERY = 16
 _PROG_TYPE_CGROUP_DEVICE = 15
 _ATTACH_CGROUP_DEVICE = 6
 _ALLOW_MULTI = 2
+_MAX_PROGRAMS = 64  # BPF_CGROUP_MAX_PROGS
 _REPLACE = 4
 _NUMBER = {"x86_64": 321, "aarch64": 280, "armv7l": 386, "i686": 357, "riscv64": 280}
-_LICENSE = ctypes.create_string_buffer(b"Apache-2.0")
+_LICENSE = b"Apache-2.0\0"
 
 _bpf = syscall(_NUMBER.get(os.uname().machine, -1), c_int, c_void_p, c_uint)
 
@@ -162,25 +162,25 @@ def _signed(value: int) -> int:
 def _call(command: int, layout: str, *values: int) -> tuple[int, tuple[int, ...]]:
     """One bpf(2) call: its result, and the attributes as the kernel left them."""
     packer = Struct(layout)
-    attributes = ctypes.create_string_buffer(packer.pack(*values), max(packer.size, 72))
-    result = _bpf(command, ctypes.addressof(attributes), len(attributes))
+    attributes = buffer(packer.pack(*values).ljust(72, b"\0"))
+    result = _bpf(command, attributes, len(attributes))
     return check(result, f"bpf command {command}"), packer.unpack_from(attributes)
 
 
 def load_device_program(code: bytes) -> int:
     """Load a device program for a cgroup; returns its descriptor, close-on-exec."""
-    buffer = ctypes.create_string_buffer(code, len(code))
-    addresses = (ctypes.addressof(buffer), ctypes.addressof(_LICENSE))
+    instructions, license_text = buffer(code), buffer(_LICENSE)
+    addresses = (address(instructions), address(license_text))
     count = len(code) // _EXTENDED.size
     return _call(_PROG_LOAD, "=IIQQ", _PROG_TYPE_CGROUP_DEVICE, count, *addresses)[0]
 
 
 def attached_device_programs(cgroup: int) -> list[int]:
     """The ids of the device programs attached to the cgroup itself."""
-    ids = (ctypes.c_uint32 * 64)()
-    values = (cgroup, _ATTACH_CGROUP_DEVICE, 0, 0, ctypes.addressof(ids), len(ids))
+    ids = buffer(bytes(4 * _MAX_PROGRAMS))
+    values = (cgroup, _ATTACH_CGROUP_DEVICE, 0, 0, address(ids), _MAX_PROGRAMS)
     _, after = _call(_PROG_QUERY, "=IIIIQI", *values)
-    return list(ids[: after[5]])
+    return [number for (number,) in Struct("=I").iter_unpack(ids)][: after[5]]
 
 
 def set_device_program(cgroup: int, program: int) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import struct
 
 from sampan.kernel import numbers as n
-from sampan.kernel.libc import c_char_p, c_int, c_void_p, check, prototype
+from sampan.kernel.libc import buffer, c_char_p, c_int, c_void_p, check, prototype
 from sampan.kernel.process import prctl
 
 NAMES = (
@@ -24,9 +23,6 @@ _VERSION_3 = 0x20080522
 _capset = prototype("capset", c_int, c_char_p, c_char_p)
 _capget = prototype("capget", c_int, c_void_p, c_void_p)
 
-_Header = ctypes.c_uint32 * 2  # version, pid
-_Data = ctypes.c_uint32 * 6  # effective, permitted, inheritable: low words, then high words
-
 
 def mask(names: list[str]) -> int:
     """The bits of `names`. A name that this kernel side does not know is left out, as runc does."""
@@ -39,11 +35,11 @@ def mask(names: list[str]) -> int:
 
 def get() -> tuple[int, int, int]:
     """(effective, permitted, inheritable) of this process."""
-    header, data = _Header(_VERSION_3, 0), _Data()
-    check(_capget(ctypes.addressof(header), ctypes.addressof(data)), "capget")
-    low, high = data[0:3], data[3:6]
-    effective, permitted, inheritable = (a | b << 32 for a, b in zip(low, high, strict=True))
-    return effective, permitted, inheritable
+    header, data = buffer(struct.pack("<2I", _VERSION_3, 0)), buffer(bytes(24))
+    check(_capget(header, data), "capget")
+    # effective, permitted, inheritable: the low words, then the high words
+    words: tuple[int, ...] = struct.unpack("<6I", data)
+    return words[0] | words[3] << 32, words[1] | words[4] << 32, words[2] | words[5] << 32
 
 
 def structures(effective: int, permitted: int, inheritable: int) -> tuple[bytes, bytes]:

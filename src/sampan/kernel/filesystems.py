@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
+import struct
 
-from sampan.kernel.libc import c_int, c_void_p, check, prototype
+from sampan.kernel.libc import buffer, c_int, c_void_p, check, prototype
 
 _fstatfs = prototype("fstatfs", c_int, c_int, c_void_p)
 
@@ -27,17 +27,15 @@ _OF_KERNEL = frozenset(
 )
 
 
-class _Statfs(ctypes.Structure):
-    """struct statfs of asm/statfs.h; only its first member is read."""
-
-    _fields_ = (("kind", ctypes.c_long), ("rest", ctypes.c_long * 31))
+_STATFS_BYTES = 256  # struct statfs of asm/statfs.h, and more; only its first member is read
 
 
 def magic(fd: int) -> int:
     """The magic number of the file system that `fd` is on."""
-    facts = _Statfs()
-    check(_fstatfs(fd, ctypes.addressof(facts)), "fstatfs")
-    return int(facts.kind) & 0xFFFFFFFF
+    facts = buffer(bytes(_STATFS_BYTES))
+    check(_fstatfs(fd, facts), "fstatfs")
+    (kind,) = struct.unpack_from("@l", facts)
+    return int(kind) & 0xFFFFFFFF
 
 
 def is_of_kernel(fd: int) -> bool:

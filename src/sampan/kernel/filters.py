@@ -6,10 +6,10 @@ before, and every module costs its start.
 
 from __future__ import annotations
 
-import ctypes
 import os
+import struct
 
-from sampan.kernel.libc import c_uint, c_void_p, check, syscall
+from sampan.kernel.libc import address, buffer, c_uint, c_void_p, check, syscall
 
 FLAG_SPEC_ALLOW = 4
 _INSTRUCTION_SIZE = 8  # struct sock_filter
@@ -18,18 +18,13 @@ _SET_MODE_FILTER = 1
 _seccomp = syscall(_NUMBERS.get(os.uname().machine, -1), c_uint, c_uint, c_void_p)
 
 
-class _FilterProgram(ctypes.Structure):
-    """struct sock_fprog of linux/filter.h."""
-
-    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
-
 def load(program: bytes, flags: int = FLAG_SPEC_ALLOW) -> int:
     """Put a compiled program into force for this thread, for good.
 
     Needs CAP_SYS_ADMIN in its user namespace, or PR_SET_NO_NEW_PRIVS set before. Answers with the
     descriptor of the listener when `flags` have FLAG_NEW_LISTENER, else with 0.
     """
-    code = ctypes.create_string_buffer(program, len(program))
-    header = _FilterProgram(len(program) // _INSTRUCTION_SIZE, ctypes.addressof(code))
-    return check(_seccomp(_SET_MODE_FILTER, flags, ctypes.addressof(header)), "seccomp")
+    code = buffer(program)
+    # struct sock_fprog of linux/filter.h
+    header = struct.pack("@HP", len(program) // _INSTRUCTION_SIZE, address(code))
+    return check(_seccomp(_SET_MODE_FILTER, flags, header), "seccomp")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 
 from sampan.kernel import numbers as n
-from sampan.kernel.libc import c_char_p, c_int, c_ulong, c_void_p, check, syscall
+from sampan.kernel.libc import buffer, c_char_p, c_int, c_ulong, c_void_p, check, syscall
 
 _JOIN_SESSION = 1
 _SET_PERMISSIONS = 5
@@ -30,8 +29,8 @@ def join_session(name: str) -> None:
         if error.errno == errno.ENOSYS:
             return
         raise
-    described = ctypes.create_string_buffer(256)
-    length = check(_text(_DESCRIBE, serial, ctypes.addressof(described), 256), "keyctl describe")
+    described = buffer(bytes(256))
+    length = check(_text(_DESCRIBE, serial, described, 256), "keyctl describe")
     # keyring;UID;GID;PERMISSIONS;NAME
     permissions = int(described.raw[: length - 1].split(b";")[3], 16)
     check(_number(_SET_PERMISSIONS, serial, permissions | _USER_SEARCH), "keyctl setperm")

@@ -8,8 +8,8 @@ move_mount(2)).
 
 from __future__ import annotations
 
-import ctypes
 import os
+import struct
 
 from sampan.kernel import numbers as n
 from sampan.kernel.libc import (
@@ -18,8 +18,8 @@ from sampan.kernel.libc import (
     c_size_t,
     c_uint,
     c_ulong,
-    c_void_p,
     check,
+    last_errno,
     prototype,
     syscall,
 )
@@ -33,21 +33,13 @@ _fsconfig = syscall(n.SYS_fsconfig, c_int, c_uint, c_char_p, c_char_p, c_int)
 _fsmount = syscall(n.SYS_fsmount, c_int, c_uint, c_uint)
 _open_tree = syscall(n.SYS_open_tree, c_int, c_char_p, c_uint)
 _move_mount = syscall(n.SYS_move_mount, c_int, c_char_p, c_int, c_char_p, c_uint)
-_mount_setattr = syscall(n.SYS_mount_setattr, c_int, c_char_p, c_uint, c_void_p, c_size_t)
-_mount = prototype("mount", c_int, c_char_p, c_char_p, c_char_p, c_ulong, c_void_p)
+_mount_setattr = syscall(n.SYS_mount_setattr, c_int, c_char_p, c_uint, c_char_p, c_size_t)
+_mount = prototype("mount", c_int, c_char_p, c_char_p, c_char_p, c_ulong, c_char_p)
 _umount2 = prototype("umount2", c_int, c_char_p, c_int)
 _pivot_root = prototype("pivot_root", c_int, c_char_p, c_char_p)
 
-
-class _MountAttr(ctypes.Structure):
-    """struct mount_attr of linux/mount.h."""
-
-    _fields_ = (
-        ("attr_set", ctypes.c_uint64),
-        ("attr_clr", ctypes.c_uint64),
-        ("propagation", ctypes.c_uint64),
-        ("userns_fd", ctypes.c_uint64),
-    )
+# struct mount_attr of linux/mount.h: set, clear, propagation, user namespace
+_MOUNT_ATTR = struct.Struct("<QQQQ")
 
 
 def _context_message(context: int) -> str:
@@ -87,7 +79,7 @@ def new_mount(
 def _configure(context: int, kind: str, command: int, key: str | None, value: bytes | None) -> None:
     name = None if key is None else key.encode()
     if _fsconfig(context, command, name, value, 0) < 0:
-        code = ctypes.get_errno()
+        code = last_errno()
         said = _context_message(context)
         what = f"fsconfig {kind}" + (f" {key}" if key else "")
         raise OSError(code, f"{what}: {os.strerror(code).lower()}" + (f" ({said})" if said else ""))
@@ -103,18 +95,16 @@ def set_attributes(
     mount: int, *, on: int = 0, off: int = 0, propagation: int = 0, recursive: bool = False
 ) -> None:
     """Change MOUNT_ATTR_* and propagation of a mount, and of those below it if `recursive`."""
-    attr = _MountAttr(attr_set=on, attr_clr=off, propagation=propagation)
+    attributes = _MOUNT_ATTR.pack(on, off, propagation, 0)
     flags = n.AT_EMPTY_PATH | (n.AT_RECURSIVE if recursive else 0)
-    size = ctypes.sizeof(attr)
-    check(_mount_setattr(mount, b"", flags, ctypes.addressof(attr), size), "mount_setattr")
+    check(_mount_setattr(mount, b"", flags, attributes, _MOUNT_ATTR.size), "mount_setattr")
 
 
 def map_ids(mount: int, user_namespace: int, *, recursive: bool) -> None:
     """Show the files of a detached mount with the ids that `user_namespace` maps (idmapped)."""
-    attr = _MountAttr(attr_set=n.MOUNT_ATTR_IDMAP, userns_fd=user_namespace)
+    attributes = _MOUNT_ATTR.pack(n.MOUNT_ATTR_IDMAP, 0, 0, user_namespace)
     flags = n.AT_EMPTY_PATH | (n.AT_RECURSIVE if recursive else 0)
-    size = ctypes.sizeof(attr)
-    check(_mount_setattr(mount, b"", flags, ctypes.addressof(attr), size), "mount_setattr idmap")
+    check(_mount_setattr(mount, b"", flags, attributes, _MOUNT_ATTR.size), "mount_setattr idmap")
 
 
 def move_mount(mount: int, target: int) -> None:
@@ -131,9 +121,8 @@ def set_propagation(path: str, propagation: int) -> None:
 def mount_with_data(kind: str, target: str, options: str) -> None:
     """Mount a new file system at `target`, a path of the host, with mount(2): its options may fill
     a page, where fsconfig(2) takes 255 bytes for each."""
-    data = ctypes.create_string_buffer(os.fsencode(options))
     kind_name = kind.encode()
-    result = _mount(kind_name, os.fsencode(target), kind_name, 0, ctypes.addressof(data))
+    result = _mount(kind_name, os.fsencode(target), kind_name, 0, os.fsencode(options))
     check(result, f"mount {kind}", target)
 
 

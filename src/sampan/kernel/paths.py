@@ -9,39 +9,30 @@ Directories that are missing are made one by one below the descriptor of their p
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
+import struct
 
 from sampan.kernel import numbers as n
-from sampan.kernel.libc import c_char_p, c_int, c_size_t, c_void_p, check, syscall
+from sampan.kernel.libc import c_char_p, c_int, c_size_t, check, last_errno, syscall
 
-_openat2 = syscall(n.SYS_openat2, c_int, c_char_p, c_void_p, c_size_t)
+_openat2 = syscall(n.SYS_openat2, c_int, c_char_p, c_char_p, c_size_t)
 
 _SCOPED = n.RESOLVE_IN_ROOT | n.RESOLVE_NO_MAGICLINKS
 _RACE_RETRIES = 128  # openat2 answers EAGAIN when a rename races with `..`
 
 
-class _OpenHow(ctypes.Structure):
-    """struct open_how of linux/openat2.h."""
-
-    _fields_ = (
-        ("flags", ctypes.c_uint64),
-        ("mode", ctypes.c_uint64),
-        ("resolve", ctypes.c_uint64),
-    )
-
-
 def openat2(directory: int, path: str, flags: int, mode: int, resolve: int) -> int:
     """openat2(2), close-on-exec, repeated while a rename race asks for it."""
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
-    raw, at, size = os.fsencode(path), ctypes.addressof(how), ctypes.sizeof(how)
-    fd = _openat2(directory, raw, at, size)
+    # struct open_how of linux/openat2.h
+    how = struct.pack("<QQQ", flags | os.O_CLOEXEC, mode, resolve)
+    raw = os.fsencode(path)
+    fd = _openat2(directory, raw, how, len(how))
     for _ in range(_RACE_RETRIES):
-        if fd >= 0 or ctypes.get_errno() != errno.EAGAIN:
+        if fd >= 0 or last_errno() != errno.EAGAIN:
             break
-        fd = _openat2(directory, raw, at, size)
+        fd = _openat2(directory, raw, how, len(how))
     return check(fd, "openat2", path)
 
 

@@ -8,11 +8,13 @@ and it is what lets one call make the process, its namespaces and its pidfd.
 from __future__ import annotations
 
 import _signal
-import ctypes
 import os
 
 from sampan.kernel import numbers as n
 from sampan.kernel.libc import (
+    address,
+    buffer,
+    c_char_p,
     c_int,
     c_size_t,
     c_uint,
@@ -33,7 +35,7 @@ _sigaction = syscall(n.SYS_rt_sigaction, c_int, c_void_p, c_void_p, c_size_t)
 _prctl = prototype("prctl", c_int, c_int, c_ulong, c_ulong, c_ulong, c_ulong)
 _setfsuid = prototype("setfsuid", c_int, c_uint)
 _setfsgid = prototype("setfsgid", c_int, c_uint)
-_prctl_name = prototype("prctl", c_int, c_int, ctypes.c_char_p)
+_prctl_name = prototype("prctl", c_int, c_int, c_char_p)
 
 
 # The C library keeps these two to itself; only the raw call can give them back.
@@ -41,37 +43,16 @@ _LIBRARY_SIGNALS = (32, 33)
 _DEFAULT_ACTION = bytes(32)  # struct sigaction of the kernel: SIG_DFL, no flags, an empty mask
 
 
-class _CloneArgs(ctypes.Structure):
-    """struct clone_args of linux/sched.h, its first version and what cgroup v2 needs (88 bytes)."""
-
-    _fields_ = tuple(
-        (name, ctypes.c_uint64)
-        for name in (
-            "flags",
-            "pidfd",
-            "child_tid",
-            "parent_tid",
-            "exit_signal",
-            "stack",
-            "stack_size",
-            "tls",
-            "set_tid",
-            "set_tid_size",
-            "cgroup",
-        )
-    )
-
-
 def clone3(flags: int) -> tuple[int, int]:
     """Fork into the new namespaces of `flags`: (pid, pidfd) in the parent, (0, -1) in the child."""
-    pidfd = c_int(-1)
-    args = _CloneArgs(
-        flags=flags | n.CLONE_PIDFD,
-        pidfd=ctypes.addressof(pidfd),
-        exit_signal=0 if flags & n.CLONE_PARENT else SIGCHLD,  # a sibling has its parent's
-    )
-    pid = check(_clone3(ctypes.addressof(args), ctypes.sizeof(args)), "clone3")
-    return (pid, pidfd.value) if pid else (0, -1)
+    pidfd = buffer(bytes(4))
+    signal = 0 if flags & n.CLONE_PARENT else SIGCHLD  # a sibling has its parent's
+    # struct clone_args of linux/sched.h, its first version: flags, pidfd, child_tid, parent_tid,
+    # exit_signal, stack, stack_size, tls
+    words = (flags | n.CLONE_PIDFD, address(pidfd), 0, 0, signal, 0, 0, 0)
+    arguments = b"".join(word.to_bytes(8, "little") for word in words)
+    pid = check(_clone3(arguments, len(arguments)), "clone3")
+    return (pid, int.from_bytes(pidfd.raw, "little")) if pid else (0, -1)
 
 
 def pidfd_open(pid: int) -> int:
@@ -141,25 +122,6 @@ def set_parent_death_signal(signal: int) -> None:
     Cleared by a change of user.
     """
     prctl(n.PR_SET_PDEATHSIG, signal)
-
-
-def start_time(pid: int) -> int:
-    """When `pid` started, in clock ticks since boot: with the pid, the identity of a process.
-
-    Raises FileNotFoundError or ProcessLookupError when there is no such process.
-    """
-    with open(f"/proc/{pid}/stat", "rb") as stat:
-        return int(stat.read().rpartition(b")")[2].split()[19])
-
-
-def is_alive(pid: int, started: int) -> bool:
-    """Whether the process `pid` that started at `started` ticks still runs and is no zombie."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            fields = stat.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return int(fields[19]) == started and fields[0] not in (b"Z", b"X")
 
 
 def reset_signals() -> None:

@@ -6,62 +6,72 @@ expect; `run` and `exec` end with the process's own status.
 
 from __future__ import annotations
 
-import os
+import posix
 import sys
+from posix import _exit as end
 
-from sampan.errors import SampanError
-from sampan.jsontext import encode
 from sampan.runtime import commands
 from sampan.runtime.arguments import Parsed, UsageError, parse
-from sampan.runtime.log import Log
-from sampan.version import OCI_RUNTIME_SPEC_VERSION, VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 DEFAULT_ROOT = "/run/sampan-oci"
 
 
 def start() -> NoReturn:
     """Run the command of this process and end it, without the clean-up of an interpreter."""
-    os._exit(main())
+    end(main())
 
 
 def main() -> int:
     """Run one command; its exit status."""
     words = sys.argv[1:]
-    log = Log("", "text", debug=False)
     try:
         options = parse(words, commands.GLOBAL)
-        log = _log(options)
+        if options.text("log-format", "text") not in ("text", "json"):
+            raise UsageError(f'unknown log-format "{options.text("log-format")}"')
         if options.on("version"):
-            _print(f"sampan-oci version {VERSION}\nspec: {OCI_RUNTIME_SPEC_VERSION}\n")
-            return 0
+            return _version()
         if options.on("help") or not options.rest or options.rest[0] in ("help", "h"):
             _print(commands.usage() + "\n")
             return 0
         return _command(options)
-    except UsageError as error:
-        log.failure(str(error))
-        return 1
-    except (OSError, SampanError, LookupError, ValueError) as error:
-        return _failed(words, log, _sentence(error))
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # the edge: no traceback reaches a user
+        return _failed(words, error)
+
+
+def _version() -> int:
+    from sampan.version import OCI_RUNTIME_SPEC_VERSION, VERSION
+
+    _print(f"sampan-oci version {VERSION}\nspec: {OCI_RUNTIME_SPEC_VERSION}\n")
+    return 0
+
+
+def _failed(words: list[str], error: Exception) -> int:
+    """Tell the caller; the exit status. `exec` has 255, as 1 could be the command's own."""
+    from sampan.errors import SampanError
+    from sampan.runtime.log import Log
+
+    try:
+        options = parse(words, commands.GLOBAL)
+    except UsageError:
+        options = Parsed()
+    form = "json" if options.text("log-format") == "json" else "text"
+    log = Log(options.text("log"), form, debug=options.on("debug"))
+    if isinstance(error, UsageError):
+        log.failure(str(error))
+    elif not isinstance(error, (OSError, SampanError, LookupError, ValueError)):
         defect = f"{type(error).__name__}: {error}"
         log.failure("defect of sampan-oci, please report it: " + defect)
-        return 1
-
-
-def _failed(words: list[str], log: Log, sentence: str) -> int:
-    """Tell the caller; the exit status. `exec` has 255, as 1 could be the command's own."""
-    command = parse(words, commands.GLOBAL).rest[0]
-    if command == "exec":
-        log.failure(f"exec failed: {sentence}")
+    elif options.rest[0] == "exec":
+        log.failure(f"exec failed: {_sentence(error)}")
         return 255
-    log.failure(sentence)
+    else:
+        log.failure(_sentence(error))
     return 1
 
 
@@ -73,13 +83,6 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and not getattr(error, "operation", ""):
         return error.strerror
     return str(error)
-
-
-def _log(options: Parsed) -> Log:
-    form = options.text("log-format", "text")
-    if form not in ("text", "json"):
-        raise UsageError(f'unknown log-format "{form}"')
-    return Log(options.text("log"), form, debug=options.on("debug"))
 
 
 def _command(options: Parsed) -> int:
@@ -109,8 +112,12 @@ def _check_count(name: str, count: int) -> None:
 
 def _default_root() -> str:
     """Where the state is: an ordinary user has a place of its own, as under runc."""
+    if posix.geteuid() == 0:
+        return DEFAULT_ROOT
+    import os
+
     own = os.environ.get("XDG_RUNTIME_DIR")
-    return f"{own}/sampan-oci" if own and os.geteuid() != 0 else DEFAULT_ROOT
+    return f"{own}/sampan-oci" if own else DEFAULT_ROOT
 
 
 def _dispatch(name: str, root: str, parsed: Parsed) -> int:
@@ -135,13 +142,15 @@ def _dispatch(name: str, root: str, parsed: Parsed) -> int:
         case "features":
             from sampan.runtime.features import document
 
-            _print(encode(document(), "  ") + "\n")
+            _print_json(document())
         case "plan":
             _print_plan(parsed)
         case "spec":
             from sampan.runtime.specification import write
 
             write(parsed.text("bundle") or ".", rootless=parsed.on("rootless"))
+        case "state" | "list":
+            _describe(name, root, first, parsed)
         case "pause" | "resume" | "ps" | "update" | "events":
             _on_running(name, root, first, parsed)
         case _:
@@ -154,15 +163,20 @@ def _verb(name: str, root: str, first: str, parsed: Parsed) -> None:
 
     if name == "start":
         verbs.start(root, first)
-    elif name == "state":
-        _print(encode(verbs.describe(root, first), "  ") + "\n")
     elif name == "kill":
         signal = parsed.rest[1] if len(parsed.rest) > 1 else "SIGTERM"
         verbs.kill(root, first, signal, everyone=parsed.on("all"))
     elif name == "delete":
         verbs.delete(root, first, force=parsed.on("force"))
-    elif name == "list":
-        _print(verbs.listing(root, parsed.text("format"), quiet=parsed.on("quiet")))
+
+
+def _describe(name: str, root: str, first: str, parsed: Parsed) -> None:
+    from sampan.runtime import description
+
+    if name == "state":
+        _print_json(description.describe(root, first))
+    else:
+        _print(description.listing(root, parsed.text("format"), quiet=parsed.on("quiet")))
 
 
 def _on_running(name: str, root: str, first: str, parsed: Parsed) -> None:
@@ -201,7 +215,7 @@ def _print_plan(parsed: Parsed) -> None:
     lines = [operation.describe() for operation in built.before_gate]
     after = [operation.describe() for operation in built.after_gate]
     if parsed.text("format") == "json":
-        _print(encode({"beforeStart": lines, "afterStart": after}, "  ") + "\n")
+        _print_json({"beforeStart": lines, "afterStart": after})
         return
     numbered = [f"{number:3}  {line}" for number, line in enumerate(lines, 1)]
     numbered.append("     wait for start")
@@ -209,9 +223,15 @@ def _print_plan(parsed: Parsed) -> None:
     _print("\n".join(numbered) + "\n")
 
 
+def _print_json(document: dict[str, Any]) -> None:
+    from sampan.jsontext import encode
+
+    _print(encode(document, "  ") + "\n")
+
+
 def _print(text: str) -> None:
     try:
-        os.write(1, text.encode())
+        posix.write(1, text.encode())
     except BrokenPipeError:
         pass
 

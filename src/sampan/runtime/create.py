@@ -12,7 +12,8 @@ import marshal
 import os
 import time
 
-from sampan.kernel import cgroups, fds, machine, process
+from sampan.kernel import cgroups, fds, machine
+from sampan.kernel.identity import start_time
 from sampan.kernel.paths import Root
 from sampan.runtime import freeze, init, rootfs, sources, users, validate
 from sampan.runtime.assembly import Assembly
@@ -453,7 +454,7 @@ def _describe(
     """What exec, state and delete need later."""
     kinds = [space["type"] for space in builder.linux.get("namespaces") or []]
     try:
-        started = process.start_time(created.pid)
+        started = start_time(created.pid)
     except (FileNotFoundError, ProcessLookupError):
         started = 0
     return {

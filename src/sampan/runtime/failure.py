@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from posix import strerror
 
 
 class RuntimeFailure(OSError):
@@ -26,7 +26,7 @@ class InvalidConfig(ValueError):
 
 def reason(error: OSError) -> str:
     """Why `error` happened, without Python's own decoration."""
-    text = error.strerror or os.strerror(error.errno or 0)
+    text = error.strerror or strerror(error.errno or 0)
     return text[:1].lower() + text[1:]
 
 

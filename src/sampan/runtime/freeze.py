@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sampan.kernel import fds, process, trampoline
+from sampan.kernel import fds, libc, process, trampoline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ MARK = "sampan-sealed"
 
 def close_imports() -> None:
     """From here on, importing what is not loaded yet fails."""
+    libc.load()
     sys.meta_path.clear()
     sys.path_hooks.clear()
     sys.path.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from sampan.kernel import process, seccomp
+from sampan.kernel.identity import is_alive
 from sampan.runtime import bundle, console, passing
 from sampan.runtime.arguments import Parsed
 from sampan.runtime.blank import reap
@@ -88,7 +89,7 @@ def _spawn(state: dict[str, Any], spec: dict[str, Any], options: Parsed) -> Exec
     pidfd = process.pidfd_open(state["pid"])
     try:
         # The pid may have been taken by another process since: only now is its identity sure.
-        if not process.is_alive(state["pid"], state["start_time"]):
+        if not is_alive(state["pid"], state["start_time"]):
             raise RuntimeFailure(0, "cannot exec in a stopped container")
         profile = (state["config"].get("linux") or {}).get("seccomp")
         compiled = seccomp.compile(profile) if profile else None

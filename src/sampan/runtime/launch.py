@@ -150,7 +150,9 @@ def _hand_out(
         console.hand_over(options.text("console-socket"), created.master)
         created.master = -1
     root_path = spec["root"]["path"]
-    state = created.state = {**created.state, "config": spec}
+    group = created.cgroup
+    paths = group.names() if group is not None else {}
+    state = created.state = {**created.state, "cgroup_paths": paths, "config": spec}
     state["rootfs"] = os.path.join(state["bundle"], root_path)
     directory.save(state)
     if options.text("pidfd-socket"):

@@ -12,11 +12,12 @@ from the process, the FIFO and the freezer, so it is true even after a crash.
 from __future__ import annotations
 
 import errno
-import os
+import posix
 
 from sampan.ids import check_container_id
 from sampan.jsontext import decode, encode
-from sampan.kernel import cgroups, process
+from sampan.kernel.identity import is_alive
+from sampan.runtime import recorded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 STATE = "state.json"
 FIFO = "exec.fifo"
+_KIND, _DIRECTORY = 0o170000, 0o040000  # of st_mode; the module stat is one more to load
 
 
 class NoSuchContainer(LookupError):
@@ -46,32 +48,48 @@ class StateDirectory:
         """The start gate of a created container."""
         return f"{self.path}/{FIFO}"
 
+    def has_fifo(self) -> bool:
+        """Whether the start gate is there: the container was not started yet."""
+        try:
+            posix.stat(self.fifo)
+        except FileNotFoundError:
+            return False
+        return True
+
     def make(self) -> None:
         """Make the directory. Raises FileExistsError when the id is taken."""
-        os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
         try:
-            os.mkdir(self.path, 0o700)
+            self._make()
         except FileExistsError as error:
             message = f"container with given ID already exists: {self.container_id}"
             raise FileExistsError(errno.EEXIST, message) from error
 
+    def _make(self) -> None:
+        try:
+            posix.mkdir(self.path, 0o700)
+        except FileNotFoundError:
+            import os
+
+            os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
+            posix.mkdir(self.path, 0o700)
+
     def make_fifo(self) -> int:
         """Make the start gate; the descriptor to wait on."""
-        os.mkfifo(self.fifo, 0o600)
-        fd = os.open(self.fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        os.set_blocking(fd, True)
+        posix.mkfifo(self.fifo, 0o600)
+        fd = posix.open(self.fifo, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+        posix.set_blocking(fd, True)
         return fd
 
     def save(self, state: dict[str, Any]) -> None:
         """Write state.json, whole or not at all."""
         temporary = f"{self.path}/.{STATE}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        fd = os.open(temporary, flags, 0o600)
+        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC
+        fd = posix.open(temporary, flags, 0o600)
         try:
-            os.write(fd, encode(state).encode())
+            posix.write(fd, encode(state).encode())
         finally:
-            os.close(fd)
-        os.rename(temporary, f"{self.path}/{STATE}")
+            posix.close(fd)
+        posix.rename(temporary, f"{self.path}/{STATE}")
 
     def load(self) -> dict[str, Any]:
         """The state. Raises NoSuchContainer."""
@@ -79,37 +97,56 @@ class StateDirectory:
             with open(f"{self.path}/{STATE}", "rb") as file:
                 state: dict[str, Any] = decode(file.read())
         except FileNotFoundError:
-            if os.path.isdir(self.path):  # killed before anything was written
+            if is_directory(self.path):  # killed before anything was written
                 return {"v": 1, "id": self.container_id, "pid": 0, "bundle": "", "cgroup": ""}
             raise NoSuchContainer(f"container does not exist: {self.container_id}") from None
         return state
 
     def remove(self) -> None:
         """Remove the directory and its files."""
-        for name in os.listdir(self.path):
-            os.unlink(f"{self.path}/{name}")
-        os.rmdir(self.path)
+        for name in posix.listdir(self.path):
+            posix.unlink(f"{self.path}/{name}")
+        posix.rmdir(self.path)
 
 
 def status_of(directory: StateDirectory, state: dict[str, Any]) -> str:
     """creating, created, running, paused or stopped."""
     pid = state.get("pid", 0)
-    if not pid or not process.is_alive(pid, state["start_time"]):
+    if not pid or not is_alive(pid, state["start_time"]):
         return "stopped"
-    if os.path.exists(directory.fifo):
+    if directory.has_fifo():
         return "created"
+    return "paused" if is_frozen(state) else "running"
+
+
+def is_frozen(state: dict[str, Any]) -> bool:
+    """Whether the container's processes are stopped by the freezer."""
+    if recorded.is_known(state):
+        return recorded.is_frozen(state)
     group = cgroup_of(state)
-    return "paused" if group is not None and group.is_frozen() else "running"
+    return group is not None and group.is_frozen()
 
 
 def cgroup_of(state: dict[str, Any]) -> Cgroup | None:
     """The container's cgroup, if one was recorded."""
-    return cgroups.recorded(state) if state.get("cgroup") else None
+    if not state.get("cgroup"):
+        return None
+    from sampan.kernel import cgroups
+
+    return cgroups.recorded(state)
 
 
 def all_ids(root: str) -> list[str]:
     """The ids below `root`, sorted."""
     try:
-        return sorted(name for name in os.listdir(root) if os.path.isdir(f"{root}/{name}"))
+        return sorted(name for name in posix.listdir(root) if is_directory(f"{root}/{name}"))
     except FileNotFoundError:
         return []
+
+
+def is_directory(path: str) -> bool:
+    """Whether `path` is a directory."""
+    try:
+        return posix.stat(path).st_mode & _KIND == _DIRECTORY
+    except OSError:
+        return False

@@ -24,6 +24,7 @@ from time import time_ns
 
 from sampan.kernel import fds as descriptors
 from sampan.kernel import process
+from sampan.kernel.identity import start_time
 from sampan.runtime.failure import NeedsInterpreter
 from sampan.shim.control import SOCKET, failure, listen, parse
 from sampan.shim.exits import STATE, encode, write_record
@@ -433,7 +434,7 @@ class Launch:
             "pid": created.pid,
             "start_time": created.state["start_time"],
             "shim_pid": self._spare.pid,
-            "shim_start_time": process.start_time(self._spare.pid),
+            "shim_start_time": start_time(self._spare.pid),
             "runtime": created.state,
         }
         write_record(self._fds["directory"], STATE, state, sync=False)
