@@ -8,14 +8,17 @@ cancelled leaves cached results and nothing else.
 from __future__ import annotations
 
 import os
+import re
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from sampan.builder import git
 from sampan.builder.cache import Cache
 from sampan.builder.commands import OWNER, Commands
 from sampan.builder.files.service import FileWork
 from sampan.builder.graph import Build
+from sampan.builder.language import lint
 from sampan.builder.language.ignore import Ignore, read_patterns
 from sampan.builder.language.stages import plan
 from sampan.builder.model import BuildResult
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from sampan.images.model import Image
 
 IGNORE = ".dockerignore"
+_EXTRA = re.compile(r"\.dockerfile\.[0-9a-f]{10,40}")
+"""A Dockerfile that a client put into the context, because it lies elsewhere."""
 
 
 class Builder:
@@ -57,6 +62,7 @@ class Builder:
         services = engine.services
         directory = os.path.join(services.layout.root, "builder")
         os.makedirs(directory, 0o700, exist_ok=True)
+        git.sweep(directory)
         self._files = FileWork(directory)
         self._cache = Cache(services)
         self._upkeep = Upkeep(services)
@@ -68,13 +74,14 @@ class Builder:
 
     async def build(
         self,
-        content: AsyncIterator[bytes],
+        content: AsyncIterator[bytes] | str,
         options: BuildOptions,
         report: Report,
         *,
         dockerfile: bytes | None = None,
     ) -> BuildResult:
-        """Build from the tar `content`; the Dockerfile is in it, or given.
+        """Build from the tar `content`, or from the URL of one or of a git repository; the
+        Dockerfile is in it, or given.
 
         Raises:
             DockerfileError: the Dockerfile is wrong; the message says where.
@@ -84,16 +91,56 @@ class Builder:
         tags = [_reference(tag) for tag in options.tags]
         if options.squash:
             raise NotImplementedHere("build: squash is not supported: use a stage and COPY --from")
-        names = [options.dockerfile, IGNORE, f"{options.dockerfile}{IGNORE}"]
         with ExitStack() as undo:
-            context = await self._files.receive(content, names)
-            undo.callback(context.close)
+            context = await self._received(content, options, undo)
             context.hidden = hidden(context, options)
             options = _with_epoch(options)
-            program = plan(_dockerfile(context, options, dockerfile), options.dockerfile)
+            program = plan(_dockerfile(context, options, dockerfile), _shown(options))
             async with self._engine.images.lease() as lease:
                 with one_error("build"):
                     return await self._carried_out(program, context, options, report, lease, tags)
+
+    async def _received(
+        self, content: AsyncIterator[bytes] | str, options: BuildOptions, undo: ExitStack
+    ) -> Context:
+        """The context of a build, with the texts that say how."""
+        names = [options.dockerfile, IGNORE, f"{options.dockerfile}{IGNORE}"]
+        if isinstance(content, str):
+            context = await self._files.remote(content, names)
+        else:
+            context = await self._files.receive(content, names)
+        undo.callback(context.close)
+        return context
+
+    async def receive(self, content: AsyncIterator[bytes]) -> Context:
+        """Take a tar that a later build gets as one of its named contexts; the caller's to close.
+
+        Raises:
+            InvalidArgument: it is no sound tar.
+        """
+        return await self._files.receive(content, ())
+
+    async def document(self, where: str) -> bytes | None:
+        """The text at a URL, None when an archive is there."""
+        return await self._files.document(where)
+
+    async def check(
+        self,
+        content: AsyncIterator[bytes] | str,
+        options: BuildOptions,
+        *,
+        dockerfile: bytes | None = None,
+    ) -> lint.Checked:
+        """What is allowed in a Dockerfile and probably wrong. Builds nothing.
+
+        Raises:
+            DockerfileError: it is malformed.
+        """
+        with ExitStack() as undo:
+            context = await self._received(content, options, undo)
+            program = plan(_dockerfile(context, options, dockerfile), _shown(options))
+            program.target(options.target)
+            return lint.check(program, ignore_of(context, options), frozenset(options.args))
 
     async def _carried_out(
         self,
@@ -116,7 +163,10 @@ class Builder:
             report=report,
             lease=lease,
         )
-        state = await build.run(program.target(options.target))
+        try:
+            state = await build.run(program.target(options.target))
+        finally:
+            build.close()
         image = await self._image(state, tags, lease)
         unused = build.globals.unused()
         if unused:
@@ -186,8 +236,19 @@ def _listed(names: list[str]) -> str:
 
 def hidden(context: Context, options: BuildOptions) -> tuple[str, ...]:
     """Which of the files that are always sent the ignore file keeps out of COPY."""
+    ignore = ignore_of(context, options)
+    names = [options.dockerfile, f"{options.dockerfile}{IGNORE}", IGNORE]
+    if _EXTRA.fullmatch(options.dockerfile):
+        return tuple(names[:2])
+    return () if ignore is None else tuple(name for name in names if ignore.excludes(name))
+
+
+def ignore_of(context: Context, options: BuildOptions) -> Ignore | None:
+    """The patterns that the context was sent by."""
     text = context.texts.get(f"{options.dockerfile}{IGNORE}") or context.texts.get(IGNORE)
-    if text is None:
-        return ()
-    ignore = Ignore(read_patterns(text))
-    return tuple(name for name in (options.dockerfile, IGNORE) if ignore.excludes(name))
+    return None if text is None else Ignore(read_patterns(text))
+
+
+def _shown(options: BuildOptions) -> str:
+    """The Dockerfile's name for messages."""
+    return "Dockerfile" if _EXTRA.fullmatch(options.dockerfile) else options.dockerfile

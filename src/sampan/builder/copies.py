@@ -1,19 +1,24 @@
-"""COPY, ADD and WORKDIR: what they take, what it is keyed by, and the copy itself."""
+"""COPY, ADD and WORKDIR: what they take, what it is keyed by, and the copy itself.
+
+An instruction takes files from several places at once: the context or what `--from` names, its own
+here-documents, and what ADD fetches. Each is one `_Take`; the copy does them in order.
+"""
 
 from __future__ import annotations
 
 import posixpath
 import re
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sampan.builder import fetch
+from sampan.builder import fetch, git
 from sampan.builder.configure import absolute
-from sampan.builder.files.service import Context, CopyJob, Part
+from sampan.builder.files.service import Context, CopyJob, InlineFile, Part
 from sampan.builder.language import instructions as ast
 from sampan.builder.language.failure import DockerfileError
 from sampan.builder.scope import expand
-from sampan.errors import DigestMismatch, InvalidArgument
+from sampan.errors import DigestMismatch, InvalidArgument, NotImplementedHere
 from sampan.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -23,17 +28,17 @@ if TYPE_CHECKING:
 
 _OPENER: Final = re.compile(r"<<-?[\"']?[^<]+", re.ASCII)
 _NOBODY: Final = ("", "0", "root", "0:0", "root:root")
+_SECOND: Final = 10**9
 
 
-class _Plan:
-    """One COPY, worked out: words, target, and files that came with the Dockerfile or the web."""
+@dataclass(slots=True)
+class _Take:
+    """Words for one place to take from; `key` is what the place counts for beside its files."""
 
-    def __init__(self, words: list[str], target: str, *, into: bool) -> None:
-        self.words = words
-        self.target = target
-        self.into = into
-        self.inline: list[tuple[str, bytes, int]] = []
-        self.modified: int | None = None
+    source: Context | Mount | None
+    key: Any
+    words: list[str]
+    unpack: bool | None = False
 
 
 class Copies:
@@ -41,40 +46,47 @@ class Copies:
 
     def __init__(self, stage: StageWork) -> None:
         self._stage = stage
+        self._files = stage.build.files
 
     async def make_directory(self, target: str, user: str, mount: Mount) -> None:
         """The directory of a WORKDIR; it belongs to the user of the moment, as with BuildKit."""
         owner = "" if user in _NOBODY else user
         job = CopyJob(target=target, chown=owner)
-        await self._stage.build.files.copy(job, mount, [])
+        await self._files.copy(job, mount, [])
 
     async def copy(self, state: State, one: ast.Copy) -> State:
         """A COPY or ADD."""
-        plan = await self._plan(state, one)
-        source, source_key = await self._source(one, state)
+        words = self._stage.words(state)
+        target, into = absolute(state.config, expand(one, one.target, words.word))
+        if len(one.sources) > 1 and not into:
+            name = one.origin.name
+            raise DockerfileError(
+                f"when using {name} with more than one source file, the destination must be a "
+                "directory and end with a /",
+                one.origin.place,
+            )
         with ExitStack() as undo:
+            takes = await self._takes(state, one, (target, into), undo)
             sources: list[Context | Mount] = []
             parts: list[Part] = []
-            key: list[Any] = [source_key]
-            if plan.words:
-                part = self._part(one, plan, len(sources))
-                if source is None:
-                    raise self._missing(one, plan.words[0])
-                if isinstance(source, Context):
-                    key.append(await self._stage.build.files.key(source, part))
-                else:
-                    key.append(part.wish())
-                sources.append(source)
+            key: list[Any] = []
+            for take in takes:
+                if take.source is None:
+                    raise self._missing(one, take.words[0])
+                part = self._part(one, take, len(sources), into=into)
+                files: Any = part.wish()
+                if isinstance(take.source, Context):
+                    files = await self._files.key(take.source, part)
+                key.append([take.key, files])
+                sources.append(take.source)
                 parts.append(part)
-            if plan.inline:
-                inline = self._stage.build.files.inline(plan.inline)
-                undo.callback(inline.close)
-                part = _inline_part(one, plan, len(sources))
-                key.append(await self._stage.build.files.key(inline, part))
-                key.append([str(Digest.of(content)) for _, content, _ in plan.inline])
-                sources.append(inline)
-                parts.append(part)
-            job = self._job(one, state, plan, parts)
+            job = CopyJob(
+                target=target,
+                parts=parts,
+                chown=expand(one, one.chown, words.word),
+                chmod=expand(one, one.chmod, words.word),
+                keep=bool(one.from_),
+            )
             return await self._carried_out(state, one, job, key, sources)
 
     async def _carried_out(
@@ -86,7 +98,7 @@ class Copies:
         sources: list[Context | Mount],
     ) -> State:
         async def work(_: str, mount: Mount) -> None:
-            await self._stage.build.files.copy(job, mount, sources)
+            await self._files.copy(job, mount, sources)
 
         unpack = [part.unpack for part in job.parts]
         manner = [job.target, [part.is_directory for part in job.parts], job.chown, job.chmod]
@@ -95,34 +107,23 @@ class Copies:
             state, parts, f"{one.origin.name} {one.origin.rest}", work
         )
 
-    def _job(self, one: ast.Copy, state: State, plan: _Plan, parts: list[Part]) -> CopyJob:
-        words = self._stage.words(state)
-        times = plan.modified
-        if times is None and plan.inline and not plan.words:
-            times = self._stage.build.epoch(state)
-        return CopyJob(
-            target=plan.target,
-            parts=parts,
-            chown=expand(one, one.chown, words.word),
-            chmod=expand(one, one.chmod, words.word),
-            keep=bool(one.from_),
-            times=None if times is None else times * 10**9,
-        )
-
-    def _part(self, one: ast.Copy, plan: _Plan, source: int) -> Part:
+    def _part(self, one: ast.Copy, take: _Take, source: int, *, into: bool) -> Part:
         return Part(
             source=source,
-            words=plan.words,
-            is_directory=plan.into,
+            words=take.words,
+            is_directory=into,
             parents=one.parents,
             exclude=one.exclude,
-            unpack=one.unpack if isinstance(one, ast.Add) else False,
+            unpack=take.unpack,
         )
 
-    async def _plan(self, state: State, one: ast.Copy) -> _Plan:
+    async def _takes(
+        self, state: State, one: ast.Copy, target: tuple[str, bool], undo: ExitStack
+    ) -> list[_Take]:
+        """Everything that an instruction takes: what it names first, then documents and URLs."""
         words = self._stage.words(state)
-        target, into = absolute(state.config, expand(one, one.target, words.word))
-        plan = _Plan([], target, into=into)
+        plain: list[str] = []
+        takes: list[_Take] = []
         documents = list(one.heredocs)
         for text in one.sources:
             if documents and _OPENER.fullmatch(text):
@@ -130,63 +131,76 @@ class Copies:
                 content = document.content
                 if document.expand:
                     content = expand(one, content, words.document)
-                plan.inline.append((document.name, content.encode(), 0o644))
+                takes.append(self._document(state, document.name, content.encode(), undo))
                 continue
             word = expand(one, text, words.word)
             if not word:
                 raise DockerfileError(f"{one.origin.name}: a source is empty", one.origin.place)
-            if isinstance(one, ast.Add) and fetch.is_remote(word):
-                await self._fetched(one, word, plan)
+            if isinstance(one, ast.Add) and git.is_repository(word):
+                takes.append(await self._cloned(one, word, undo))
+            elif isinstance(one, ast.Add) and fetch.is_remote(word):
+                takes.append(await self._fetched(one, word, target, undo))
             else:
-                plan.words.append(word)
-        if len(one.sources) > 1 and not into:
-            name = one.origin.name
-            raise DockerfileError(
-                f"when using {name} with more than one source file, the destination must be a "
-                "directory and end with a /",
-                one.origin.place,
-            )
-        return plan
+                plain.append(word)
+        if plain:
+            self._check_flags(one)
+            source, key = await self._source(one, state)
+            unpack = one.unpack if isinstance(one, ast.Add) else False
+            takes.insert(0, _Take(source, key, plain, unpack))
+        return takes
 
-    async def _fetched(self, one: ast.Add, url: str, plan: _Plan) -> None:
-        found = await fetch.fetch(url)
+    def _document(self, state: State, name: str, content: bytes, undo: ExitStack) -> _Take:
+        time = self._stage.build.epoch(state) * _SECOND
+        context = self._files.inline([InlineFile(name, content, 0o644, time)])
+        undo.callback(context.close)
+        return _Take(context, str(Digest.of(content)), [f"/{name}"])
+
+    async def _fetched(
+        self, one: ast.Add, url: str, target: tuple[str, bool], undo: ExitStack
+    ) -> _Take:
+        spooled = self._files.spool()
+        undo.callback(spooled.close)
+        found = await fetch.fetch(url, spooled.fd)
         if one.checksum:
-            wanted = Digest.parse(one.checksum)
-            if Digest.of(found.content) != wanted:
-                raise DigestMismatch(
-                    f"ADD {url[:200]}: its digest is {Digest.of(found.content)}, not {wanted}"
-                )
-        name = found.name or (posixpath.basename(plan.target) if not plan.into else "")
-        if not name:
+            wanted, has = Digest.parse(one.checksum), Digest.parse(f"sha256:{found.sha256}")
+            if wanted.algorithm != "sha256":
+                raise InvalidArgument(f"ADD --checksum={one.checksum[:80]}: only sha256 is checked")
+            if has != wanted:
+                raise DigestMismatch(f"ADD {url[:200]}: its digest is {has}, not {wanted}")
+        path, into = target
+        name = found.name or ("" if into else posixpath.basename(path))
+        if not name or name in (".", ".."):
             raise DockerfileError(
                 f"cannot determine the filename of {url[:200]}: name it in the destination",
                 one.origin.place,
             )
-        plan.inline.append((name, found.content, 0o600))
-        plan.modified = found.modified
+        context = self._files.single(spooled, name, found.size, 0o600, found.modified * _SECOND)
+        undo.callback(context.close)
+        return _Take(context, found.sha256, [f"/{name}"], bool(one.unpack))
+
+    async def _cloned(self, one: ast.Add, word: str, undo: ExitStack) -> _Take:
+        if one.keep_git_dir:
+            raise NotImplementedHere(
+                "ADD --keep-git-dir: repositories are fetched without a working copy, so there is "
+                "no .git directory to keep"
+            )
+        if one.checksum:
+            raise NotImplementedHere("ADD --checksum of a git repository: name the commit instead")
+        context = await self._files.clone(git.parse(word))
+        undo.callback(context.close)
+        return _Take(context, "git", ["."])
+
+    def _check_flags(self, one: ast.Copy) -> None:
+        if isinstance(one, ast.Add) and one.checksum:
+            raise DockerfileError(
+                "checksum can't be specified for sources that are no URL", one.origin.place
+            )
 
     async def _source(self, one: ast.Copy, state: State) -> tuple[Context | Mount | None, str]:
         """Where files come from, and what that counts as in the key."""
         name = expand(one, one.from_, self._stage.words(state).word)
-        if (
-            isinstance(one, ast.Add)
-            and one.checksum
-            and not any(fetch.is_remote(word) for word in one.sources)
-        ):
-            raise DockerfileError(
-                "checksum can't be specified for sources that are no URL", one.origin.place
-            )
         return await self._stage.build.source(name, self._stage)
 
     def _missing(self, one: ast.Copy, word: str) -> InvalidArgument:
         where = f" from {one.from_}" if one.from_ else ""
         return InvalidArgument(f"{one.origin.name} {word[:200]}{where}: there are no files")
-
-
-def _inline_part(one: ast.Copy, plan: _Plan, source: int) -> Part:
-    return Part(
-        source=source,
-        words=[f"/{name}" for name, _, _ in plan.inline],
-        is_directory=plan.into,
-        unpack=bool(isinstance(one, ast.Add) and one.unpack),
-    )

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from sampan.snapshots.base import Mount
 
 
+IMAGE = "docker-image://"
+
+
 class Build:
     """One build. `run` gives the state of the target."""
 
@@ -67,7 +70,10 @@ class Build:
         self._tasks: asyncio.TaskGroup | None = None
         self._exported: frozenset[int] = frozenset()
         self._firsts: dict[int, int] = {}
+        self._remotes: dict[str, Context] = {}
+        self._remote_lock = asyncio.Lock()
         self.total = 0
+        self.is_single = False
 
     async def run(self, target: Stage) -> State:
         """Carry out what the target needs; its state.
@@ -77,6 +83,7 @@ class Build:
         self._exported = frozenset(self._line_of(target))
         needed = sorted(self._needed(target))
         self._count(needed)
+        self.is_single = len(needed) == 1
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             for index in needed:
@@ -136,6 +143,14 @@ class Build:
         """Where `--from=name` takes files from ("" is the context), and its part of a key."""
         if not name:
             return self.context, "context"
+        given = self.options.contexts.get(name)
+        if given is not None and not isinstance(given, str):
+            return given, "context"
+        if given is not None:
+            if not given.startswith(IMAGE):
+                return await self.remote(given), "context"
+            state = await self.bases.image(given.removeprefix(IMAGE), self.platform, work)
+            return await self.cache.tree(state), key_of("state", state.key)
         stage = self.program.find(name, work.stage.index)
         if stage is not None:
             state = await self.state(stage)
@@ -144,6 +159,19 @@ class Build:
         else:
             state = await self.bases.image(name, self.platform, work)
         return await self.cache.tree(state), key_of("state", state.key)
+
+    async def remote(self, where: str) -> Context:
+        """A named context that has to be fetched, once."""
+        async with self._remote_lock:
+            found = self._remotes.get(where)
+            if found is None:
+                found = self._remotes[where] = await self.files.remote(where)
+        return found
+
+    def close(self) -> None:
+        """Let go of what was fetched."""
+        for context in self._remotes.values():
+            context.close()
 
     def want_layer(self, stage: Stage, result: int) -> None:
         """Make the layer of a result beside what follows, when the image will have it."""

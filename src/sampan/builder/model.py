@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from sampan.spec.image import History, RunConfig
 
 if TYPE_CHECKING:
+    from sampan.builder.files.service import Context
     from sampan.engine.model import HostConfig
     from sampan.images.diffing import CommittedLayer
     from sampan.images.model import Image
@@ -29,7 +30,9 @@ class BuildOptions:
 
     `epoch` (seconds since 1970) is the newest time that files and the image may have; None is the
     context's newest file. `host` limits the processes of RUN; its network mode is "" for none.
-    `allow_host_network` and `allow_insecure` are what RUN may ask for.
+    `allow_host_network` and `allow_insecure` are what RUN may ask for. `contexts` are more places
+    to take files from, by name: an archive that was sent, or `docker-image://`, a URL of an archive
+    or of a git repository.
     """
 
     dockerfile: str = "Dockerfile"
@@ -45,6 +48,8 @@ class BuildOptions:
     epoch: int | None = None
     host: HostConfig | None = None
     allow_host_network: bool = False
+    allow_insecure: bool = False
+    contexts: Mapping[str, Context | str] = field(default_factory=dict)
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     ssh: Mapping[str, str] = field(default_factory=dict)
     credentials: Callable[[str], Credentials | None] = lambda _: None
@@ -67,7 +72,8 @@ class Note:
     """Something that happened in step `number` of `total`; steps of several stages mix.
 
     `text` is the instruction (started), an id (running, done), a warning, or what a command
-    printed; `stage` the name of the stage.
+    printed; `stage` the name of the stage. `place` is the number of a step among those of its stage
+    that may take time, as in "2/5", "" for the others; `lines` are where it stands in the file.
     """
 
     kind: NoteKind
@@ -76,6 +82,8 @@ class Note:
     stage: str = ""
     text: str = ""
     is_error: bool = False
+    place: str = ""
+    lines: tuple[int, int] = (0, 0)
     progress: Progress | None = None
 
 

@@ -48,6 +48,7 @@ class Runs:
             state.config.working_dir,
             state.config.user,
             host.network_mode,
+            one.security,
             [await self._mount_key(mount) for mount in mounts],
         ]
 
@@ -100,10 +101,12 @@ class Runs:
         options = self._stage.build.options
         host = options.host or HostConfig()
         if one.security == "insecure":
-            raise DockerfileError(
-                "RUN --security=insecure is not allowed: commands of a build are never privileged",
-                one.origin.place,
-            )
+            if not options.allow_insecure:
+                raise DockerfileError(
+                    "RUN --security=insecure is not allowed: build with --allow=security.insecure",
+                    one.origin.place,
+                )
+            host = replace(host, privileged=True)
         mode = host.network_mode or "none"
         if one.network != "default":
             if one.network == "host" and mode != "host" and not options.allow_host_network:

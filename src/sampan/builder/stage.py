@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from sampan.snapshots.base import Mount
 
 COMMENT = "sampan"
+SLOW = (ast.Run, ast.Copy, ast.Workdir)
+"""Instructions that may change files, and so take time."""
 
 
 class StageWork:
@@ -44,6 +46,8 @@ class StageWork:
         self.executed = 0
         self.cached = 0
         self._has_cmd = False
+        self._slow = 1
+        self._slow_total = 1 + sum(isinstance(one, SLOW) for one in stage.instructions)
         self._use_cache = not build.options.no_cache and (
             stage.title not in build.options.no_cache_filter
         )
@@ -53,7 +57,7 @@ class StageWork:
     async def run(self) -> State:
         """All instructions; the state behind the last one."""
         base = self.stage.base
-        self.note(NoteKind.STARTED, f"{base.origin.word} {base.origin.rest}")
+        self._begin(base)
         state = await self.build.bases.state_of(self.stage, self)
         shown = state.key if self.build.bases.parent_of(self.stage) else state.image
         triggers = state.config.on_build
@@ -78,7 +82,19 @@ class StageWork:
 
     def note(self, kind: NoteKind, text: str = "", **more: Any) -> None:
         """Tell what happens in the current step."""
-        self.build.tell(kind, self.number, self.stage.title, text, **more)
+        title = self.stage.name if self.build.is_single else self.stage.title
+        self.build.tell(kind, self.number, title, text, **more)
+
+    def _begin(self, one: ast.Instruction) -> None:
+        """Say that an instruction begins."""
+        line, place = one.origin, ""
+        if isinstance(one, ast.From):
+            place = f"1/{self._slow_total}"
+        elif isinstance(one, SLOW):
+            self._slow += 1
+            place = f"{self._slow}/{self._slow_total}"
+        text = f"{line.word} {line.rest}"
+        self.note(NoteKind.STARTED, text, place=place, lines=(line.place.line, line.last))
 
     def words(self, state: State) -> Expander:
         """What expands the words of an instruction at this state."""
@@ -140,7 +156,7 @@ class StageWork:
     async def _one(self, state: State, one: ast.Instruction, *, counted: bool = True) -> State:
         if counted:
             self.number += 1
-            self.note(NoteKind.STARTED, f"{one.origin.word} {one.origin.rest}")
+            self._begin(one)
         match one:
             case ast.Run():
                 return await self._runs.run(state, one)

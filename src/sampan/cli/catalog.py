@@ -13,6 +13,7 @@ from sampan.cli.session import Command
 # command -> module below `commands`; the Command is the module's attribute of that name, upper case
 COMMANDS = {
     "attach": "run",
+    "build": "build",
     "completion": "completion",
     "create": "run",
     "daemon": "system",
@@ -61,7 +62,7 @@ GROUPS = {
     | {"ls": "ps", "list": "ps", "ps": "ps", "prune": "usage:PRUNE_CONTAINERS"}
     | {"inspect": "inspect:INSPECT_CONTAINER"},
     "image": {name: name for name in "history import load pull push save tag".split()}
-    | {"ls": "images", "list": "images", "rm": "rmi", "remove": "rmi"}
+    | {"build": "build", "ls": "images", "list": "images", "rm": "rmi", "remove": "rmi"}
     | {"inspect": "inspect:INSPECT_IMAGE", "prune": "usage:PRUNE_IMAGES"}
     | {
         "copy": "remote:COPY",
@@ -69,6 +70,7 @@ GROUPS = {
         "referrers": "remote:REFERRERS",
         "tags": "remote:TAGS",
     },
+    "builder": {"build": "build", "prune": "build:PRUNE"},
     "trust": {"show": "trust:SHOW", "verify": "verify"},
     "manifest": {"inspect": "remote:MANIFEST"},
     "volume": {"create": "volume:CREATE", "inspect": "volume:INSPECT", "ls": "volume:LS"}

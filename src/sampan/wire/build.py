@@ -53,3 +53,64 @@ class AuthEntry(Body, rename="lower", kw_only=True):
     auth: str = ""
     identitytoken: str = ""
     registrytoken: str = ""
+
+
+class BuildNote(Body, rename="lower", kw_only=True, omit_defaults=True):
+    """Something that happened in a step, in our own stream (`notes=1`)."""
+
+    kind: str
+    step: int = 0
+    total: int = 0
+    stage: str = ""
+    text: str = ""
+    place: str = ""
+    lines: tuple[int, int] = (0, 0)
+    stderr: bool = False
+    status: str = ""
+    item: str = ""
+    current: int = 0
+    size: int = 0
+
+
+class BuildDone(Body, kw_only=True):
+    """What a build made, the last line of our own stream."""
+
+    id: str = field(name="ID")
+    digest: str
+    media_type: str
+    size: int
+    names: list[str]
+    warnings: list[str]
+    steps: int
+    cached: int
+
+
+class BuildLine(Body, rename="lower", kw_only=True, omit_defaults=True):
+    """One line of our own stream."""
+
+    note: BuildNote | None = None
+    result: BuildDone | None = None
+
+
+class ContextKept(Body, kw_only=True):
+    """Answer of POST /build/contexts, which is ours: the token to give with that build."""
+
+    id: str
+    entries: int = 0
+
+
+class CheckWarning(Body, kw_only=True):
+    """One thing that `check=1` found."""
+
+    rule: str
+    text: str
+    file: str
+    line: int
+    column: int = 1
+
+
+class BuildChecked(Body, kw_only=True):
+    """Answer of POST /build?check=1. `failed`: the file wants its warnings to be errors."""
+
+    warnings: list[CheckWarning]
+    failed: bool = False

@@ -75,6 +75,11 @@ def aux(content: dict[str, Any]) -> bytes:
     return _encode(Line(detail=Detail(), aux=content)) + b"\r\n"
 
 
+def line(content: msgspec.Struct) -> bytes:
+    """A line of a stream of another shape."""
+    return _encode(content) + b"\r\n"
+
+
 def built(image_id: str) -> bytes:
     """The line with which a build tells the id of its image."""
     return _encode(Line(aux={"ID": image_id})) + b"\r\n"

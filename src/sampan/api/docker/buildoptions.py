@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sampan.api.docker.call import Call
+    from sampan.builder.files.service import Context
 
 T = TypeVar("T")
 
@@ -31,7 +32,12 @@ _decode_ulimits = msgspec.json.Decoder(list[wire.Ulimit]).decode
 _decode_hosts = msgspec.json.Decoder(list[str]).decode
 
 
-def options_of(call: Call, secrets: dict[str, bytes], ssh: dict[str, str]) -> BuildOptions:
+def options_of(
+    call: Call,
+    secrets: dict[str, bytes],
+    ssh: dict[str, str],
+    contexts: dict[str, Context | str],
+) -> BuildOptions:
     """What a request asks for.
 
     Raises:
@@ -60,6 +66,8 @@ def options_of(call: Call, secrets: dict[str, bytes], ssh: dict[str, str]) -> Bu
         squash=call.flag("squash"),
         host=_host(call),
         allow_host_network="network.host" in call.values("allow"),
+        allow_insecure="security.insecure" in call.values("allow"),
+        contexts=contexts,
         secrets=secrets,
         ssh=ssh,
         credentials=_credentials(call),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sampan.builder.model import NoteKind
+from sampan.wire import build as bodies
 from sampan.wire import progress
 
 if TYPE_CHECKING:
@@ -93,3 +94,48 @@ class Classic:
         if container is not None and self._removes:
             self._lines.add(progress.text(f" ---> Removed intermediate container {container}\n"))
         self._lines.add(progress.text(f" ---> {shown[:_SHORT]}\n"))
+
+
+class Notes:
+    """Turns notes into the lines of our own stream, as they come."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+
+    def report(self, note: Note) -> None:
+        """Take one note. Counts of bytes are dropped when the client does not read."""
+        step = note.progress
+        if step is not None and step.current < step.total and self._lines.is_full:
+            return
+        line = bodies.BuildNote(
+            kind=note.kind,
+            step=note.number,
+            total=note.total,
+            stage=note.stage,
+            text=note.text,
+            place=note.place,
+            lines=note.lines,
+            stderr=note.is_error,
+        )
+        if step is not None:
+            line.item, line.status = step.id, str(step.status)
+            line.current, line.size = step.current, step.total
+        self._lines.add(progress.line(bodies.BuildLine(note=line)))
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def finish(self, result: BuildResult, tags: tuple[str, ...]) -> None:
+        """Say what came out."""
+        target = result.image.target
+        done = bodies.BuildDone(
+            id=str(result.image.id),
+            digest=str(target.digest),
+            media_type=target.media_type,
+            size=target.size,
+            names=list(tags),
+            warnings=list(result.warnings),
+            steps=result.steps,
+            cached=result.cached,
+        )
+        self._lines.add(progress.line(bodies.BuildLine(result=done)))

@@ -56,6 +56,11 @@ class Lines:
         elif self._size < MAX_WAITING or step.current >= step.total:
             self.add(progress.step(step.id, step.status, step.current, step.total))
 
+    @property
+    def is_full(self) -> bool:
+        """Whether counts should wait."""
+        return self._size >= MAX_WAITING
+
     def take(self) -> bytes:
         """Everything that waits."""
         waiting = b"".join(self._waiting)

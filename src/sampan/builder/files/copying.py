@@ -22,6 +22,8 @@ from sampan.layers.compression import open_stream
 from sampan.layers.limits import LayerError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sampan.builder.files.nodes import Source
 
 _NOTHING: Final = Ignore([])
@@ -50,10 +52,10 @@ def _manner(request: dict[str, Any], root: int, scratch: list[int]) -> Manner:
     mode = Mode(request["chmod"]) if request["chmod"] else None
     if request["chown"]:
         uid, gid = _owner(request["chown"], root, scratch)
-        return Manner(uid, gid, mode, request["times"], chosen=True)
+        return Manner(uid, gid, mode, chosen=True)
     if request["keep"]:
-        return Manner(None, None, mode, request["times"])
-    return Manner(0, 0, mode, request["times"])
+        return Manner(None, None, mode)
+    return Manner(0, 0, mode)
 
 
 def _owner(text: str, root: int, scratch: list[int]) -> tuple[int, int]:
@@ -115,15 +117,16 @@ def _begins_as_tar(fd: int) -> bool:
     return count == len(head) and head != bytes(header.BLOCK) and header.checksum_holds(bytes(head))
 
 
-def inline(files: list[tuple[str, bytes, int]], fd: int) -> dict[bytes, Node]:
+def inline(files: Sequence[tuple[str, bytes, int, int]], fd: int) -> dict[bytes, Node]:
     """Files that were never in an archive, as the index of one; their bytes go to `fd`.
 
-    `files` are (name, content, mode).
+    `files` are (name, content, mode, time in nanoseconds).
     """
     found: dict[bytes, Node] = {b"": Node(nodes.DIRECTORY)}
     offset = 0
-    for name, content, mode in files:
+    for name, content, mode, mtime in files:
         write_all(fd, content)
-        found[name.encode()] = Node(nodes.FILE, mode, size=len(content), data=offset)
+        size = len(content)
+        found[name.encode()] = Node(nodes.FILE, mode, size=size, data=offset, mtime=mtime)
         offset += len(content)
     return found

@@ -35,7 +35,7 @@ _SPECIAL: Final = {nodes.CHARACTER: stat.S_IFCHR, nodes.BLOCK: stat.S_IFBLK}
 
 
 class Manner(NamedTuple):
-    """How files are made. `uid` None keeps the owners of the source; `times` replaces all times.
+    """How files are made. `uid` None keeps the owners of the source.
 
     `chosen`: somebody asked for these owners, which counts for what archives hold too.
     """
@@ -43,7 +43,6 @@ class Manner(NamedTuple):
     uid: int | None = 0
     gid: int | None = 0
     mode: Mode | None = None
-    times: int | None = None
     chosen: bool = False
 
 
@@ -140,7 +139,7 @@ class Placer:
             self._dress(fd, node)
         finally:
             os.close(fd)
-        self._dated[path] = self._time(node)
+        self._dated[path] = node.mtime
         return path
 
     def put(self, source: Source, path: bytes, node: Node, parent: bytes, name: bytes) -> None:
@@ -160,8 +159,7 @@ class Placer:
         try:
             source.data(path, node, fd)
             self._dress(fd, node)
-            time = self._time(node)
-            os.utime(fd, ns=(time, time))
+            os.utime(fd, ns=(node.mtime, node.mtime))
         finally:
             os.close(fd)
         self.size += node.size
@@ -189,8 +187,7 @@ class Placer:
             os.mknod(name, _SPECIAL[node.kind] | node.mode, node.rdev, dir_fd=above)
         uid, gid = self._owner(node)
         os.chown(name, uid, gid, dir_fd=above, follow_symlinks=False)
-        time = self._time(node)
-        os.utime(name, ns=(time, time), dir_fd=above, follow_symlinks=False)
+        os.utime(name, ns=(node.mtime, node.mtime), dir_fd=above, follow_symlinks=False)
 
     def _clear(self, parent: bytes, name: bytes) -> None:
         above = self._tree.descriptor(parent)
@@ -223,12 +220,9 @@ class Placer:
             node.gid if manner.gid is None else manner.gid,
         )
 
-    def _time(self, node: Node) -> int:
-        return node.mtime if self._manner.times is None else self._manner.times
-
     def _made(self, path: bytes, made: int, below: int) -> None:
         """A directory on the way was made."""
-        del below
+        del path, below
         self.entries += 1
         uid, gid = self._manner.uid or 0, self._manner.gid or 0
         if uid or gid:
@@ -237,8 +231,6 @@ class Placer:
                 os.fchown(fd, uid, gid)
             finally:
                 os.close(fd)
-        if self._manner.times is not None:
-            self._dated[path] = self._manner.times
 
     def _resolve(self, path: bytes) -> tuple[bytes, Node | None]:
         looking = Directory(self._root)

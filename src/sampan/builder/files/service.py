@@ -11,9 +11,10 @@ import json
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sampan.builder.files import copying, index
+from sampan.builder import fetch, git
+from sampan.builder.files import copying, index, nodes
 from sampan.errors import InvalidArgument, ResourceExhausted
 from sampan.layers.workers import LayerWorkers
 from sampan.runtime import rootfs
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sampan.snapshots.base import Mount
 
 MAX_CONTEXT: Final = 64 << 30
+MAX_DOCUMENT: Final = 4 << 20
 _MODULE: Final = "sampan.builder.files.worker"
 
 
@@ -40,12 +42,26 @@ class Context:
     texts: dict[str, bytes] = field(default_factory=dict)
     hidden: tuple[str, ...] = ()
 
+    @property
+    def fd(self) -> int:
+        """The file of the bytes."""
+        return self.data
+
     def close(self) -> None:
         """Let the files go."""
         for fd in (self.data, self.index):
             if fd >= 0:
                 os.close(fd)
         self.data = self.index = -1
+
+
+class InlineFile(NamedTuple):
+    """A file that is no file anywhere; `mtime` in nanoseconds."""
+
+    name: str
+    content: bytes
+    mode: int
+    mtime: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +94,6 @@ class CopyJob:
     chown: str = ""
     chmod: str = ""
     keep: bool = False
-    times: int | None = None
 
     def request(self) -> bytes:
         """The request of the worker's job."""
@@ -93,7 +108,6 @@ class CopyJob:
                 "chown": self.chown,
                 "chmod": self.chmod,
                 "keep": self.keep,
-                "times": self.times,
             }
         ).encode()
 
@@ -139,8 +153,54 @@ class FileWork:
                 offset += size
         return Context(os.dup(data), os.dup(listing), said["entries"], said["newest"], found)
 
-    def inline(self, files: list[tuple[str, bytes, int]]) -> Context:
-        """A context of a few files that we have: (name, content, mode)."""
+    def spool(self) -> Context:
+        """A context that is nothing yet but a file for its bytes."""
+        with ExitStack() as undo:
+            return Context(os.dup(self._scratch(undo)), -1)
+
+    def single(self, spooled: Context, name: str, size: int, mode: int, mtime: int) -> Context:
+        """A context of the one file whose bytes were spooled; `mtime` in nanoseconds."""
+        with ExitStack() as undo:
+            listing = self._scratch(undo)
+            node = nodes.Node(nodes.FILE, mode, size=size, mtime=mtime)
+            index.store({b"": nodes.Node(nodes.DIRECTORY), name.encode(): node}, listing)
+            return Context(os.dup(spooled.data), os.dup(listing), 1)
+
+    async def clone(self, repository: git.Repository) -> Context:
+        """The files of a git repository. Raises Unavailable."""
+        return await self.receive(git.archive(repository, self._directory), ())
+
+    async def remote(self, where: str, read: Sequence[str] = ()) -> Context:
+        """The archive at a URL, or a git repository; another file is refused.
+
+        Raises:
+            InvalidArgument: it is neither.
+            Unavailable: it cannot be had.
+        """
+        if git.is_repository(where):
+            return await self.receive(git.archive(git.parse(where), self._directory), read)
+        if not fetch.is_remote(where):
+            raise InvalidArgument(
+                f"context {where[:200]!r}: give a directory, docker-image://NAME, an http(s) URL "
+                "of an archive, or a git repository"
+            )
+        with ExitStack() as undo:
+            archive = self._scratch(undo)
+            await fetch.fetch(where, archive)
+            return await self._indexed(archive, read, undo)
+
+    async def document(self, where: str) -> bytes | None:
+        """The file at a URL when it is a text, None when it is an archive."""
+        with ExitStack() as undo:
+            target = self._scratch(undo)
+            found = await fetch.fetch(where, target)
+            head = os.pread(target, 512, 0)
+            if index.is_archive(head) or found.size > MAX_DOCUMENT:
+                return None
+            return os.pread(target, found.size, 0)
+
+    def inline(self, files: list[InlineFile]) -> Context:
+        """A context of a few files that we have."""
         with ExitStack() as undo:
             data, listing = self._scratch(undo), self._scratch(undo)
             index.store(copying.inline(files, data), listing)

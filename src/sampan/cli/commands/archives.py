@@ -6,6 +6,7 @@ import os
 
 from sampan.cli.progress import show
 from sampan.cli.session import Command, Failed, Session, write
+from sampan.cli.targets import to_file
 from sampan.client import calls
 
 TYPE_CHECKING = False
@@ -35,37 +36,11 @@ def save(session: Session, flags: Values, images: list[str]) -> int:
 
         unpack(pieces, target)
     elif target:
-        _to_file(pieces, target)
+        to_file(pieces, target)
     else:
         for piece in pieces:
             write(1, piece)
     return 0
-
-
-def _to_file(pieces: Iterator[bytes], target: str) -> None:
-    """Write all or nothing."""
-    if not os.path.isdir(os.path.dirname(target) or "."):
-        raise Failed(f'invalid output path: directory "{os.path.dirname(target)}" does not exist')
-    if os.path.exists(target) and not os.path.isfile(target):  # a FIFO, /dev/stdout
-        fd = os.open(target, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            for piece in pieces:
-                write(fd, piece)
-        finally:
-            os.close(fd)
-        return
-    unfinished = f"{target}.unfinished-{os.getpid()}"
-    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            for piece in pieces:
-                write(fd, piece)
-        finally:
-            os.close(fd)
-        os.rename(unfinished, target)
-    except BaseException:
-        os.unlink(unfinished)
-        raise
 
 
 def export(session: Session, flags: Values, images: list[str]) -> int:
@@ -75,7 +50,7 @@ def export(session: Session, flags: Values, images: list[str]) -> int:
     call = calls.image_export(images[0], flags.text("platform"))
     pieces = session.client.open(call).pieces()
     if target:
-        _to_file(pieces, target)
+        to_file(pieces, target)
         return 0
     for piece in pieces:
         write(1, piece)

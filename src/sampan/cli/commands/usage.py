@@ -43,6 +43,13 @@ def _volumes_row(volumes: list[dict[str, Any]]) -> dict[str, Any]:
     return _row("Local Volumes", len(volumes), sum(map(bool, users)), sum(sizes), free)
 
 
+def _cache_row(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """What an image has too counts there, and not here."""
+    own = [record.get("Size") or 0 for record in records if not record.get("Shared")]
+    busy = sum(bool(record.get("InUse")) for record in records)
+    return _row("Build Cache", len(records), busy, sum(own), sum(own))
+
+
 def rows(usage: dict[str, Any]) -> list[dict[str, Any]]:
     """The figures of an answer, a row for each kind of thing."""
     images, containers = usage.get("Images") or [], usage.get("Containers") or []
@@ -60,7 +67,7 @@ def rows(usage: dict[str, Any]) -> list[dict[str, Any]]:
         _row("Images", len(images), in_use, layers, max(0, layers - used)),
         _row("Containers", len(containers), len(active), written, written - busy),
         _volumes_row(usage.get("Volumes") or []),
-        _row("Build Cache", len(usage.get("BuildCache") or ()), 0, 0, 0),
+        _cache_row(usage.get("BuildCache") or []),
     ]
 
 
