@@ -96,7 +96,10 @@ def inside(daemon, container, *command):
     body = {"Cmd": list(command), "AttachStdout": True, "AttachStderr": True, "Tty": True}
     made = daemon.ask("POST", f"/containers/{container}/exec", body)[1]
     done = daemon.exchange(
-        "POST", f"/exec/{made['Id']}/start", b"{}", **{"Content-Type": "application/json"}
+        "POST",
+        f"/exec/{made['Id']}/start",
+        b'{"Tty": true}',
+        **{"Content-Type": "application/json"},
     )
     return done[2].decode().replace("\r\n", "\n")
 

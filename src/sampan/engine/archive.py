@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sampan import errors
-from sampan.engine import binds
+from sampan.engine.model import MountType
 from sampan.engine.start import root_mount
 from sampan.kernel.identity import is_alive
 from sampan.layers.limits import MAX_LAYER_SIZE, LayerError
@@ -356,10 +356,11 @@ def _init(entry: Entry, shim: str) -> int:
 
 
 def _binds(entry: Entry) -> list[dict[str, Any]]:
-    parsed = [binds.parse(text) for text in entry.container.host.binds]
+    """The volumes and paths of the host that a container has when it runs."""
     return [
-        {"source": bind.source, "target": bind.target, "read_only": bind.read_only}
-        for bind in parsed
+        {"source": mount.path or mount.source, "target": mount.target, "read_only": mount.read_only}
+        for mount in entry.container.mounts
+        if mount.type in (MountType.BIND, MountType.VOLUME)
     ]
 
 

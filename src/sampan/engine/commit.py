@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from sampan.engine.model import Status
+from sampan.engine.remove import wait_for_end
 from sampan.engine.start import root_mount
-from sampan.errors import FailedPrecondition
+from sampan.errors import Conflict, FailedPrecondition
 from sampan.images import changes as instructions
 from sampan.images.diffing import Change, ChangeKind, CommittedLayer
 from sampan.spec.image import Healthcheck, History, ImageConfig, RunConfig
@@ -42,6 +43,9 @@ _OURS: Final = frozenset(
         "/sys",
     )
 )
+
+
+_ENDING_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,21 +91,39 @@ class Committer:
             for descriptor, diff_id in zip(base.layers, base.config.rootfs_diff_ids, strict=True)
         ]
         mount = entry.mount or root_mount(container, self._services)
-        frozen = request.pause and container.status is Status.RUNNING
         async with images.lease() as lease:
-            if frozen:
-                await self._lifecycle.pause(entry)
+            frozen = request.pause and await self._freeze(entry)
             try:
                 layer = await images.commit_layer(mount, lease=lease)
             finally:
                 if frozen:
-                    await self._lifecycle.unpause(entry)
+                    await self._thaw(entry)
             config = _config(base.config, run, container, request)
             made = await images.create_image(config, [*below, layer], request.name, lease=lease)
         self._services.containers.emit(
             entry, "commit", comment=request.comment, imageID=str(made.id), imageRef=_ref(request)
         )
         return made
+
+    async def _freeze(self, entry: Entry) -> bool:
+        """Pause a container that runs; False when there is nothing to pause, or no longer."""
+        if entry.container.status is not Status.RUNNING:
+            return False
+        try:
+            await self._lifecycle.pause(entry)
+        except Conflict:
+            # It ends at this moment: its cgroup is gone, and the word of its end is on the way.
+            await wait_for_end(entry, _ENDING_SECONDS)
+            return False
+        return True
+
+    async def _thaw(self, entry: Entry) -> None:
+        if entry.container.status is not Status.PAUSED:
+            return  # it was killed meanwhile
+        try:
+            await self._lifecycle.unpause(entry)
+        except Conflict:
+            await wait_for_end(entry, _ENDING_SECONDS)  # it was at its end when it was frozen
 
 
 def visible(found: Sequence[Change]) -> list[Change]:
@@ -137,7 +159,7 @@ def run_config(container: Container) -> RunConfig:
     config = container.config
     return RunConfig(
         user=config.user,
-        env=config.env,
+        env=tuple(entry for entry in config.env if "=" in entry),
         entrypoint=config.entrypoint or (),
         cmd=config.command or (),
         working_dir=config.cwd,

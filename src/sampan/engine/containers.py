@@ -333,7 +333,7 @@ class Containers:
             "name": container.name,
             **attributes,
         }
-        return bus.make("container", action, container.id, everything)
+        return bus.make("container", action, container.id, everything, container.owner)
 
     def _enter(self, entry: Entry) -> None:
         self._entries[entry.id] = entry

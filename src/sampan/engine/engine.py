@@ -412,12 +412,14 @@ class Engine:
         since: int | None = None,
         until: int | None = None,
         filters: Filters | None = None,
+        owner: str = "",
     ) -> AsyncIterator[Event]:
         """Events in order: the kept ones from `since` on (ns), then new ones until `until` (ns).
 
-        Subscribed at the call, not at the first `anext`. Without `until` it never ends.
+        Subscribed at the call, not at the first `anext`. Without `until` it never ends. What
+        happens to containers of an owner is told to that owner alone.
         """
-        return self._services.events.stream(since, until, filters)
+        return self._services.events.stream(since, until, filters, owner)
 
     async def info(self) -> EngineInfo:
         """The host and the engine in numbers."""

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 MAX_QUEUE = 4096
 
 
-def make(type_: str, action: str, actor: str, attributes: Mapping[str, str]) -> Event:
+def make(
+    type_: str, action: str, actor: str, attributes: Mapping[str, str], owner: str = ""
+) -> Event:
     """An event of now, without a number yet."""
     return Event(
         id=0,
@@ -35,6 +37,7 @@ def make(type_: str, action: str, actor: str, attributes: Mapping[str, str]) -> 
         action=action,
         actor_id=actor,
         attributes=attributes,
+        owner=owner,
     )
 
 
@@ -112,10 +115,14 @@ class Events:
         self.publish(await self._db.write(lambda conn: store(conn, made)))
 
     def stream(
-        self, since: int | None, until: int | None, wanted: Filters | None
+        self, since: int | None, until: int | None, wanted: Filters | None, owner: str = ""
     ) -> AsyncIterator[Event]:
         """Kept events from `since` on, then new ones until `until`; subscribed now."""
-        matches = filters.event_filter(wanted)
+        test = filters.event_filter(wanted)
+
+        def matches(event: Event) -> bool:
+            return event.owner == owner and test(event)
+
         listener = Listener()
         self._listeners.add(listener)
         return self._stream(listener, since, until, matches)

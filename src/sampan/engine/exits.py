@@ -187,7 +187,7 @@ class Exits:
         if again:
             self.schedule(entry, 0.0)
         else:
-            entry.resolve(WaitCondition.NOT_RUNNING)
+            entry.resolve(WaitCondition.NOT_RUNNING, WaitCondition.NEXT_EXIT)
 
     def remove_soon(self, entry: Entry) -> None:
         """Remove a container that asked for it at its end."""

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 async def engine_info(services: Services) -> EngineInfo:
     """See Engine.info."""
     config = services.config
-    states = [entry.container.status for entry in services.containers]
+    everyone = (entry.container for entry in services.containers)
+    states = [container.status for container in everyone if not container.owner]
     kernel = os.uname()
     running = states.count(Status.RUNNING) + states.count(Status.RESTARTING)
     paused = states.count(Status.PAUSED)

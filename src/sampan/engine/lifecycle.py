@@ -80,8 +80,9 @@ class Lifecycle:
         if number in (_KILL, signals.parse(container.config.stop_signal)):
             await self._mark_stopped(entry)
         await self._signal(entry, number)
-        if number == _KILL:
+        if number == _KILL:  # clients look at the state right after it
             await self._thaw_paused(entry)
+            await wait_for_end(entry, KILL_PATIENCE)
 
     async def end(self, entry: Entry) -> None:
         """Kill everything of a container, whatever its state, and wait until it is over."""
@@ -219,7 +220,7 @@ class Lifecycle:
                 stopped = replace(entry.container, state=state)
                 containers = self._services.containers
                 await containers.change(entry, stopped, containers.event(stopped, "stop"))
-                entry.resolve(WaitCondition.NOT_RUNNING)
+                entry.resolve(WaitCondition.NOT_RUNNING, WaitCondition.NEXT_EXIT)
                 return
         if entry.container.status.is_running:
             await self.end(entry)

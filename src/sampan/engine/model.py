@@ -319,6 +319,8 @@ class HostConfig:
     dns: tuple[str, ...] = ()
     masked_paths: tuple[str, ...] | None = None
     readonly_paths: tuple[str, ...] | None = None
+    runtime: str = ""
+    isolation: str = ""
     restart: RestartPolicy = RestartPolicy()
     auto_remove: bool = False
     on_unhealthy: OnUnhealthy = OnUnhealthy.NONE
@@ -459,7 +461,10 @@ class Exec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened, numbered in order; `type` is container or image."""
+    """Something that happened, numbered in order; `type` is container, image, network or volume.
+
+    `owner` is the container's: what happens to an owner's containers is told to that owner alone.
+    """
 
     id: int
     time_ns: int
@@ -467,6 +472,7 @@ class Event:
     action: str
     actor_id: str
     attributes: Mapping[str, str] = field(default_factory=dict)
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

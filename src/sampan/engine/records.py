@@ -25,11 +25,12 @@ class _Record(msgspec.Struct):
     container: Container
 
 
-class _Body(msgspec.Struct):
+class _Body(msgspec.Struct, omit_defaults=True):
     type: str
     action: str
     id: str
     attributes: dict[str, str]
+    owner: str = ""
 
 
 def _plain(value: object) -> str:
@@ -68,7 +69,7 @@ def decode(row: ContainerRow) -> Container:
 
 def encode_event(event: Event) -> str:
     """The body of an event; number and time have columns of their own."""
-    body = _Body(event.type, event.action, event.actor_id, dict(event.attributes))
+    body = _Body(event.type, event.action, event.actor_id, dict(event.attributes), event.owner)
     return _encode(body).decode()
 
 
@@ -82,4 +83,5 @@ def decode_event(row: EventRow) -> Event:
         action=body.action,
         actor_id=body.id,
         attributes=body.attributes,
+        owner=body.owner,
     )

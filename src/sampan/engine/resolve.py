@@ -72,13 +72,21 @@ def _from_image(config: ContainerConfig, image: RunConfig) -> ContainerConfig:
         config,
         entrypoint=entrypoint or None,
         command=command or None,
-        env=tuple(merge_environment(list(image.env), config.env)),
+        env=_environment(image.env, config.env),
         cwd=config.cwd or image.working_dir,
         user=config.user or image.user,
         exposed_ports=tuple(dict.fromkeys((*image.exposed_ports, *config.exposed_ports))),
         volumes=tuple(dict.fromkeys((*image.volumes, *config.volumes))),
         stop_signal=config.stop_signal or image.stop_signal or "",
     )
+
+
+def _environment(image: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ...]:
+    """The image's variables below the container's own. A bare name takes a variable away, and stays
+    in the list as clients gave it: `specgen` makes the environment without it."""
+    merged = merge_environment(list(image), own)
+    set_ = {entry.partition("=")[0] for entry in merged}
+    return (*merged, *(name for name in own if "=" not in name and name not in set_))
 
 
 def _check(config: ContainerConfig) -> None:

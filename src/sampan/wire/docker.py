@@ -254,6 +254,7 @@ class ContainerCreate(Body, kw_only=True):
     stop_signal: str | None = ""
     stop_timeout: int | None = None
     shell: list[str] | None = None
+    runtime: str | None = ""  # where docker-py puts it; Docker's own place is the HostConfig
     host_config: HostConfig | None = None
     networking_config: dict[str, Any] | None = None
     # An extension of ours: a directory of the host in place of an image, or `DIR:O` for an
@@ -273,6 +274,8 @@ class ExecCreate(Body, kw_only=True):
     attach_stdout: bool | None = False
     detach: bool | None = False
     detach_keys: str | None = ""
+    # docker-py's spelling; Go's decoder does not look at the case of a name.
+    detach_keys_too: str | None = field(default="", name="detachKeys")
     env: list[str] | None = None
     working_dir: str | None = ""
     cmd: Arguments = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sampan.api.cri import answers
 from sampan.api.cri.sandboxes import has_labels
 from sampan.errors import InvalidArgument, SampanError
+from sampan.pods.model import OWNER
 from sampan.wire.cri import api_pb2 as pb
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Stats:
 
     def events(self, _request: pb.GetEventsRequest) -> AsyncIterator[pb.ContainerEventResponse]:
         """What happens to containers from now on, each with the state of its pod."""
-        return self._events(self._pods.engine.events())
+        return self._events(self._pods.engine.events(owner=OWNER))
 
     async def _events(
         self, source: AsyncIterator[Event]

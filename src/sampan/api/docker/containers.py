@@ -35,7 +35,9 @@ async def create(call: Call) -> StreamResponse:
     if body is None:
         raise InvalidArgument("invalid JSON: got EOF while reading request body")
     config = requests.container_config(body)
-    host = requests.host_config(body.host_config or wire.HostConfig(), bool(body.network_disabled))
+    asked = body.host_config or wire.HostConfig()
+    asked.runtime = asked.runtime or body.runtime
+    host = requests.host_config(asked, bool(body.network_disabled))
     name = call.text("name").removeprefix("/")
     made = await call.engine.create(
         config,
@@ -115,11 +117,7 @@ async def wait(call: Call) -> StreamResponse:
     container only when it has seen the head. Why a start failed is told by the answer to `start`,
     and not here a second time.
     """
-    condition = call.text("condition") or "not-running"
-    try:
-        armed = call.engine.arm_wait(reference(call), model.WaitCondition(condition))
-    except ValueError:
-        raise InvalidArgument(f'invalid condition: "{condition}"') from None
+    armed = call.engine.arm_wait(reference(call), wait_condition(call))
     try:
         call.cancel_when_gone()
         answer = await answers.stream(call.request)
@@ -132,6 +130,25 @@ async def wait(call: Call) -> StreamResponse:
     finally:
         armed.cancel()
     return answer
+
+
+def wait_condition(call: Call) -> model.WaitCondition:
+    """What the query waits for. Of a container that runs, "not-running" is its next end, also when
+    its policy starts it again: so dockerd has it.
+
+    Raises:
+        InvalidArgument: an unknown condition.
+    """
+    text = call.text("condition") or "not-running"
+    try:
+        condition = model.WaitCondition(text)
+    except ValueError:
+        raise InvalidArgument(f'invalid condition: "{text}"') from None
+    if condition is model.WaitCondition.NOT_RUNNING:
+        status = call.engine.get(reference(call)).status
+        if status.is_running or status is model.Status.RESTARTING:
+            return model.WaitCondition.NEXT_EXIT
+    return condition
 
 
 async def remove(call: Call) -> StreamResponse:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from sampan.api.docker import ages, mounting
+from sampan.api.docker import ages, mounting, requests
 from sampan.engine import model
 from sampan.wire import docker as wire
 
@@ -151,7 +151,8 @@ def host_answer(host: model.HostConfig) -> wire.HostConfig:
         uts_mode=host.uts_mode,
         shm_size=host.shm_size,
         sysctls=dict(host.sysctls) if host.sysctls else UNSET,
-        runtime="sampan-oci",
+        runtime=host.runtime or requests.DEFAULT_RUNTIME,
+        isolation=host.isolation,
         cpu_shares=host.cpu_shares,
         memory=host.memory,
         nano_cpus=host.nano_cpus,
@@ -164,11 +165,7 @@ def host_answer(host: model.HostConfig) -> wire.HostConfig:
         device_cgroup_rules=list(host.device_rules) or None,
         annotations=dict(host.annotations) or UNSET,
         cgroup_parent=host.cgroup_parent,
-        blkio_weight_device=[
-            wire.WeightDevice(path=one.path, weight=one.value)
-            for one in host.block_devices
-            if one.limit is model.BlockLimit.WEIGHT
-        ],
+        blkio_weight_device=_weights(host),
         blkio_device_read_bps=_throttles(host, model.BlockLimit.READ_BPS),
         blkio_device_write_bps=_throttles(host, model.BlockLimit.WRITE_BPS),
         blkio_device_read_iops=_throttles(host, model.BlockLimit.READ_IOPS),
@@ -184,6 +181,14 @@ def host_answer(host: model.HostConfig) -> wire.HostConfig:
         masked_paths=None if host.masked_paths is None else list(host.masked_paths),
         readonly_paths=None if host.readonly_paths is None else list(host.readonly_paths),
     )
+
+
+def _weights(host: model.HostConfig) -> list[wire.WeightDevice]:
+    return [
+        wire.WeightDevice(path=one.path, weight=one.value)
+        for one in host.block_devices
+        if one.limit is model.BlockLimit.WEIGHT
+    ]
 
 
 def _throttles(host: model.HostConfig, limit: model.BlockLimit) -> list[wire.ThrottleDevice]:

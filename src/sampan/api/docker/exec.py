@@ -35,7 +35,8 @@ async def start(call: Call) -> StreamResponse:
     """POST /exec/{id}/start: takes the connection over unless it is detached.
 
     What fails after the head of the raw stream is told in the stream; the exit code in `inspect`
-    is what a client decides by.
+    is what a client decides by. Whether the output comes in frames is decided by `Tty` of this
+    request, as dockerd has it, and not by whether the process has a terminal.
     """
     body = await call.json(_decode_start) or wire.ExecStart()
     session = call.engine.exec_inspect(call.name)
@@ -44,7 +45,7 @@ async def start(call: Call) -> StreamResponse:
     if body.detach:
         await call.engine.exec_start(session.id)
         return answers.empty(200)
-    is_raw = session.config.tty
+    is_raw = bool(body.tty)
     fd = call.take_over(is_raw)
     attachment = model.Attachment(
         fd=fd,

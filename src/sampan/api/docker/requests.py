@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 NETWORK_DEFAULT = "none"
 """The network of a container that asks for `default`; bridges come with their own room."""
 
+DEFAULT_RUNTIME = "sampan-oci"
+RUNTIMES = frozenset(("", DEFAULT_RUNTIME, "runc", "io.containerd.runc.v2"))
+"""Names by which clients ask for the one runtime that is here."""
+
 _UNSUPPORTED = (
     ("links", "Links"),
     ("device_requests", "DeviceRequests"),
@@ -116,11 +120,25 @@ def host_config(body: wire.HostConfig, network_disabled: bool = False) -> model.
         dns=tuple(body.dns or ()),
         masked_paths=None if body.masked_paths is None else tuple(body.masked_paths),
         readonly_paths=None if body.readonly_paths is None else tuple(body.readonly_paths),
+        runtime=_runtime(body.runtime or ""),
+        isolation=_isolation(body.isolation or ""),
         restart=restart_policy(body.restart_policy),
         auto_remove=bool(body.auto_remove),
         on_unhealthy=_on_unhealthy(_given(body.on_unhealthy)),
         log=_log_config(body.log_config),
     )
+
+
+def _runtime(name: str) -> str:
+    if name not in RUNTIMES:
+        raise InvalidArgument(f"unknown or invalid runtime name: {name}")
+    return "" if name == DEFAULT_RUNTIME else name
+
+
+def _isolation(word: str) -> str:
+    if word.lower() not in ("", "default"):
+        raise InvalidArgument(f"invalid isolation {word!r}: only 'default' is there on Linux")
+    return word
 
 
 def _health_check(body: wire.Healthcheck | None) -> model.HealthCheck | None:
@@ -180,7 +198,7 @@ def exec_config(body: wire.ExecCreate) -> model.ExecConfig:
         attach_stdin=bool(body.attach_stdin),
         attach_stdout=bool(body.attach_stdout),
         attach_stderr=bool(body.attach_stderr),
-        detach_keys=detach_keys(body.detach_keys or ""),
+        detach_keys=detach_keys(body.detach_keys or body.detach_keys_too or ""),
         console_size=console_size(body.console_size),
     )
 

@@ -1,0 +1,171 @@
+"""docker-py against a real daemon: what its users lean on, seen from Python."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import time
+from contextlib import closing
+
+import pytest
+
+import dockerlab
+
+docker = pytest.importorskip("docker")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
+    pytest.mark.skipif(not dockerlab.BUSYBOX, reason="needs a static busybox"),
+    # docker-py leaves the sockets of streams to the collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def daemon():
+    with dockerlab.daemon() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def client(daemon):
+    """A client, with the image bb:1."""
+    with closing(docker.DockerClient(daemon.host, version="auto", timeout=60)) as made:
+        tar = dockerlab.tar_of(f"{daemon.base}/rootfs")
+        made.api.import_image_from_data(tar, "bb", "1")
+        yield made
+
+
+@pytest.fixture
+def container(client):
+    """One that runs `sleep`."""
+    made = client.containers.run("bb:1", ["sleep", "1000"], detach=True, network_mode="none")
+    yield made
+    made.remove(force=True)
+
+
+def run(client, *words, **options):
+    """The output of a container that is gone then."""
+    return client.containers.run("bb:1", list(words), remove=True, network_mode="none", **options)
+
+
+def test_run_gives_the_output(client):
+    assert run(client, "echo", "hello") == b"hello\n"
+    with pytest.raises(docker.errors.ContainerError) as failed:
+        run(client, "sh", "-c", "echo no >&2; exit 3")
+    assert failed.value.exit_status == 3
+    with pytest.raises(docker.errors.ImageNotFound):
+        client.containers.create("nosuch:1")
+
+
+def test_a_killed_container_has_ended(client, container):
+    container.kill()
+    container.reload()
+    assert container.attrs["State"]["Running"] is False
+    assert container.attrs["State"]["ExitCode"] == 137
+
+
+def test_frames_of_an_exec_are_as_its_start_says(client, container):
+    command = ["sh", "-c", "echo out; echo err >&2"]
+    made = client.api.exec_create(container.id, command, tty=True)
+    assert client.api.exec_start(made) == b"out\r\nerr\r\n"  # in frames, although it has a terminal
+    made = client.api.exec_create(container.id, command)
+    assert client.api.exec_start(made, demux=True) == (b"out\n", b"err\n")
+    made = client.api.exec_create(container.id, ["sh", "-c", "echo out; exit 4"])
+    assert client.api.exec_start(made, tty=True) == b"out\n"  # raw, although it has none
+    assert client.api.exec_inspect(made)["ExitCode"] == 4
+
+
+def test_detach_keys_of_the_client(client, container):
+    client.api._general_configs["detachKeys"] = "ctrl-p"
+    try:
+        made = client.api.exec_create(container.id, ["cat"], stdin=True, tty=True)
+        sock = client.api.exec_start(made, tty=True, socket=True)
+    finally:
+        del client.api._general_configs["detachKeys"]
+    os.write(sock.fileno(), b"\x10")
+    assert sock.read(100) in (b"", b"\x10")  # the stream is over
+    sock.close()
+    assert client.api.exec_inspect(made)["Running"] is True
+
+
+def test_a_wait_sees_each_end_of_a_restarting_container(client):
+    made = client.containers.run(
+        "bb:1", ["false"], detach=True, network_mode="none", restart_policy={"Name": "always"}
+    )
+    assert made.wait(timeout=50)["StatusCode"] == 1
+    made.remove(force=True)
+
+
+def test_files_in_a_volume_of_a_stopped_container(client):
+    made = client.containers.create(
+        "bb:1",
+        ["sh", "-c", "echo -n text > /vol/one"],
+        volumes={"dockerpy": {"bind": "/vol"}},
+        network_mode="none",
+    )
+    made.start()
+    made.wait()
+    stream, facts = made.get_archive("/vol/one")
+    assert facts["size"] == 4
+    with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
+        assert tar.extractfile("one").read() == b"text"
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        entry = tarfile.TarInfo("two")
+        entry.size = 5
+        tar.addfile(entry, io.BytesIO(b"other"))
+    assert made.put_archive("/vol", archive.getvalue())
+    assert run(client, "cat", "/vol/two", volumes=["dockerpy:/vol"]) == b"other"
+    made.remove()
+    client.volumes.get("dockerpy").remove()
+
+
+def test_a_commit_of_what_is_just_ending(client):
+    for _ in range(5):
+        made = client.containers.create("bb:1", ["touch", "/new"], network_mode="none")
+        made.start()
+        image = made.commit("committed", "1")
+        made.remove(force=True)
+        client.images.remove(image.id, force=True)
+
+
+def test_a_name_without_a_value_takes_a_variable_away(client):
+    made = client.containers.create(
+        "bb:1", ["env"], environment=["GONE", "KEPT=1", "EMPTY="], network_mode="none"
+    )
+    assert {"GONE", "KEPT=1", "EMPTY="} <= set(made.attrs["Config"]["Env"])
+    made.start()
+    made.wait()
+    told = made.logs().decode().splitlines()
+    assert "KEPT=1" in told
+    assert "EMPTY=" in told
+    assert not [line for line in told if line.startswith("GONE")]
+    made.remove()
+
+
+def test_names_of_the_runtime(client):
+    made = client.api.create_container(
+        "bb:1", "true", host_config={"Isolation": "default"}, runtime="runc"
+    )
+    host = client.api.inspect_container(made)["HostConfig"]
+    assert (host["Runtime"], host["Isolation"]) == ("runc", "default")
+    client.api.remove_container(made)
+    with pytest.raises(docker.errors.APIError, match="unknown or invalid runtime name: nosuch"):
+        client.api.create_container("bb:1", "true", runtime="nosuch")
+
+
+def test_what_belongs_to_somebody_else_is_not_docker_s(client, daemon):
+    """A builder's containers are neither counted nor told of."""
+
+    def created():
+        wanted = {"type": "container", "event": "create"}
+        until = int(time.time()) + 1
+        return [one["id"] for one in client.api.events(0, until, wanted, decode=True)]
+
+    before = created()
+    archive = io.BytesIO(b"FROM bb:1\nRUN true\n")
+    client.images.build(fileobj=archive, tag="built:1", rm=True)
+    assert created() == before
+    assert client.info()["Containers"] == len(client.containers.list(all=True))
+    client.images.remove("built:1")
