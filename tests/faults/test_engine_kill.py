@@ -7,11 +7,13 @@ engine of ours opens the same root and must find the truth.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -50,6 +52,21 @@ async def main():
     await engine.start(made.id)
     await ended
     await engine.remove(made.id)
+
+asyncio.run(main())
+"""
+
+START_AGAIN = """
+import asyncio, sys
+from sampan.engine.config import EngineConfig
+from sampan.engine.engine import Engine
+
+async def main():
+    config = EngineConfig(
+        root=lab["root"], state=lab["state"], cgroup_parent=lab["parent"], fault=sys.argv[1]
+    )
+    engine = await Engine.open(config)
+    await engine.start("victim")
 
 asyncio.run(main())
 """
@@ -381,3 +398,63 @@ def _spawner() -> int:
     pids = [int(line.split()[0]) for line in listed.splitlines() if "sampan-spawn" in line]
     assert len(pids) == 1
     return pids[0]
+
+
+def test_a_monitor_that_died_is_told_once(lab: Lab) -> None:
+    """What an engine has seen of it is not a new end for the next one."""
+
+    async def first() -> None:
+        async with lab.engine() as engine:
+            await engine.create(lab.config_of("sleep", "1000"), name="victim")
+            ended = engine.arm_wait("victim", WaitCondition.NEXT_EXIT)
+            await engine.start("victim")
+            kill_shim(lab, "victim", engine)
+            assert (await ended).exit_code == 137
+
+    async def check(engine: Engine) -> None:
+        events = [event async for event in engine.events(since=1, until=time.time_ns())]
+        assert [event.action for event in events] == ["create", "start", "die"]
+        await can_be_used(engine, lab)
+
+    asyncio.run(first())
+    after(lab, check)
+
+
+def test_a_run_that_ended_before_the_last_one_by_the_clock_is_told(lab: Lab) -> None:
+    """The clock was set back between two runs, and nobody heard of the second."""
+
+    async def first() -> None:
+        async with lab.engine() as engine:
+            await engine.create(lab.config_of("sh", "-c", "exit 42"), name="victim")
+            entry = engine.services.containers.find("victim")
+            future = time.time_ns() + 3600 * 10**9
+            state = replace(
+                entry.container.state,
+                status=Status.EXITED,
+                exit_code=1,
+                started_at=future - 10**9,
+                finished_at=future,
+            )
+            await engine.services.containers.change(entry, replace(entry.container, state=state))
+
+    asyncio.run(first())
+    victim = lab.spawn(START_AGAIN, "start-launched")
+    assert victim.wait(60) == -signal.SIGKILL
+
+    async def recorded() -> None:
+        await eventually(lambda: bool(list((lab.path / "state/shims").glob("*/exit.json"))))
+
+    asyncio.run(recorded())
+
+    async def check(engine: Engine) -> None:
+        state = engine.get("victim").state
+        assert (state.status, state.exit_code) == (Status.EXITED, 42)
+        await can_be_used(engine, lab)
+
+    after(lab, check)
+
+
+def kill_shim(lab: Lab, name: str, engine: Engine) -> None:
+    """kill -9 of the monitor of a running container."""
+    path = lab.path / "state/shims" / engine.get(name).id / "state.json"
+    os.kill(json.loads(path.read_bytes())["shim_pid"], signal.SIGKILL)

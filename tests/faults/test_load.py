@@ -15,7 +15,7 @@ from sampan.engine.model import WaitCondition
 from sampan.errors import SampanError
 from sampan.tasks.recovery import LOST_CODE
 
-LIVES = int(os.environ.get("SAMPAN_LIVES", "40"))
+LIVES = int(os.environ.get("SAMPAN_LIVES", "100"))
 AT_ONCE = 8
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -103,6 +104,9 @@ def test_a_launch_whose_shim_was_killed_says_nothing_that_forbids_another(lab):
     """The word of a failure is the container's fault; silence is ours, and tried again."""
     lab.run("/bin/true").next_event("exit")
     spare, _ = lab.spare()
+    asleep = Path(f"/proc/{spare}/syscall")
+    epoll_wait = ("232 ", "281 ", "22 ")  # and epoll_pwait; the last of other machines
+    wait_for("it has offered its child", lambda: asleep.read_text().startswith(epoll_wait))
     os.kill(spare, signal.SIGSTOP)
     # Another set of namespaces: the spawner must ask the spare, which does not answer.
     spec = lab.spec("/bin/true")

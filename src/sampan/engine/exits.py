@@ -156,15 +156,14 @@ class Exits:
 
     async def lost(self, entry: Entry) -> None:
         """The shim died without a record: nothing of the container may stay, then it has ended."""
-        path = cgroup_path(self._services.config, entry.container)
+        services = self._services
+        record = ExitRecord(LOST_CODE, 9, False, time.time_ns(), entry.container.state.pid, True)
         try:
-            await self._services.on_disk(recovery.bury, path)
+            await services.on_disk(recovery.bury, cgroup_path(services.config, entry.container))
+            await services.on_disk(recovery.write_lost, services.layout.shim(entry.id), record)
         except OSError as error:
             log.error("bury container %s: %s", entry.id, error)  # noqa: TRY400 - no trace needed
-        self.ended(
-            entry,
-            ExitRecord(LOST_CODE, 9, False, time.time_ns(), entry.container.state.pid, True),
-        )
+        self.ended(entry, record)
 
     # the policy
 

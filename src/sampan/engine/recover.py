@@ -123,8 +123,8 @@ class Recovery:
         state = entry.container.state
         if state.status.is_running:
             return
-        if record is not None and record.time <= state.finished_at:
-            return  # that end is in the row already
+        if record is not None and max(record.time, state.started_at) == state.finished_at:
+            return  # that end is in the row already; later or earlier, a clock may have been set
         pid = record.pid if record is not None else 0
         began = recovery.made_at(directory) or time.time_ns()
         self._exits.started(entry, pid, min(began, record.time) if record is not None else began)

@@ -179,6 +179,8 @@ def _refuse_running(entry: Entry, force: bool) -> None:
         raise Conflict(
             f'cannot remove container "{name}": container is paused and must be unpaused first'
         )
+    if entry.launched is not None:
+        raise Conflict(f'cannot remove container "{name}": it is being started')
     raise Conflict(
         f'cannot remove container "{name}": container is {status}: '
         "stop the container before removing or force remove"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sampan.kernel import cgroups
+from sampan.shim.exits import EXIT, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,6 +96,22 @@ def read_exit(directory: str) -> ExitRecord | None:
         return ExitRecord.of(content)
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def write_lost(directory: str, record: ExitRecord) -> None:
+    """Record the end of a container whose shim could not: the next engine reads the same one.
+
+    Fine when the directory is gone, as it is after a reboot.
+    """
+    content = {"v": 1, **{name: getattr(record, name) for name in ExitRecord.__slots__}}
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        write_record(fd, EXIT, content, sync=True)
+    finally:
+        os.close(fd)
 
 
 def has_state(directory: str) -> bool:
