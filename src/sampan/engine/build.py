@@ -7,6 +7,7 @@ undoes it in reverse. Nothing here decides anything.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from sampan.engine.seccomp import Filters
 from sampan.engine.services import Background, Services
 from sampan.engine.start import Starter
 from sampan.engine.volumes import Volumes
+from sampan.errors import SampanError
 from sampan.images.removal import ImageUser
 from sampan.images.retention import Policy
 from sampan.images.service import ImageService
@@ -44,6 +46,7 @@ from sampan.store.database import Database
 from sampan.store.gc import Collector
 from sampan.store.layout import Layout
 from sampan.store.locks import RootLock
+from sampan.store.reserve import Reserve
 from sampan.tasks.launch import Launcher
 from sampan.volumes.local import LocalVolumes
 
@@ -52,6 +55,8 @@ if TYPE_CHECKING:
 
     from sampan.engine.config import EngineConfig
     from sampan.engine.containers import Entry
+
+log = logging.getLogger(__name__)
 
 DISK_THREADS = 4
 
@@ -83,7 +88,7 @@ async def build(config: EngineConfig, undo: AsyncExitStack) -> Parts:
     undo.push_async_callback(parts.archives.aclose)
     services.containers.load()
     services.volumes.load()
-    undo.push_async_callback(services.containers.flush_all)
+    undo.push_async_callback(_flush, services.containers)
     undo.push_async_callback(services.background.aclose)
     undo.callback(_let_go, services)
     await Recovery(services, parts.exits).run(fresh_boot=fresh_boot)
@@ -118,7 +123,9 @@ async def _services(config: EngineConfig, layout: Layout, undo: AsyncExitStack) 
     filters.get(HostConfig())
     events = Events(db)
     undo.callback(events.close)
-    containers = Containers(db, events)
+    reserve = Reserve(layout.reserve)
+    reserve.keep()
+    containers = Containers(db, events, reserve)
     images = await _images(config, layout, db, content, snapshots, containers, events, undo)
     return Services(
         config=config,
@@ -217,6 +224,14 @@ def _parts(services: Services) -> Parts:
         archives=Archives(services),
         committer=Committer(services, lifecycle),
     )
+
+
+async def _flush(containers: Containers) -> None:
+    """The last rows; what a full disk does not take is in the shims' records."""
+    try:
+        await containers.flush_all()
+    except SampanError as error:
+        log.error("leave: %s", error)  # noqa: TRY400 - no trace needed
 
 
 def _let_go(services: Services) -> None:

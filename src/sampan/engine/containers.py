@@ -6,7 +6,8 @@ the same transaction. A change whose truth lies in a shim's record (it runs, it 
 *deferred*: it waits WINDOW seconds for company, or for the next written change of its container,
 and a kill in between is made good by recovery from that record. Events keep their order either way.
 
-A row that cannot be written (full disk) stays in memory and is tried again.
+A row that cannot be written (full disk) takes the reserve; without one it stays in memory and is
+tried again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sampan.engine import events as bus
 from sampan.engine import records
 from sampan.engine.model import HealthStatus, Status, WaitCondition, WaitResult
-from sampan.errors import ContainerNotFound, InvalidArgument, NameInUse
+from sampan.errors import ContainerNotFound, InvalidArgument, NameInUse, ResourceExhausted
 from sampan.ids import check_name, new_name
 from sampan.store import containers as rows
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sampan.engine.model import Attachment, Container, Event
     from sampan.snapshots.base import Mount
     from sampan.store.database import Connection, Database
+    from sampan.store.reserve import Reserve
     from sampan.tasks.task import Task
 
 T = TypeVar("T")
@@ -157,8 +159,9 @@ class Entry:
 class Containers:
     """All containers of the engine, by id and by name."""
 
-    def __init__(self, db: Database, events: bus.Events) -> None:
+    def __init__(self, db: Database, events: bus.Events, reserve: Reserve | None = None) -> None:
         self._db = db
+        self._reserve = reserve
         self._events = events
         self._entries: dict[str, Entry] = {}
         self._names: dict[str, str] = {}
@@ -315,7 +318,7 @@ class Containers:
             return also(conn), bus.store(conn, (*batch.made, *made))
 
         try:
-            result, stored = await self._db.write(write)
+            result, stored = await self._save(write)
         except BaseException:
             self._put_back(batch)
             raise
@@ -372,11 +375,24 @@ class Containers:
         for entry in batch.entries:
             self._deferred.pop(entry.id, None)
         try:
-            stored = await self._db.write(batch.write)
+            stored = await self._save(batch.write)
         except BaseException:
             self._put_back(batch)
             raise
         self._events.publish(stored)
+
+    async def _save(self, write: Callable[[Connection], T]) -> T:
+        """Write a change of what is there; on a full disk it may take the reserve."""
+        try:
+            done = await self._db.write(write)
+        except ResourceExhausted:
+            if self._reserve is None or not self._reserve.release():
+                raise
+            log.warning("the disk is full: its reserve is used up now")
+            return await self._db.write(write)
+        if self._reserve is not None:
+            self._reserve.keep()
+        return done
 
     def _put_back(self, batch: _Batch) -> None:
         """What was not written waits again, before what came since."""

@@ -17,7 +17,14 @@ from sampan.engine import limits, signals, specgen
 from sampan.engine.model import HostConfig, OnUnhealthy, RestartPolicy, Status, WaitCondition
 from sampan.engine.placement import cgroup_path
 from sampan.engine.remove import wait_for_end
-from sampan.errors import Conflict, InvalidArgument, NotModified, SampanError, Unavailable
+from sampan.errors import (
+    Conflict,
+    InvalidArgument,
+    NotModified,
+    ResourceExhausted,
+    SampanError,
+    Unavailable,
+)
 from sampan.kernel import cgroups
 from sampan.tasks.task import TaskFailure
 
@@ -209,7 +216,11 @@ class Lifecycle:
 
     async def _mark_stopped(self, entry: Entry) -> None:
         state = replace(entry.container.state, stopped_by_user=True)
-        await self._services.containers.change(entry, replace(entry.container, state=state))
+        try:
+            await self._services.containers.change(entry, replace(entry.container, state=state))
+        except ResourceExhausted as error:
+            # It stands in memory. Whoever ends a container on a full disk may be making room.
+            log.warning("stop container %s: %s", entry.id, error)
 
     async def _stop_waiting(self, entry: Entry) -> None:
         """End a container that waits for its restart."""

@@ -5,7 +5,7 @@ Two trees: the *root* (`/var/lib/sampan`) holds what must survive a reboot, the 
 tenant's string could become a path, and where it is stopped: ids and digests pass their grammar
 first, snapshots are numbers.
 
-    root   lock  metadata.db  blobs/<alg>/<hex>  ingest/<hash>  snapshots/<n>/{fs,work}
+    root   lock  metadata.db  reserve  blobs/<alg>/<hex>  ingest/<hash>  snapshots/<n>/{fs,work}
            containers/<id>/container.log  pods/<id>/  volumes/  spare/  trash/
     state  docker.sock  cri.sock  containerd.sock  sampan.pid  daemon.log
            shims/<id>/{shim.sock,state.json,exit.json}  pods/<id>/{net,ipc,uts,shm}
@@ -80,6 +80,11 @@ class Layout:
     def database(self) -> str:
         """The SQLite file; SQLite keeps `-wal` and `-shm` beside it."""
         return os.path.join(self.root, "metadata.db")
+
+    @property
+    def reserve(self) -> str:
+        """The file that keeps a little of the disk free."""
+        return os.path.join(self.root, "reserve")
 
     @property
     def blobs(self) -> str:
