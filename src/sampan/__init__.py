@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sampan import errors as errors
     from sampan.client.async_engine import AsyncContainer as AsyncContainer
     from sampan.client.async_engine import AsyncEngine as AsyncEngine
+    from sampan.client.building import Build as Build
+    from sampan.client.building import BuildEvent as BuildEvent
+    from sampan.client.building import BuildWarning as BuildWarning
     from sampan.client.engine import Container as Container
     from sampan.client.engine import Engine as Engine
     from sampan.client.results import CommandFailed as CommandFailed
@@ -44,6 +47,9 @@ _RESULTS = (
 _WHERE = {
     "AsyncContainer": "sampan.client.async_engine",
     "AsyncEngine": "sampan.client.async_engine",
+    "Build": "sampan.client.building",
+    "BuildEvent": "sampan.client.building",
+    "BuildWarning": "sampan.client.building",
     "Container": "sampan.client.engine",
     "Engine": "sampan.client.engine",
     "Sandbox": "sampan.client.sandbox",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from sampan.client import calls, flows, results
+from sampan.client import building, buildquery, calls, flows, results
 from sampan.client.credentials import header_for
 from sampan.client.sources import pieces_of, writer_to
 
@@ -99,6 +99,31 @@ class AsyncEngineImages:
         """Make an image of the tar of a root file system: a path, or its bytes in pieces."""
         call = calls.import_image(pieces_of(source), name)
         return await self._driver.drive(flows.import_image(call, name))
+
+    async def build(
+        self, context: building.Context = ".", **options: Unpack[building.BuildOptions]
+    ) -> building.Build:
+        """Build an image of a context: a directory, a URL, an archive (its path, or its bytes in
+        pieces), or None with the text of a Dockerfile.
+
+        Raises:
+            CommandFailed: a command of RUN did not succeed; `exit_code` is its code.
+            InvalidArgument: the Dockerfile or an option is wrong.
+        """
+        return await self._driver.drive(building.build(context, options))
+
+    async def check_build(
+        self, context: building.Context = ".", **options: Unpack[building.BuildOptions]
+    ) -> list[building.BuildWarning]:
+        """What is allowed in a Dockerfile and probably wrong; nothing is built."""
+        return await self._driver.drive(building.check(context, options))
+
+    async def prune_builds(self, *, unused_for: float | None = None, keep: int = 0) -> int:
+        """Remove what builds have cached and was not used for `unused_for` seconds, until `keep`
+        bytes are left; how many bytes are free now that were not."""
+        until = None if unused_for is None else {"until": [f"{int(unused_for)}s"]}
+        call = buildquery.prune(calls.filters_text(until), str(keep or ""))
+        return int((await self._driver.client.call(call))["SpaceReclaimed"])
 
     async def images(self) -> list[results.Image]:
         """The images that are here."""

@@ -39,6 +39,11 @@ def start_code(message: str) -> int:
     return 125
 
 
+def error_of(status: int, message: str) -> errors.SampanError:
+    """The error of a stream of ours that ended in one."""
+    return _BY_STATUS.get(status, errors.Internal)(message)
+
+
 def error_for(call: Call, status: int, message: str) -> Exception:
     """The error to raise for an answer of status 400 or more."""
     if call.subject in ("start", "exec") and status in (400, 500):

@@ -28,6 +28,8 @@ class ErrorDetail(msgspec.Struct, kw_only=True):
 
     code: int | UnsetType = UNSET
     message: str
+    status: int | UnsetType = UNSET
+    """The HTTP status that an answer would have had; only in streams of our own."""
 
 
 class Line(msgspec.Struct, kw_only=True):
@@ -85,9 +87,13 @@ def built(image_id: str) -> bytes:
     return _encode(Line(aux={"ID": image_id})) + b"\r\n"
 
 
-def failure(text: str, code: int | None = None) -> bytes:
+def failure(text: str, code: int | None = None, status: int | None = None) -> bytes:
     """The last line of a stream that failed."""
-    detail = ErrorDetail(code=UNSET if code is None else code, message=text)
+    detail = ErrorDetail(
+        code=UNSET if code is None else code,
+        message=text,
+        status=UNSET if status is None else status,
+    )
     return _encode(Line(error_detail=detail, error=text)) + b"\r\n"
 
 

@@ -99,7 +99,8 @@ async def _write(call: Call, task: asyncio.Future[Any], lines: Lines) -> StreamR
     last = lines.take()
     if error is not None:
         code = error.code if isinstance(error, CommandFailed) else None
-        last += progress.failure(errors.describe(error)[1], code)
+        status, message = errors.describe(error)
+        last += progress.failure(message, code, status if call.flag("notes") else None)
     if last:
         await answer.write(last)
     await answer.write_eof()
