@@ -25,11 +25,12 @@ from sampan.engine.exits import Exits
 from sampan.engine.imagery import Images
 from sampan.engine.lifecycle import Lifecycle
 from sampan.engine.model import HostConfig
+from sampan.engine.networking import Networks
 from sampan.engine.recover import Recovery
 from sampan.engine.remove import Remover
 from sampan.engine.seccomp import Filters
 from sampan.engine.services import Background, Services
-from sampan.engine.start import Starter
+from sampan.engine.start import Starter, namespace_of
 from sampan.engine.volumes import Volumes
 from sampan.errors import SampanError
 from sampan.images.removal import ImageUser
@@ -88,10 +89,12 @@ async def build(config: EngineConfig, undo: AsyncExitStack) -> Parts:
     undo.push_async_callback(parts.archives.aclose)
     services.containers.load()
     services.volumes.load()
+    services.networks.load()
     undo.push_async_callback(_flush, services.containers)
     undo.push_async_callback(services.background.aclose)
     undo.callback(_let_go, services)
     await Recovery(services, parts.exits).run(fresh_boot=fresh_boot)
+    await services.networks.recover(partial(namespace_of, services))
     if services.images.has_policy:
         services.background.spawn(services.images.keep_house(), "keep images within their policy")
     return parts
@@ -127,6 +130,8 @@ async def _services(config: EngineConfig, layout: Layout, undo: AsyncExitStack) 
     reserve.keep()
     containers = Containers(db, events, reserve)
     images = await _images(config, layout, db, content, snapshots, containers, events, undo)
+    networks = Networks(config, layout, db, events)
+    undo.push_async_callback(networks.aclose)
     return Services(
         config=config,
         layout=layout,
@@ -137,6 +142,7 @@ async def _services(config: EngineConfig, layout: Layout, undo: AsyncExitStack) 
         launcher=launcher,
         events=events,
         containers=containers,
+        networks=networks,
         volumes=Volumes(LocalVolumes(layout, db, disk), containers, events, disk),
         filters=filters,
         background=Background(),

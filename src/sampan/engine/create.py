@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sampan.engine import limits, mounts, resolve
+from sampan.engine import joining, limits, mounts, resolve
 from sampan.engine.config import reach
 from sampan.engine.model import Container, Created, LogDriver, MountType, Ownership
 from sampan.engine.start import SNAPSHOT, overlay_above, split_rootfs
@@ -58,6 +58,7 @@ class Creator:
             container = self._container(container_id, name, config, host, image)
             if owner is not None:
                 container = replace(container, owner=owner.owner, notes=owner.notes)
+            container = services.networks.settle(self._name_target(container))
             services.filters.get(host, container.architecture)  # refused here, not at the start
             planned = mounts.plan(container.config, host, self._find)
             try:
@@ -98,6 +99,22 @@ class Creator:
             return host
         other = self._find(host.pid_mode.removeprefix("container:"))
         return replace(host, pid_mode=f"container:{other.id}")
+
+    def _name_target(self, container: Container) -> Container:
+        """`container:NAME` by its id; the container has that one's host name then."""
+        mode = container.host.network_mode
+        if not mode.startswith(joining.CONTAINER):
+            return container
+        if container.host.ports or container.host.publish_all:
+            raise InvalidArgument(
+                "conflicting options: port publishing and the container type network mode"
+            )
+        target = self._services.containers.find(mode.partition(":")[2]).container
+        return replace(
+            container,
+            config=replace(container.config, hostname=target.config.hostname),
+            host=replace(container.host, network_mode=joining.CONTAINER + target.id),
+        )
 
     async def _insert(
         self,

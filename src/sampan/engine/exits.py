@@ -144,6 +144,7 @@ class Exits:
         if entry.watch is not None:
             self._checks.end(entry)
         self._forget_shim(entry)
+        self._services.networks.release(entry.id)
         ended_container = replace(container, state=ended)
         self._write(entry, ended_container, record)
         entry.resolve(WaitCondition.NEXT_EXIT, WaitCondition.HEALTHY)

@@ -170,6 +170,7 @@ class Lifecycle:
             containers.release(name)
             raise
         containers.release(old)
+        self._services.networks.renamed(entry.container, old)
 
     async def update(
         self, entry: Entry, policy: RestartPolicy | None, changes: dict[str, Any]

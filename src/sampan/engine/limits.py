@@ -31,7 +31,6 @@ def check(host: HostConfig) -> tuple[HostConfig, list[str]]:
         InvalidArgument, NotImplementedHere: a value cannot be granted; the message says which.
     """
     warnings: list[str] = []
-    host = _network(host, warnings)
     host = _check_memory(host)
     _check_cpu(host)
     _check_rest(host)
@@ -40,19 +39,6 @@ def check(host: HostConfig) -> tuple[HostConfig, list[str]]:
     _check_rights(host)
     _check_mounts(host)
     return host, warnings
-
-
-def _network(host: HostConfig, warnings: list[str]) -> HostConfig:
-    if host.network_mode in ("none", "host"):
-        return host
-    if host.network_mode in ("", "default"):
-        warnings.append(
-            "the container has no network: networks other than none and host are not supported yet"
-        )
-        return replace(host, network_mode="none")
-    raise NotImplementedHere(
-        f"network {host.network_mode}: only the networks none and host are supported yet"
-    )
 
 
 def _check_memory(host: HostConfig) -> HostConfig:

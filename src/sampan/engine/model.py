@@ -19,6 +19,8 @@ from collections.abc import Mapping  # noqa: TC003 - msgspec resolves it at run 
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from sampan.network.model import Binding, EndpointRequest  # noqa: TC001 - msgspec resolves them
+
 
 class Status(StrEnum):
     """Where a container is in its life; the picture is in the module's docstring."""
@@ -317,6 +319,10 @@ class HostConfig:
     init: bool = False
     extra_hosts: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    ports: tuple[Binding, ...] = ()
+    publish_all: bool = False
     masked_paths: tuple[str, ...] | None = None
     readonly_paths: tuple[str, ...] | None = None
     runtime: str = ""
@@ -356,6 +362,7 @@ class Container:
     the command line that runs. `image_id` and `chain_id` are "" for a container of a directory.
     `image_labels` stay apart from `config.labels`; an API may show them merged. `mounts` are all of
     them as they were decided at create: volumes have their names, whoever asked for them.
+    `networks` are what is asked of each network, by its name; `host.network_mode` is the first one.
 
     A container with an `owner` belongs to a room above the engine (pods): that room makes its OCI
     configuration, lists it and removes it. `notes` is what the owner wants to be kept with it; the
@@ -375,6 +382,7 @@ class Container:
     chain_id: str = ""
     architecture: str = ""
     log_path: str = ""
+    networks: Mapping[str, EndpointRequest] = field(default_factory=dict)
     owner: str = ""
     notes: str = ""
     mounts: tuple[Mount, ...] = ()

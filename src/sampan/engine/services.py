@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sampan.engine.events import Events
     from sampan.engine.imagery import Images
     from sampan.engine.model import Container
+    from sampan.engine.networking import Networks
     from sampan.engine.seccomp import Filters
     from sampan.engine.volumes import Volumes
     from sampan.snapshots.overlay import OverlaySnapshotter
@@ -72,6 +73,7 @@ class Services:
     launcher: Launcher
     events: Events
     containers: Containers
+    networks: Networks
     volumes: Volumes
     filters: Filters
     background: Background

@@ -71,6 +71,7 @@ class Facts:
     hosts: str = ""
     hostname_file: str = ""
     resolv_conf: str = ""
+    netns: str = ""
     host_devices: tuple[dict[str, Any], ...] = ()
     mounts: tuple[dict[str, Any], ...] = ()
     init_program: str = ""
@@ -252,16 +253,18 @@ def _linux(container: Container, facts: Facts) -> dict[str, Any]:
 
 def _namespaces(host: HostConfig, facts: Facts) -> list[dict[str, str]]:
     shared = {
-        "network": host.network_mode == "host",
+        "network": host.network_mode == "host" or bool(facts.netns),
         "pid": host.pid_mode == "host",
         "ipc": host.ipc_mode == "host",
         "uts": host.uts_mode == "host",
         "cgroup": host.cgroupns_mode == "host",
     }
-    spaces = [{"type": kind} for kind, is_host in shared.items() if not is_host]
+    spaces = [{"type": kind} for kind, is_shared in shared.items() if not is_shared]
     for space in spaces:
         if space["type"] == "pid" and facts.pid_namespace:
             space["path"] = facts.pid_namespace
+    if facts.netns:
+        spaces.append({"type": "network", "path": facts.netns})
     return [{"type": "mount"}, *spaces]
 
 

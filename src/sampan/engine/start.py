@@ -1,8 +1,7 @@
 """Start: everything a shim needs in one message, then wait until the program runs or could not.
 
-The spec is computed from the row each time, so nothing of it is kept on the disk. `/etc/hosts` and
-`/etc/hostname` are small files of the container's own (it may write to them), made at the first
-start; `/etc/resolv.conf` only where there is a network to ask on.
+The spec is computed from the row each time, so nothing of it is kept on the disk. A
+container with networks joins them first, and leaves them again when it could not be started.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import devices, initprogram, specgen
+from sampan.engine import devices, etcfiles, initprogram, joining, specgen
 from sampan.engine.config import reach
 from sampan.engine.model import Status, WaitCondition
 from sampan.engine.placement import cgroup_path
-from sampan.errors import Conflict, NotModified, SampanError, StartFailed
+from sampan.errors import Conflict, ContainerNotFound, NotModified, SampanError, StartFailed
 from sampan.tasks import recovery
 from sampan.tasks.task import Task, encode
 
@@ -52,13 +51,6 @@ _EXIT_CODES = {
     errno.ELOOP: 126,
     errno.E2BIG: 126,
 }
-_HOSTS = """127.0.0.1\tlocalhost
-::1\tlocalhost ip6-localhost ip6-loopback
-fe00::\tip6-localnet
-ff00::\tip6-mcastprefix
-ff02::1\tip6-allnodes
-ff02::2\tip6-allrouters
-"""
 
 
 class Starter:
@@ -102,20 +94,37 @@ class Starter:
             await services.volumes.prepare(container)
         program = services.filters.get(container.host, container.architecture)
         mount = entry.mount or self._mount(entry)
+        netns = await self._join_networks(container)
         attached, entry.attachments = entry.attachments, []
-        message = encode(self._message(container, mount, program, attached))
-        passed = [program[0]] if program is not None else []
-        passed += [attachment.fd for attachment in attached]
         try:
+            message = encode(self._message(container, mount, program, attached, netns))
+            passed = [program[0]] if program is not None else []
+            passed += [attachment.fd for attachment in attached]
             outcome = await self._attempt(entry, message, passed)
             if outcome.get("silent"):
                 # The spawner died with the message unread, or its shim before it did anything.
                 outcome = await self._attempt(entry, message, passed)
+        except BaseException:
+            services.networks.release(entry.id)
+            raise
         finally:
             drop(attached)
         if "error" in outcome:
+            services.networks.release(entry.id)
             raise start_failed(container.name, outcome)
         await self._attach_late(entry)
+
+    async def _join_networks(self, container: Container) -> str:
+        """The path of the network namespace to join, "" for a new one or the host's."""
+        mode = container.host.network_mode
+        if mode == "none":
+            return ""
+        if not mode.startswith(joining.CONTAINER):
+            return await self._services.networks.prepare(container)
+        target = self._services.containers.find(mode.partition(":")[2]).container
+        if not target.status.is_running:
+            raise Conflict(f"cannot join network of a non running container: {target.id}")
+        return namespace_of(self._services, target.id)
 
     async def _attempt(self, entry: Entry, message: bytes, passed: list[int]) -> dict[str, Any]:
         """One launch; what the shim said, or that it said nothing."""
@@ -161,6 +170,7 @@ class Starter:
         mount: Mount,
         program: tuple[int, int] | None,
         attachments: Sequence[Attachment],
+        netns: str,
     ) -> dict[str, Any]:
         services, config = self._services, container.config
         message: dict[str, Any] = {
@@ -168,7 +178,7 @@ class Starter:
             "op": "launch",
             "id": container.id,
             "dir": services.layout.shim(container.id),
-            "spec": self._spec(container),
+            "spec": self._spec(container, netns),
             "rootfs": mount,
             "log": self._log(container),
             "stdin": config.open_stdin,
@@ -182,11 +192,11 @@ class Starter:
             message["seccomp_flags"] = program[1]
         return message
 
-    def _spec(self, container: Container) -> dict[str, Any]:
+    def _spec(self, container: Container, netns: str) -> dict[str, Any]:
         maker = self._services.owners.get(container.owner)
         if maker is not None:
             return maker(container, cgroup_path(self._services.config, container))
-        return specgen.generate(container, self._facts(container))
+        return specgen.generate(container, self._facts(container, netns))
 
     def _log(self, container: Container) -> dict[str, Any]:
         wish, config = container.host.log, self._services.config
@@ -197,23 +207,22 @@ class Starter:
             "max_file": wish.max_file or config.log_max_file,
         }
 
-    def _facts(self, container: Container) -> specgen.Facts:
+    def _facts(self, container: Container, netns: str) -> specgen.Facts:
         config, host = self._services.config, container.host
         directory = self._services.layout.container(container.id)
-        try:
-            os.mkdir(directory, 0o700)
-        except FileExistsError:
-            pass
-        else:
-            _write_files(directory, container)
-        shared = host.network_mode == "host"
+        shared = host.network_mode.startswith(joining.CONTAINER)
+        if shared:  # and so are the names that are known in there
+            directory = self._services.layout.container(host.network_mode.partition(":")[2])
+        elif etcfiles.make(directory) or host.network_mode != "none":
+            self._write_files(directory, container)
         return specgen.Facts(
             cgroups_path=cgroup_path(config, container),
             no_new_privileges=config.no_new_privileges,
             shm_size=config.shm_size,
             hosts=f"{directory}/hosts",
             hostname_file=f"{directory}/hostname",
-            resolv_conf=f"{directory}/resolv.conf" if shared else "",
+            resolv_conf=f"{directory}/resolv.conf" if host.network_mode != "none" else "",
+            netns=netns,
             host_devices=devices.host_devices() if host.privileged else (),
             mounts=self._mounts(container),
             init_program=initprogram.find() if host.init else "",
@@ -232,6 +241,15 @@ class Starter:
         if not other.status.is_running:
             raise Conflict(f"cannot join the pid namespace of {other.name}: it is not running")
         return f"/proc/{other.state.pid}/ns/pid"
+
+    def _write_files(self, directory: str, container: Container) -> None:
+        networks = self._services.networks
+        endpoints = networks.endpoints(container.id)
+        gateway = networks.host_address(container.id)
+        etcfiles.write_names(directory, container, endpoints, gateway)
+        if container.host.network_mode != "none":
+            own = networks.has_resolver(container)
+            etcfiles.write_resolver(directory, container, own=own)
 
     def _mounts(self, container: Container) -> tuple[dict[str, Any], ...]:
         services = self._services
@@ -267,6 +285,18 @@ class Starter:
         except OSError as error:
             log.error("bury container %s: %s", entry.id, error)  # noqa: TRY400 - no trace needed
         recovery.clear(self._services.layout.shim(entry.id))
+
+
+def namespace_of(services: Services, owner: str) -> str:
+    """The path of the network namespace of a container that runs, or of a pod; "" for none."""
+    try:
+        container = services.containers.find(owner).container
+    except ContainerNotFound:
+        path = f"{services.layout.netns}/{owner}"
+        return path if os.path.exists(path) else ""
+    if not container.status.is_running or not container.state.pid:
+        return ""
+    return f"/proc/{container.state.pid}/ns/net"
 
 
 def _listen(entry: Entry, sock: socket.socket, exits: Exits) -> Task:
@@ -369,33 +399,3 @@ def _check_startable(entry: Entry) -> None:
         raise NotModified(f"container {container.id} is already started")
     if not container.status.can_start:
         raise Conflict("container is marked for removal and cannot be started")
-
-
-def _write_files(directory: str, container: Container) -> None:
-    """The container's own /etc/hosts, /etc/hostname and, with the host's network, resolv.conf."""
-    hostname, shared = container.config.hostname, container.host.network_mode == "host"
-    hosts = _read_host("/etc/hosts") if shared else _HOSTS
-    extra = (entry.partition(":") for entry in container.host.extra_hosts)
-    hosts += "".join(f"{address}\t{name}\n" for name, _, address in extra)
-    _write(f"{directory}/hosts", hosts)
-    _write(f"{directory}/hostname", f"{hostname}\n")
-    if shared:
-        servers = "".join(f"nameserver {server}\n" for server in container.host.dns)
-        _write(f"{directory}/resolv.conf", servers or _read_host("/etc/resolv.conf"))
-
-
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(fd, text.encode())
-        os.fchmod(fd, 0o644)
-    finally:
-        os.close(fd)
-
-
-def _read_host(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(1 << 20)
-    except OSError:
-        return ""

@@ -194,6 +194,16 @@ class Layout:
         return os.path.join(self.state, "daemon.log")
 
     @property
+    def forwarding(self) -> str:
+        """A file that is there when the host forwards packets only because we need it."""
+        return os.path.join(self.state, "forwarding")
+
+    @property
+    def netns(self) -> str:
+        """The directory of network namespaces that outlive the engine: those of pods."""
+        return os.path.join(self.state, "netns")
+
+    @property
     def shims(self) -> str:
         """The directory of all shims' records."""
         return os.path.join(self.state, "shims")

@@ -1,0 +1,84 @@
+"""The files below /etc that are the container's own: hosts, hostname, resolv.conf.
+
+They are small files in the container's directory, bound into it; it may write to them. They are
+written at each start, because addresses and the host's resolver change, and hosts again when the
+container joins or leaves a network. In place: the container has the file, not its name.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from sampan.network import resolv
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sampan.engine.model import Container
+    from sampan.network.model import Endpoint
+
+HOST_GATEWAY = "host-gateway"
+
+
+def make(directory: str) -> bool:
+    """Make the container's directory; whether it was missing."""
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        return False
+    return True
+
+
+def write_names(
+    directory: str, container: Container, endpoints: Sequence[Endpoint], gateway: str
+) -> None:
+    """hosts and hostname. `gateway` is the host's address for `host-gateway`."""
+    config, host = container.config, container.host
+    extra = []
+    for entry in host.extra_hosts:
+        name, _, address = entry.partition(":")
+        extra.append((gateway if address == HOST_GATEWAY else address.strip("[]"), name))
+    if host.network_mode == "host":
+        text = _read("/etc/hosts") + "".join(f"{address}\t{name}\n" for address, name in extra)
+    else:
+        names = config.hostname
+        if config.domainname:
+            names = f"{config.hostname}.{config.domainname} {config.hostname}"
+        own = [(address, names) for one in endpoints for address in (one.ipv4, one.ipv6) if address]
+        text = resolv.hosts(own, extra)
+    _write(f"{directory}/hosts", text)
+    _write(f"{directory}/hostname", f"{config.hostname}\n")
+
+
+def write_resolver(directory: str, container: Container, *, own: bool) -> None:
+    """resolv.conf; `own` where the container asks our resolver."""
+    host = container.host
+    if host.network_mode == "host" and not (host.dns or host.dns_search or host.dns_options):
+        _write(f"{directory}/resolv.conf", _read("/etc/resolv.conf"))
+        return
+    text = resolv.for_container(
+        resolv.read_host(),
+        own=own,
+        servers=host.dns,
+        search=host.dns_search,
+        options=host.dns_options,
+    )
+    _write(f"{directory}/resolv.conf", text)
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, text.encode())
+        os.fchmod(fd, 0o644)
+    finally:
+        os.close(fd)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(1 << 20)
+    except OSError:
+        return ""

@@ -1,0 +1,206 @@
+"""Pure: which networks a container joins, by which interface, and under which names.
+
+A container's `networks` map a network's name to what was asked of it; its network mode is one of
+them, or none, host, or another container. The first network is eth0. The default route goes to the
+network with the highest priority, by name where they are equal, and never to an internal one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+from sampan.engine.networks import names_of
+from sampan.errors import InvalidArgument
+from sampan.ids import new_id
+from sampan.network import ipam
+from sampan.network.model import (
+    BRIDGE,
+    HOST,
+    NONE,
+    Binding,
+    Driver,
+    Endpoint,
+    EndpointRequest,
+)
+from sampan.network.ports import parse_port
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sampan.engine.model import Container, HostConfig
+    from sampan.engine.networks import Member, Registry
+    from sampan.network.model import Network
+
+CONTAINER = "container:"
+_DEFAULTS = ("", "default")
+
+
+def is_shared(mode: str) -> bool:
+    """Whether a container of this network mode has no network namespace of its own making."""
+    return mode == HOST or mode.startswith(CONTAINER)
+
+
+def has_networks(mode: str) -> bool:
+    """Whether a container of this network mode has endpoints."""
+    return mode != NONE and not is_shared(mode)
+
+
+def settle(
+    host: HostConfig,
+    wishes: Mapping[str, EndpointRequest],
+    registry: Registry,
+    default: str,
+) -> tuple[HostConfig, dict[str, EndpointRequest]]:
+    """The network mode and the requests by networks' names; what was left open is `default`.
+
+    Raises:
+        NotFound: there is no such network. InvalidArgument: requests contradict each other.
+    """
+    mode = default if host.network_mode in _DEFAULTS else host.network_mode
+    if is_shared(mode) or mode == NONE:
+        others = [name for name in wishes if name not in (*_DEFAULTS, mode)]
+        if others:
+            raise InvalidArgument(
+                f"conflicting options: cannot attach the container to {others[0]} and to {mode}"
+            )
+        return replace(host, network_mode=mode), {}
+    mode = registry.find(mode).network.name
+    if mode in (HOST, NONE):  # by its id
+        return replace(host, network_mode=mode), {}
+    found = {mode: EndpointRequest()}
+    for name, wish in wishes.items():
+        network = registry.find(default if name in _DEFAULTS else name).network
+        check(network, wish)
+        found[network.name] = wish
+    return replace(host, network_mode=mode), found
+
+
+def check(network: Network, wish: EndpointRequest) -> None:
+    """Refuse what a network cannot give.
+
+    Raises:
+        InvalidArgument: the message says what.
+    """
+    if network.driver in (Driver.HOST, Driver.NULL):
+        raise InvalidArgument(
+            f"container cannot be connected to network {network.name} beside other networks"
+        )
+    if network.name == BRIDGE and (wish.ipv4 or wish.ipv6):
+        raise InvalidArgument(
+            "user specified IP address is supported on user defined networks only"
+        )
+    if network.name == BRIDGE and wish.aliases:
+        raise InvalidArgument("network-scoped aliases are only supported for user-defined networks")
+    if wish.links:
+        raise InvalidArgument("links are not supported: containers of a network find each other")
+    _check_addresses(network, wish)
+    if wish.mac:
+        ipam.parse_mac(wish.mac)
+    for alias in wish.aliases:
+        if not alias or any(letter.isspace() for letter in alias) or len(alias) > 255:
+            raise InvalidArgument(f"invalid alias {alias!r}")
+
+
+def _check_addresses(network: Network, wish: EndpointRequest) -> None:
+    for version, address in ((4, wish.ipv4), (6, wish.ipv6)):
+        if not address:
+            continue
+        subnets = [ipam.parse_subnet(pool.subnet) for pool in network.pools]
+        fitting = [one for one in subnets if one.version == version]
+        if not any(ipam.parse_address(address) in one for one in fitting):
+            raise InvalidArgument(
+                f"invalid config for network {network.name}: invalid endpoint settings: "
+                f"no configured subnet contains IP address {address}"
+            )
+
+
+def ordered(container: Container) -> list[tuple[str, EndpointRequest]]:
+    """A container's networks and what it asks of them, the network mode's first: it is eth0."""
+    wishes = dict(container.networks)
+    mode = container.host.network_mode
+    first = [(mode, wishes.pop(mode))] if mode in wishes else []
+    return [*first, *wishes.items()]
+
+
+def bindings(container: Container) -> list[Binding]:
+    """The ports to publish: those that were named, and with -P every other exposed one."""
+    found = list(container.host.ports)
+    if container.host.publish_all:
+        named = {(one.port, one.protocol) for one in found}
+        for port, protocol in map(parse_port, container.config.exposed_ports):
+            if (port, protocol) not in named:
+                found.append(Binding(port=port, protocol=protocol))
+    return found
+
+
+def versions(endpoint: Endpoint) -> set[int]:
+    """The IP versions that an endpoint has addresses of."""
+    return {version for version, one in ((4, endpoint.ipv4), (6, endpoint.ipv6)) if one}
+
+
+def endpoint(
+    member: Member, container: Container, wish: EndpointRequest, interface: str
+) -> Endpoint:  # fmt: skip
+    """An endpoint with addresses leased in `member`.
+
+    Raises:
+        InvalidArgument: a wanted address is taken. ResourceExhausted: there is none left.
+    """
+    network = member.network
+    ipv4 = member.lease(4, wish.ipv4)
+    try:
+        ipv6 = member.lease(6, wish.ipv6)
+    except BaseException:
+        if ipv4:
+            member.leases[4].release(ipv4)
+        raise
+    mac = wish.mac or (ipam.mac_of(IPv4Address(ipv4)) if ipv4 else "")
+    return Endpoint(
+        id=new_id(),
+        network=network.id,
+        network_name=network.name,
+        owner=container.id,
+        interface=interface,
+        mac=mac,
+        ipv4=ipv4,
+        prefix4=_prefix(member, 4) if ipv4 else 0,
+        gateway4=_gateway(member, 4) if ipv4 else "",
+        ipv6=ipv6,
+        prefix6=_prefix(member, 6) if ipv6 else 0,
+        gateway6=_gateway(member, 6) if ipv6 else "",
+        names=names_of(container.name, container.id, wish) if network.has_names else (),
+    )
+
+
+def gateway_of(
+    endpoints: Sequence[Endpoint], wishes: Mapping[str, EndpointRequest]
+) -> Endpoint | None:
+    """The endpoint that leads to everywhere else."""
+    able = [one for one in endpoints if one.gateway4 or one.gateway6]
+    if not able:
+        return None
+    empty = EndpointRequest()
+    return min(
+        able,
+        key=lambda one: (
+            -wishes.get(one.network_name, empty).gateway_priority,
+            one.network_name,
+        ),
+    )
+
+
+def next_interface(endpoints: Sequence[Endpoint]) -> str:
+    """A name for one more interface."""
+    taken = {one.interface for one in endpoints}
+    return next(f"eth{n}" for n in range(len(taken) + 1) if f"eth{n}" not in taken)
+
+
+def _prefix(member: Member, version: int) -> int:
+    return member.leases[version].subnet.prefixlen
+
+
+def _gateway(member: Member, version: int) -> str:
+    gateway = member.leases[version].gateway
+    return "" if member.network.internal or gateway is None else str(gateway)

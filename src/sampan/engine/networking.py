@@ -1,0 +1,407 @@
+"""Networks of containers: joined before a start, left after an end, changed in between.
+
+    prepare   addresses and ports are taken in memory, written in one transaction with the events,
+              then made in the kernel: a spare namespace gets its addresses, ports lead to it
+    release   the same backwards; what is made in the kernel goes with the namespace by itself
+
+A row of an endpoint without a running container is what a kill left; recovery drops it.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sampan.engine import events as bus
+from sampan.engine import joining, netrecords
+from sampan.engine.config import reach
+from sampan.engine.networks import Registry, predefined, prune_filter
+from sampan.engine.wiring import Joined, Wiring, why_not
+from sampan.errors import (
+    AlreadyExists,
+    Conflict,
+    FailedPrecondition,
+    PermissionDenied,
+    SampanError,
+    StartFailed,
+)
+from sampan.network import checking
+from sampan.network.model import BINDING, BRIDGE, NONE, Driver, Published
+from sampan.network.ports import Guards
+from sampan.store import networks as rows
+
+if TYPE_CHECKING:
+    import asyncio
+    import builtins
+    from collections.abc import Callable, Sequence
+
+    from sampan.engine.config import EngineConfig
+    from sampan.engine.events import Events
+    from sampan.engine.filters import Filters
+    from sampan.engine.model import Container, Event
+    from sampan.network.model import Endpoint, EndpointRequest, Network, NetworkConfig
+    from sampan.store.database import Connection, Database
+    from sampan.store.layout import Layout
+
+log = logging.getLogger(__name__)
+
+
+class Networks:
+    """Every network of the engine, and who is in it."""
+
+    def __init__(self, config: EngineConfig, layout: Layout, db: Database, events: Events) -> None:
+        self._config = config
+        self._db = db
+        self._events = events
+        table = "sampan" if config.bridge == "sampan0" else f"sampan-{config.bridge}"
+        self._wiring = Wiring(table, layout.forwarding)
+        self._registry = Registry()
+        self._joined: dict[str, Joined] = {}
+        self._guards = Guards()
+
+    # life
+
+    def load(self) -> None:
+        """Read every row; at start, before containers are recovered."""
+        self._db.read_now(self._registry.load)
+        if self._registry.is_missing(BRIDGE):
+            for network in predefined(self._config, self._wiring.subnets_now()):
+                self._db.write_now(partial(rows.insert, row=netrecords.network_row(network)))
+                self._registry.enter(network)
+        for member in self._registry:
+            for owner, endpoint in member.endpoints.items():
+                self._joined.setdefault(owner, Joined([])).endpoints.append(endpoint)
+        for row in self._db.read_now(rows.ports):
+            one = Published(
+                port=row.port, protocol=row.protocol, host=row.host, host_port=row.host_port
+            )
+            self._joined.setdefault(row.owner, Joined([])).published.append(one)
+
+    async def recover(self, find_path: Callable[[str], str]) -> None:
+        """Take over what runs, drop what does not; `find_path` gives an owner's namespace or ""."""
+        for owner, joined in tuple(self._joined.items()):
+            path = find_path(owner)
+            if not path:
+                self.release(owner)
+                continue
+            joined.endpoints.sort(key=lambda one: one.interface)
+            joined.target = self._target(joined)
+            for lost in self._guards.hold(joined.published):
+                log.warning("port %d of the host was taken while no engine ran", lost.host_port)
+            try:
+                joined.space = await self._wiring.open(path)
+            except SampanError as error:
+                log.error("networks of %s: %s", owner, error)  # noqa: TRY400 - no trace needed
+        busy = {one.network for joined in self._joined.values() for one in joined.endpoints}
+        ports = [(one.target, one.published) for one in self._joined.values() if one.target]
+        try:
+            await self._wiring.restore([one.network for one in self._registry], busy, ports)
+        except SampanError as error:
+            log.error("restore networks: %s", error)  # noqa: TRY400 - no trace needed
+
+    async def aclose(self) -> None:
+        """Let go of everything; what containers have stays theirs."""
+        self._guards.close()
+        joined = self._joined.values()
+        await self._wiring.aclose([one.space for one in joined if one.space is not None])
+
+    @property
+    def default(self) -> str:
+        """The network of a container that names none."""
+        return NONE if why_not() else BRIDGE
+
+    # networks
+
+    def find(self, ref: str) -> Network:
+        """The network of a name, an id or a prefix. Raises NotFound, InvalidArgument."""
+        return self._registry.find(ref).network
+
+    def list(self, wanted: Filters | None = None) -> Sequence[Network]:
+        """The networks that match. Raises InvalidArgument for an unknown filter."""
+        return self._registry.list(wanted)
+
+    def members(self, network: Network) -> Sequence[Endpoint]:
+        """Who is in a network now."""
+        return tuple(self._registry.find(network.id).endpoints.values())
+
+    async def create(self, config: NetworkConfig) -> Network:
+        """Make a network.
+
+        Raises:
+            AlreadyExists: the name is taken. InvalidArgument, PermissionDenied, NotFound: see
+            checking.complete. FailedPrecondition: this host cannot do it.
+        """
+        _require()
+        taken = await self._wiring.subnets()
+        if not self._registry.is_missing(config.name):
+            raise AlreadyExists(f"network with name {config.name} already exists")
+        network = checking.complete(config, self._registry.subnets(), taken)
+        self._refuse_taken(network)
+        self._registry.enter(network)
+        try:
+            row = netrecords.network_row(network)
+            await self._write(partial(rows.insert, row=row), _event(network, "create"))
+            reach(self._config, "network-created")
+            await self._wiring.make_bridge(network)
+        except BaseException:
+            self._registry.drop(network)
+            await self._write(partial(rows.delete, network_id=network.id))
+            raise
+        return network
+
+    async def remove(self, ref: str) -> None:
+        """Remove a network that nobody is in.
+
+        Raises:
+            NotFound: there is none. PermissionDenied: somebody is in it, or it is predefined.
+        """
+        member = self._registry.find(ref)
+        network = member.network
+        if network.is_predefined:
+            raise PermissionDenied(f"{network.name} is a pre-defined network and cannot be removed")
+        if member.endpoints:
+            owners = ", ".join(sorted(owner[:12] for owner in member.endpoints))
+            raise PermissionDenied(
+                f"error while removing network: network {network.name} has active endpoints "
+                f"({owners})"
+            )
+        self._registry.drop(network)
+        try:
+            gone = partial(rows.delete, network_id=network.id)
+            await self._write(gone, _event(network, "destroy"))
+        except BaseException:
+            self._registry.enter(network)
+            raise
+        reach(self._config, "network-removed")
+        await self._wiring.remove_bridge(network)
+
+    async def prune(self, wanted: Filters | None, used: set[str]) -> builtins.list[str]:
+        """Remove the networks that match and that no container names (`used`); their names."""
+        matches = prune_filter(wanted)
+        removed = []
+        for member in self._registry:
+            network = member.network
+            if network.is_predefined or member.endpoints or network.name in used:
+                continue
+            if matches(network):
+                await self.remove(network.id)
+                removed.append(network.name)
+        return removed
+
+    # containers
+
+    def settle(self, container: Container) -> Container:
+        """A container that is being made, with its network mode and networks settled.
+
+        Raises:
+            NotFound, InvalidArgument: see joining.settle.
+            FailedPrecondition: a network was asked for that this host cannot have.
+        """
+        host, wishes = joining.settle(
+            container.host, container.networks, self._registry, self.default
+        )
+        if wishes:
+            _require()
+        return replace(container, host=host, networks=wishes)
+
+    def endpoints(self, owner: str) -> tuple[Endpoint, ...]:
+        """What a container has while it runs, eth0 first."""
+        joined = self._joined.get(owner)
+        return tuple(joined.endpoints) if joined is not None else ()
+
+    def published(self, owner: str) -> tuple[Published, ...]:
+        """The ports of the host that lead to a container."""
+        joined = self._joined.get(owner)
+        return tuple(joined.published) if joined is not None else ()
+
+    def host_address(self, owner: str) -> str:
+        """The host's address as a container sees it: its gateway, or the default bridge's."""
+        for endpoint in self.endpoints(owner):
+            if endpoint.gateway4:
+                return endpoint.gateway4
+        return self.find(BRIDGE).pools[0].gateway
+
+    def has_resolver(self, container: Container) -> bool:
+        """Whether a container asks our own resolver."""
+        return any(self.find(one.network).has_names for one in self.endpoints(container.id))
+
+    async def prepare(self, container: Container) -> str:
+        """Join the container's networks; the path of its network namespace, "" when it has none.
+
+        Raises:
+            StartFailed: a port is taken. NotFound: a network is gone.
+            SampanError: the kernel refused.
+        """
+        if not joining.has_networks(container.host.network_mode):
+            return ""
+        _require()
+        self._joined[container.id] = joined = Joined([])
+        try:
+            self._lease(container, joined)
+            await self._record(container, joined)
+            reach(self._config, "network-joined")
+            networks = [self.find(one.network) for one in joined.endpoints]
+            gateway = joining.gateway_of(joined.endpoints, container.networks)
+            joined.space = await self._wiring.wire(networks, joined, gateway)
+        except BaseException:
+            self.release(container.id)
+            raise
+        self._wiring.refill_later(networks[0])
+        return joined.space.path
+
+    def release(self, owner: str) -> None:
+        """Leave every network; nothing to leave is fine. Done in the order of the calls."""
+        joined = self._joined.pop(owner, None)
+        if joined is None:
+            return
+        made: list[Event] = []
+        for endpoint in joined.endpoints:
+            made += self._forget(endpoint)
+        self._guards.release(joined.published)
+        written = self._db.submit(partial(_left, owner=owner, made=made))
+        written.add_done_callback(self._told)
+        self._wiring.let_go(joined)
+
+    def renamed(self, container: Container, old: str) -> None:
+        """A container has another name from now on."""
+        joined = self._joined.get(container.id)
+        if joined is None:
+            return
+        for index, endpoint in enumerate(joined.endpoints):
+            names = tuple(container.name if one == old else one for one in endpoint.names)
+            changed = replace(endpoint, names=names)
+            if joined.target == endpoint:
+                joined.target = changed
+            joined.endpoints[index] = changed
+            self._registry.find(endpoint.network).endpoints[endpoint.owner] = changed
+
+    async def connect(self, container: Container, network: Network, wish: EndpointRequest) -> None:
+        """Put a running container into one more network.
+
+        Raises:
+            Conflict: it is in there. InvalidArgument: what was asked for cannot be.
+        """
+        joined = self._joined.get(container.id)
+        if joined is None or joined.space is None:
+            raise Conflict(f"container {container.name} has no network namespace of its own")
+        member = self._registry.find(network.id)
+        interface = joining.next_interface(joined.endpoints)
+        endpoint = joining.endpoint(member, container, wish, interface)
+        member.endpoints[container.id] = endpoint
+        joined.endpoints.append(endpoint)
+        try:
+            made = _event(network, "connect", container.id)
+            join = partial(rows.join, endpoints=[netrecords.endpoint_row(endpoint)], ports=[])
+            await self._write(join, made)
+            wishes = {**container.networks, network.name: wish}
+            gateway = joining.gateway_of(joined.endpoints, wishes)
+            await self._wiring.connect(joined, network, endpoint, gateway)
+        except BaseException:
+            joined.endpoints.remove(endpoint)
+            self._forget(endpoint)
+            await self._write(partial(rows.leave, owner=container.id, network_id=network.id))
+            raise
+
+    async def disconnect(self, container: Container, network: Network) -> None:
+        """Take a running container out of a network; not being in it is fine."""
+        joined = self._joined.get(container.id)
+        found = [one for one in joined.endpoints if one.network == network.id] if joined else []
+        if joined is None or not found:
+            return
+        endpoint = found[0]
+        joined.endpoints.remove(endpoint)
+        made = self._forget(endpoint)
+        await self._write(partial(rows.leave, owner=container.id, network_id=network.id), *made)
+        gateway = joining.gateway_of(joined.endpoints, container.networks)
+        await self._wiring.disconnect(joined, endpoint, gateway)
+
+    # details
+
+    def _lease(self, container: Container, joined: Joined) -> None:
+        """Take addresses and ports, in memory and as bound sockets."""
+        for number, (name, wish) in enumerate(joining.ordered(container)):
+            member = self._registry.find(name)
+            endpoint = joining.endpoint(member, container, wish, f"eth{number}")
+            member.endpoints[container.id] = endpoint
+            joined.endpoints.append(endpoint)
+        joined.target = self._target(joined)
+        bindings = joining.bindings(container)
+        if not bindings or joined.target is None:
+            return
+        target = joined.target
+        default = self.find(target.network).options.get(BINDING) or self._config.publish_address
+        try:
+            joined.published = self._guards.publish(bindings, default, joining.versions(target))
+        except StartFailed as error:
+            raise StartFailed(
+                "driver failed programming external connectivity on endpoint "
+                f"{container.name} ({target.id}): {error}"
+            ) from error
+
+    def _target(self, joined: Joined) -> Endpoint | None:
+        """Where published ports lead: the first network that can be reached from outside."""
+        bridged = [
+            one
+            for one in joined.endpoints
+            if self.find(one.network).driver is Driver.BRIDGE
+            and not self.find(one.network).internal
+        ]
+        return bridged[0] if bridged else None
+
+    async def _record(self, container: Container, joined: Joined) -> None:
+        made = [_event(self.find(one.network), "connect", container.id) for one in joined.endpoints]
+        endpoints = [netrecords.endpoint_row(one) for one in joined.endpoints]
+        ports = [
+            rows.PortRow(one.protocol, one.host, one.host_port, container.id, one.port)
+            for one in joined.published
+        ]
+        await self._write(partial(rows.join, endpoints=endpoints, ports=ports), *made)
+
+    def _forget(self, endpoint: Endpoint) -> builtins.list[Event]:
+        """Give an endpoint's addresses back; the event that tells of it."""
+        member = self._registry.find(endpoint.network)
+        if member.endpoints.get(endpoint.owner) == endpoint:
+            del member.endpoints[endpoint.owner]
+            member.release(endpoint)
+        return [_event(member.network, "disconnect", endpoint.owner)]
+
+    def _refuse_taken(self, network: Network) -> None:
+        name = network.interface
+        others = {member.network.interface for member in self._registry}
+        if network.driver is Driver.BRIDGE and name in others:
+            raise Conflict(f"interface {name} belongs to another network")
+
+    async def _write(self, change: Callable[[Connection], Any], *made: Event) -> None:
+        def write(conn: Connection) -> builtins.list[Event]:
+            change(conn)
+            return bus.store(conn, made)
+
+        self._events.publish(await self._db.write(write))
+
+    def _told(self, written: asyncio.Future[builtins.list[Event]]) -> None:
+        if written.cancelled():
+            return
+        error = written.exception()
+        if error is None:
+            self._events.publish(written.result())
+        else:
+            log.error("leave networks: %s", error)
+
+
+def _require() -> None:
+    if why := why_not():
+        raise FailedPrecondition(f"there are no networks but none and host here: {why}")
+
+
+def _event(network: Network, action: str, container: str = "") -> Event:
+    attributes = {"name": network.name, "type": network.driver.value}
+    if container:
+        attributes["container"] = container
+    return bus.make("network", action, network.id, attributes)
+
+
+def _left(conn: Connection, owner: str, made: list[Event]) -> list[Event]:
+    rows.leave(conn, owner)
+    return bus.store(conn, made)

@@ -1,0 +1,248 @@
+"""The thread that does the kernel's work for networks, and what runs beside it.
+
+One thread does everything, in the order in which it was asked for, so that a release is over before
+the next start begins. Spares are made when nothing else is to be done. When somebody flushes the
+packet filter, the rules are made again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sampan.errors import FailedPrecondition, SampanError
+from sampan.network import spaces
+from sampan.network.firewall import Watch
+from sampan.network.model import Driver
+from sampan.network.plumbing import Plumber
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sampan.network.ipam import Subnet
+    from sampan.network.model import Endpoint, Network, Published
+    from sampan.network.spaces import Space
+
+log = logging.getLogger(__name__)
+
+REFILL_DELAY = 0.02
+"""Seconds of quiet after a start until the next spare is made."""
+
+REASSERT_DELAY = 0.05
+"""Seconds after a foreign flush until the rules are made again: a reload flushes more than once."""
+
+
+@dataclass(slots=True)
+class Joined:
+    """What one container has of networks while it runs."""
+
+    endpoints: list[Endpoint]
+    space: Space | None = None
+    published: list[Published] = field(default_factory=list)
+    target: Endpoint | None = None
+    """The endpoint that the published ports lead to."""
+
+
+class Wiring:
+    """The plumber, from the event loop. What it raises as OSError is FailedPrecondition here."""
+
+    def __init__(self, table: str, marker: str) -> None:
+        self._plumber = Plumber(table, marker)
+        self._worker = ThreadPoolExecutor(1, "sampan-net")
+        self._refill: asyncio.TimerHandle | None = None
+        self._watch: Watch | None = None
+        self._closed = False
+
+    def subnets_now(self) -> list[Subnet]:
+        """The subnets that the host uses; before anything else happens."""
+        return self._plumber.subnets()
+
+    async def subnets(self) -> list[Subnet]:
+        """The subnets that the host uses."""
+        found: list[Subnet] = await self._do("list subnets", self._plumber.subnets)
+        return found
+
+    async def make_bridge(self, network: Network) -> None:
+        """Make what a network needs before anybody is in it."""
+        if network.driver is Driver.BRIDGE:
+            await self._do(f"make network {network.name}", self._plumber.make_bridge, network)
+            self._listen()
+
+    async def remove_bridge(self, network: Network) -> None:
+        """Undo `make_bridge`."""
+        if network.driver is Driver.BRIDGE:
+            await self._do(f"remove network {network.name}", self._plumber.remove_bridge, network)
+
+    async def open(self, path: str) -> Space:
+        """The namespace behind a path."""
+        space: Space = await self._do("open network namespace", spaces.open_path, path)
+        return space
+
+    async def restore(
+        self,
+        networks: Sequence[Network],
+        busy: set[str],
+        ports: Sequence[tuple[Endpoint, Sequence[Published]]],
+    ) -> None:
+        """The rules as they were, at once, when anything of ours is there."""
+        bridges = [one for one in networks if one.driver is Driver.BRIDGE]
+        if await self._do("restore networks", self._plumber.restore, bridges, busy, ports):
+            self._listen()
+
+    async def wire(
+        self, networks: Sequence[Network], joined: Joined, gateway: Endpoint | None
+    ) -> Space:
+        """A namespace with an interface in every network; ports lead to it."""
+        space: Space = await self._do("join networks", self._make, networks, joined, gateway)
+        self._listen()
+        return space
+
+    async def connect(
+        self, joined: Joined, network: Network, endpoint: Endpoint, gateway: Endpoint | None
+    ) -> None:
+        """One more interface for a namespace."""
+        what = f"join network {network.name}"
+        await self._do(what, self._connect, joined, network, endpoint, gateway)
+
+    async def disconnect(
+        self, joined: Joined, endpoint: Endpoint, gateway: Endpoint | None
+    ) -> None:  # fmt: skip
+        """One interface less."""
+        what = f"leave network {endpoint.network_name}"
+        await self._do(what, self._disconnect, joined, endpoint, gateway)
+
+    def let_go(self, joined: Joined) -> None:
+        """Ports first, then the namespace; nobody waits for it."""
+        self._worker.submit(_guarded, self._let_go, joined)
+
+    def refill_later(self, network: Network) -> None:
+        """Make spares for a network when nothing else is to be done."""
+        if network.driver is not Driver.BRIDGE or self._closed:
+            return
+        if self._refill is not None:
+            self._refill.cancel()
+        loop = asyncio.get_running_loop()
+        self._refill = loop.call_later(REFILL_DELAY, self._refill_now, network.interface)
+
+    async def aclose(self, opened: Sequence[Space]) -> None:
+        """Let go of everything; what containers have stays theirs."""
+        self._closed = True
+        if self._refill is not None:
+            self._refill.cancel()
+        if self._watch is not None:
+            asyncio.get_running_loop().remove_reader(self._watch.fileno())
+            self._watch.close()
+        for space in opened:
+            self._worker.submit(space.close)
+        await self._do("close networks", self._plumber.close)
+        self._worker.shutdown()
+
+    # in the thread
+
+    def _make(
+        self, networks: Sequence[Network], joined: Joined, gateway: Endpoint | None
+    ) -> Space:  # fmt: skip
+        for network in networks:
+            if network.driver is Driver.BRIDGE:
+                self._plumber.make_bridge(network)
+        first = networks[0]
+        space, link, bridge = self._start_with(first)
+        try:
+            for network, endpoint in zip(networks, joined.endpoints, strict=True):
+                self._plumber.attach(
+                    space, network, endpoint, routed=endpoint is gateway, link=link, bridge=bridge
+                )
+                link = bridge = ""
+            if joined.target is not None:
+                self._plumber.publish(joined.target, joined.published)
+        except BaseException:
+            space.close()
+            raise
+        return space
+
+    def _start_with(self, network: Network) -> tuple[Space, str, str]:
+        """A namespace, and the link in it and its bridge where there is one already."""
+        if network.driver is not Driver.BRIDGE:
+            return spaces.make(), "", ""
+        spare = self._plumber.take(network.interface)
+        return spare.space, spare.link, spare.bridge
+
+    def _connect(
+        self, joined: Joined, network: Network, endpoint: Endpoint, gateway: Endpoint | None
+    ) -> None:
+        assert joined.space is not None
+        if network.driver is Driver.BRIDGE:
+            self._plumber.make_bridge(network)
+        self._plumber.attach(joined.space, network, endpoint, routed=False)
+        self._plumber.route(joined.space, gateway)
+
+    def _disconnect(self, joined: Joined, endpoint: Endpoint, gateway: Endpoint | None) -> None:
+        assert joined.space is not None
+        moved = joined.target == endpoint
+        if moved:
+            self._plumber.withdraw(endpoint, joined.published)
+        self._plumber.detach(joined.space, endpoint)
+        self._plumber.route(joined.space, gateway)
+        if moved:
+            joined.target = joined.endpoints[0] if joined.endpoints else None
+            if joined.target is not None:
+                self._plumber.publish(joined.target, joined.published)
+
+    def _let_go(self, joined: Joined) -> None:
+        if joined.target is not None:
+            self._plumber.withdraw(joined.target, joined.published)
+        if joined.space is not None:
+            joined.space.close()
+
+    def _refill_all(self, bridge: str) -> None:
+        while self._plumber.refill(bridge):
+            pass
+
+    # on the loop
+
+    async def _do(self, what: str, work: Callable[..., Any], *arguments: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._worker, partial(work, *arguments))
+        except OSError as error:
+            raise FailedPrecondition(f"{what}: {error.strerror or error}") from error
+
+    def _refill_now(self, bridge: str) -> None:
+        self._refill = None
+        if not self._closed:
+            self._worker.submit(_guarded, self._refill_all, bridge)
+
+    def _listen(self) -> None:
+        """Hear of foreign flushes, once there is something to lose."""
+        if self._watch is None and not self._closed:
+            self._watch = Watch(self._plumber.firewall.name)
+            asyncio.get_running_loop().add_reader(self._watch.fileno(), self._heard)
+
+    def _heard(self) -> None:
+        if self._watch is not None and self._watch.lost():
+            asyncio.get_running_loop().call_later(REASSERT_DELAY, self._reassert)
+
+    def _reassert(self) -> None:
+        if not self._closed:
+            self._worker.submit(_guarded, self._plumber.reassert)
+
+
+def why_not() -> str:
+    """Why this process can have no networks but host and none; "" when it can."""
+    if os.geteuid() != 0:
+        return "the engine does not run as root"
+    return "" if shutil.which("nft") else "nft (package nftables) is not installed"
+
+
+def _guarded(work: Callable[..., object], *arguments: object) -> None:
+    """Work of the thread that nobody waits for."""
+    try:
+        work(*arguments)
+    except (SampanError, OSError) as error:
+        log.error("networks: %s", error)  # noqa: TRY400 - no trace needed

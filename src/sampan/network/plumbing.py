@@ -1,0 +1,305 @@
+"""The kernel's side of networks: bridges, interfaces, namespaces, the packet filter.
+
+Everything here blocks, and belongs to one thread. What is made is found again by its name, so each
+step may be repeated after a kill: a bridge that is there is taken as it is.
+
+A start should not wait for interfaces to be made. So spares are kept: a namespace with `eth0` in
+it, its other end on the bridge that was asked for last. A start then only sets the addresses.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface
+from typing import TYPE_CHECKING
+
+from sampan.errors import FailedPrecondition
+from sampan.network import ipam, links, spaces
+from sampan.network.firewall import Firewall, Port
+from sampan.network.model import EVERY4, EVERY6, Driver
+from sampan.network.netlink import Message, Netlink
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+
+    from sampan.network.model import Endpoint, Network, Published
+    from sampan.network.spaces import Space
+
+SPARES = 2
+_FORWARD4, _FORWARD6 = "net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """A namespace with an interface that waits for its addresses."""
+
+    space: Space
+    link: str
+    bridge: str
+
+
+class Plumber:
+    """Makes and removes what networks are made of. `table` names the table in the packet filter."""
+
+    def __init__(self, table: str, marker: str) -> None:
+        self.firewall = Firewall(table)
+        self._marker = marker
+        self._host: Netlink | None = None
+        self._spares: list[Spare] = []
+        self._bridges: dict[str, int] = {}
+
+    # the host
+
+    def prepare(self) -> None:
+        """Make the rules, once, before the first bridge.
+
+        Raises:
+            FailedPrecondition: this host cannot do it; the message says why.
+        """
+        if self.firewall.is_made:
+            return
+        self.firewall.closed = self._switch_forwarding()
+        self.firewall.apply()
+
+    def _switch_forwarding(self) -> bool:
+        """Let the host forward; whether it did not before, now or at an earlier start of ours."""
+        if os.path.exists(self._marker):
+            return True
+        if spaces.get_sysctl(_FORWARD4) == "1":
+            return False
+        os.close(os.open(self._marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        try:
+            spaces.set_sysctl(_FORWARD4, "1")
+        except OSError as error:
+            raise FailedPrecondition(f"switch forwarding on: {error.strerror}") from error
+        return True
+
+    def reassert(self) -> None:
+        """Make the rules again: somebody has removed them."""
+        if self.firewall.is_made:
+            self.firewall.apply()
+
+    def subnets(self) -> list[IPv4Network | IPv6Network]:
+        """The subnets that this host uses."""
+        found = [address.network for address in links.addresses(self.host)]
+        return found + [ipam.parse_subnet(text) for text, _ in links.routes(self.host)]
+
+    @property
+    def host(self) -> Netlink:
+        """A socket in the host's namespace."""
+        if self._host is None:
+            self._host = Netlink()
+        return self._host
+
+    # bridges
+
+    def make_bridge(self, network: Network) -> None:
+        """Make the network's bridge unless it is there, and let the rules know it.
+
+        Raises:
+            FailedPrecondition: this host cannot do it.
+        """
+        name = network.interface
+        if name in self._bridges:
+            return
+        self.prepare()
+        index = links.index_of(name)
+        if not index:
+            mac = b"\x02\x42" + os.urandom(4)
+            self.host.run([links.new_bridge(name, mac, network.mtu)])
+            index = links.index_of(name)
+        self._set_sysctls(network)
+        messages = [links.change(name, up=True)]
+        for pool in network.pools:
+            if pool.gateway:
+                length = ipam.parse_subnet(pool.subnet).prefixlen
+                messages.append(links.add_address(index, ip_interface(f"{pool.gateway}/{length}")))
+        self.host.run(messages)
+        self.firewall.add_bridge(name, masquerade=network.masquerades, internal=network.internal)
+        self._bridges[name] = index
+
+    def remove_bridge(self, network: Network) -> None:
+        """Remove a network's bridge and its rules; what is gone is fine."""
+        name = network.interface
+        for spare in [one for one in self._spares if one.bridge == name]:
+            self._spares.remove(spare)
+            spare.space.close()
+        self._bridges.pop(name, None)
+        self.firewall.drop_bridge(name)
+        self.host.run([links.delete(name)])
+
+    def _set_sysctls(self, network: Network) -> None:
+        """No router's word; IPv6 only where the network has it; loopback for publishing."""
+        v6, v4 = (f"net/{kind}/conf/{network.interface}" for kind in ("ipv6", "ipv4"))
+        spaces.set_sysctl(f"{v6}/accept_ra", "0")
+        spaces.set_sysctl(f"{v6}/disable_ipv6", "0" if network.ipv6 else "1")
+        spaces.set_sysctl(f"{v4}/route_localnet", "0" if network.internal else "1")
+        # As Docker does it; a host that takes its own routes from a router must set accept_ra=2.
+        if network.ipv6 and spaces.get_sysctl(_FORWARD6) == "0":
+            spaces.set_sysctl(_FORWARD6, "1")
+
+    def restore(
+        self,
+        networks: Sequence[Network],
+        busy: set[str],
+        ports: Sequence[tuple[Endpoint, Sequence[Published]]],
+    ) -> bool:
+        """After a restart: know what is there, and make the rules once; whether there is anything.
+
+        `busy` are the ids of networks with endpoints: their bridges are made if they are gone.
+        """
+        there = [one for one in networks if one.id in busy or links.index_of(one.interface)]
+        if not there:
+            return False
+        for endpoint, published in ports:
+            self.publish(endpoint, published)  # known, and not yet made
+        for network in there:
+            self.firewall.add_bridge(
+                network.interface, masquerade=network.masquerades, internal=network.internal
+            )
+        self.prepare()
+        for network in there:
+            self.make_bridge(network)
+        return True
+
+    # spares
+
+    def take(self, bridge: str) -> Spare:
+        """A namespace with an interface, on that bridge if one was kept there."""
+        best = next((one for one in self._spares if one.bridge == bridge), None)
+        if best is None and self._spares:
+            best = self._spares[0]
+        if best is None:
+            return self._make_spare("")
+        self._spares.remove(best)
+        return best
+
+    def refill(self, bridge: str) -> bool:
+        """Make one spare on `bridge` unless there are enough; whether there was one to make."""
+        if bridge not in self._bridges:
+            return False
+        if sum(one.bridge == bridge for one in self._spares) >= SPARES:
+            return False
+        while len(self._spares) >= 2 * SPARES:
+            self._spares.pop(0).space.close()
+        self._spares.append(self._make_spare(bridge))
+        return True
+
+    def _make_spare(self, bridge: str) -> Spare:
+        space = spaces.make()
+        try:
+            link = self._make_pair(space, "eth0")
+            if bridge:
+                self.host.run([links.join_bridge(link, self._bridges[bridge])])
+        except BaseException:
+            space.close()
+            raise
+        return Spare(space, link, bridge)
+
+    def _make_pair(self, space: Space, interface: str) -> str:
+        """A pair of interfaces, one end in the namespace; the name of ours."""
+        link = f"sv{os.urandom(5).hex()}"
+        self.host.run([links.new_veth(link, space.fd, interface, 1500)])
+        spaces.set_sysctl(f"net/ipv6/conf/{link}/disable_ipv6", "1")
+        space.netlink.run([links.change(interface, up=True)])
+        return link
+
+    # endpoints
+
+    def attach(
+        self, space: Space, network: Network, endpoint: Endpoint, *, routed: bool, link: str = "",
+        bridge: str = "",
+    ) -> str:  # fmt: skip
+        """Give the namespace its interface in a network; the name of our end.
+
+        `link` is a pair's end that is there already, on `bridge`. `routed` makes the network the
+        way to everywhere else.
+        """
+        if network.driver is Driver.MACVLAN:
+            self._make_macvlan(space, network, endpoint)
+        else:
+            link = link or self._make_pair(space, endpoint.interface)
+            if bridge != network.interface or not network.talks:
+                index = self._bridges[network.interface]
+                self.host.run([links.join_bridge(link, index, isolated=not network.talks)])
+        self._configure(space, network, endpoint, routed=routed)
+        return link
+
+    def _configure(
+        self, space: Space, network: Network, endpoint: Endpoint, *, routed: bool
+    ) -> None:
+        name = endpoint.interface
+        with spaces.entered(space.fd):
+            index = links.index_of(name)
+            if endpoint.ipv6:
+                spaces.set_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
+        mac = ipam.parse_mac(endpoint.mac) if endpoint.mac else b""
+        mtu = network.mtu if network.mtu != 1500 and network.driver is Driver.BRIDGE else 0
+        messages = [links.change(name, mac=mac, mtu=mtu, up=True)]
+        messages += [links.add_address(index, address) for address in addresses(endpoint)]
+        if routed:
+            messages += _default_routes(endpoint, index)
+        space.netlink.run(messages)
+
+    def _make_macvlan(self, space: Space, network: Network, endpoint: Endpoint) -> None:
+        parent = network.options.get("parent", "")
+        index = links.index_of(parent)
+        if not index:
+            raise FailedPrecondition(f"join network {network.name}: no interface {parent!r} here")
+        mode = network.options.get("macvlan_mode") or "bridge"
+        self.host.run([links.new_macvlan(endpoint.interface, index, space.fd, mode)])
+
+    def route(self, space: Space, endpoint: Endpoint | None) -> None:
+        """Make an endpoint's gateway the way to everywhere else; None: no way."""
+        space.netlink.run([links.drop_default_route(4), links.drop_default_route(6)])
+        if endpoint is None:
+            return
+        with spaces.entered(space.fd):
+            index = links.index_of(endpoint.interface)
+        space.netlink.run(_default_routes(endpoint, index))
+
+    def detach(self, space: Space, endpoint: Endpoint) -> None:
+        """Take an interface out of a namespace; both ends are gone then."""
+        space.netlink.run([links.delete(endpoint.interface)])
+
+    def publish(self, endpoint: Endpoint, published: Sequence[Published]) -> None:
+        """Let published ports lead to the endpoint."""
+        self.firewall.add_ports(firewall_ports(endpoint, published))
+
+    def withdraw(self, endpoint: Endpoint, published: Sequence[Published]) -> None:
+        """Undo `publish`."""
+        self.firewall.drop_ports(firewall_ports(endpoint, published))
+
+    def close(self) -> None:
+        """Let go of the spares and sockets; networks stay."""
+        for spare in self._spares:
+            spare.space.close()
+        self._spares.clear()
+        self.firewall.forget()
+        if self._host is not None:
+            self._host.close()
+            self._host = None
+
+
+def firewall_ports(endpoint: Endpoint, published: Sequence[Published]) -> tuple[Port, ...]:
+    """What the packet filter must rewrite: a port goes to the address of its own version."""
+    found = []
+    for one in published:
+        target = endpoint.ipv6 if ":" in one.host else endpoint.ipv4
+        host = "" if one.host in (EVERY4, EVERY6) else one.host
+        if target:
+            found.append(Port(one.protocol, host, one.host_port, target, one.port))
+    return tuple(found)
+
+
+def addresses(endpoint: Endpoint) -> list[IPv4Interface | IPv6Interface]:
+    """The endpoint's addresses with their prefix lengths."""
+    pairs = ((endpoint.ipv4, endpoint.prefix4), (endpoint.ipv6, endpoint.prefix6))
+    return [ip_interface(f"{address}/{length}") for address, length in pairs if address]
+
+
+def _default_routes(endpoint: Endpoint, index: int) -> list[Message]:
+    gateways = (endpoint.gateway4, endpoint.gateway6)
+    return [links.default_route(index, ip_address(gateway)) for gateway in gateways if gateway]

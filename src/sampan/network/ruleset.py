@@ -1,0 +1,111 @@
+"""The packet filter's rules, as text for `nft`. Pure.
+
+One table of our own; no rule, chain or policy of anybody else is touched. The rules never change:
+what changes are the elements of its sets (which interfaces are our bridges, which of them are
+internal, which ports are published), so that a start costs one element and not a program. Laws:
+
+* To a container come only answers, what was published and so rewritten (`ct status dnat`), and
+  what its own network sends. A neighbour that routes to its address through us is not let in,
+  whether the port is published or not.
+* Networks do not reach each other, except through a published port.
+* Internal networks reach nothing but themselves and their bridge's own address, and nothing
+  reaches them but the host.
+* Loopback addresses come from loopback alone: the bridges accept them after rewriting only
+  (CVE-2020-8558), so that a port published on 127.0.0.1 stays the host's own.
+
+Rewriting (dnat) happens for the host's own addresses alone, in two steps: a port published on one
+address first, then those on every address. The client's address is kept, but for what comes from
+127.0.0.0/8 or goes back into the network that it came from: there the answer would not pass by us.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+SETS = {
+    "bridges": "type ifname",
+    "outbound": "type ifname",
+    "internal": "type ifname",
+    "same": "type ifname . ifname",
+}
+MAPS = {
+    "ports4": "type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
+    "every4": "type inet_proto . inet_service : ipv4_addr . inet_service",
+    "ports6": "type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service",
+    "every6": "type inet_proto . inet_service : ipv6_addr . inet_service",
+}
+
+_REWRITE = """\
+    fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @ports4
+    fib daddr type local dnat ip to meta l4proto . th dport map @every4
+    fib daddr type local dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports6
+    fib daddr type local dnat ip6 to meta l4proto . th dport map @every6
+"""
+_CHAINS = """\
+  chain loopback {{
+    type filter hook prerouting priority raw; policy accept;
+    iifname != "lo" ip daddr 127.0.0.0/8 drop
+    iifname != "lo" ip6 daddr ::1 drop
+  }}
+  chain published {{
+    type nat hook prerouting priority dstnat; policy accept;
+{rewrite}  }}
+  chain published_here {{
+    type nat hook output priority -100; policy accept;
+    ip6 daddr ::1 return
+{rewrite}  }}
+  chain leaving {{
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr 127.0.0.0/8 oifname @bridges masquerade
+    iifname . oifname @same ct status dnat masquerade
+    iifname @outbound oifname != @bridges masquerade
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    iifname @bridges jump from_bridge
+    oifname @bridges jump to_bridge
+{closed}  }}
+  chain from_bridge {{
+    iifname . oifname @same return
+    ct state established,related accept
+    iifname @internal drop
+    oifname @internal drop
+    ct status dnat accept
+    oifname @bridges drop
+    accept
+  }}
+  chain to_bridge {{
+    ct state established,related accept
+    oifname @internal drop
+    ct status dnat accept
+    iifname . oifname @same accept
+    drop
+  }}
+  chain host {{
+    type filter hook input priority filter; policy accept;
+    iifname @internal fib daddr . iif type != {{ local, broadcast, multicast }} drop
+  }}
+"""
+_CLOSED = '    drop comment "forwarding was off before we needed it"\n'
+
+
+def table(
+    name: str, elements: Mapping[str, Iterable[str]], *, closed: bool = False, more: str = ""
+) -> str:
+    """The whole table, replaced as one transaction.
+
+    `elements` maps sets and maps to their elements in nft's words. `closed` stops what has nothing
+    to do with our bridges: we switched forwarding on, and the host was no router before.
+    """
+    parts = [f"add table inet {name}\ndelete table inet {name}\ntable inet {name} {{\n"]
+    for kind, declared in (("set", SETS), ("map", MAPS)):
+        for word, types in declared.items():
+            found = ", ".join(elements.get(word, ()))
+            content = f" elements = {{ {found} }};" if found else ""
+            parts.append(f"  {kind} {word} {{ {types};{content} }}\n")
+    parts.append(_CHAINS.format(rewrite=_REWRITE, closed=_CLOSED if closed else ""))
+    parts.append(more + "}\n")
+    return "".join(parts)
