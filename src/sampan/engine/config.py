@@ -29,8 +29,9 @@ class EngineConfig:
 
     `cgroup_parent` starts with a slash. `no_new_privileges` is on by default, as containerd has it
     and dockerd has not; `--security-opt no-new-privileges=false` and `--privileged` turn it off.
-    `bridge` is the interface of the default network, `bridge_subnet` its subnet ("": one that is
-    free); `publish_address` is where ports without an address are published.
+    `bridge` is the interface of the default network ("": sampan0 for the default root, else one of
+    its own), `bridge_subnet` its subnet ("": one that is free); `publish_address` is where ports
+    without an address are published.
     `insecure_registries` are `host:port` that may be spoken to without TLS; loopback always may.
     `registries` has more for each registry, see `registry.settings`, and `registry_directories` are
     looked at for certificates and hosts files. The four of images are the policy of
@@ -47,7 +48,7 @@ class EngineConfig:
     log_max_file: int = 3
     stop_timeout: int = 10
     shm_size: int = 64 << 20
-    bridge: str = "sampan0"
+    bridge: str = ""
     bridge_subnet: str = ""
     publish_address: str = "0.0.0.0"  # noqa: S104 - as Docker has it; 127.0.0.1 is the careful one
     insecure_registries: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sampan.engine import events as bus
 from sampan.engine import joining, netrecords
 from sampan.engine.config import reach
-from sampan.engine.networks import Registry, predefined, prune_filter
+from sampan.engine.networks import DEFAULT_BRIDGE, Registry, predefined, prune_filter
 from sampan.engine.wiring import Joined, Wiring, why_not
 from sampan.errors import (
     AlreadyExists,
@@ -55,8 +55,7 @@ class Networks:
         self._config = config
         self._db = db
         self._events = events
-        table = "sampan" if config.bridge == "sampan0" else f"sampan-{config.bridge}"
-        self._wiring = Wiring(table, layout.forwarding)
+        self._wiring = Wiring(layout.forwarding)
         self._registry = Registry()
         self._joined: dict[str, Joined] = {}
         self._guards = Guards()
@@ -70,6 +69,9 @@ class Networks:
             for network in predefined(self._config, self._wiring.subnets_now()):
                 self._db.write_now(partial(rows.insert, row=netrecords.network_row(network)))
                 self._registry.enter(network)
+        bridge = self.find(BRIDGE).interface
+        if bridge != DEFAULT_BRIDGE:
+            self._wiring.name_table(f"sampan-{bridge.removeprefix('sb-')}")
         for member in self._registry:
             for owner, endpoint in member.endpoints.items():
                 self._joined.setdefault(owner, Joined([])).endpoints.append(endpoint)
@@ -105,7 +107,9 @@ class Networks:
         """Let go of everything; what containers have stays theirs."""
         self._guards.close()
         joined = self._joined.values()
-        await self._wiring.aclose([one.space for one in joined if one.space is not None])
+        opened = [one.space for one in joined if one.space is not None]
+        idle = [one.network for one in self._registry if not one.endpoints]
+        await self._wiring.aclose(opened, [one for one in idle if one.driver is Driver.BRIDGE])
 
     @property
     def default(self) -> str:
@@ -169,13 +173,14 @@ class Networks:
             )
         self._registry.drop(network)
         try:
+            # The row last: what a kill leaves behind has a name then.
+            await self._wiring.remove_bridge(network)
+            reach(self._config, "network-removed")
             gone = partial(rows.delete, network_id=network.id)
             await self._write(gone, _event(network, "destroy"))
         except BaseException:
             self._registry.enter(network)
             raise
-        reach(self._config, "network-removed")
-        await self._wiring.remove_bridge(network)
 
     async def prune(self, wanted: Filters | None, used: set[str]) -> builtins.list[str]:
         """Remove the networks that match and that no container names (`used`); their names."""

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sampan.engine import netrecords
+from sampan.engine.config import DEFAULT_ROOT
 from sampan.engine.filters import has_labels
 from sampan.errors import InvalidArgument, NotFound
 from sampan.ids import new_id
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from sampan.network.model import Endpoint, EndpointRequest
     from sampan.store.database import Connection
 
+DEFAULT_BRIDGE = "sampan0"
 _FILTERS = frozenset(("name", "id", "driver", "type", "label", "scope", "dangling"))
 _PRUNE_FILTERS = frozenset(("until", "label", "label!"))
 
@@ -154,9 +156,11 @@ def predefined(config: EngineConfig, taken: Sequence[Subnet]) -> list[Network]:
         TALK: "true",
         MASQUERADE: "true",
         BINDING: config.publish_address,
-        BRIDGE_NAME: config.bridge,
+        BRIDGE_NAME: config.bridge or DEFAULT_BRIDGE,
         MTU: "1500",
     }
+    if not config.bridge and config.root != DEFAULT_ROOT:
+        del options[BRIDGE_NAME]  # several engines may live on one host
     pool = Pool(subnet=str(subnet), gateway=str(ipam.first_host(subnet)))
     return [
         Network(id=new_id(), name=BRIDGE, created_at=now, pools=(pool,), options=options),

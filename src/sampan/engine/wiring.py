@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sampan.errors import FailedPrecondition, SampanError
-from sampan.network import spaces
+from sampan.network import firewall, spaces
 from sampan.network.firewall import Watch
 from sampan.network.model import Driver
 from sampan.network.plumbing import Plumber
@@ -52,12 +51,16 @@ class Joined:
 class Wiring:
     """The plumber, from the event loop. What it raises as OSError is FailedPrecondition here."""
 
-    def __init__(self, table: str, marker: str) -> None:
-        self._plumber = Plumber(table, marker)
+    def __init__(self, marker: str) -> None:
+        self._plumber = Plumber(marker)
         self._worker = ThreadPoolExecutor(1, "sampan-net")
         self._refill: asyncio.TimerHandle | None = None
         self._watch: Watch | None = None
         self._closed = False
+
+    def name_table(self, name: str) -> None:
+        """Say how our table in the packet filter is called; before anything is made."""
+        self._plumber.firewall.name = name
 
     def subnets_now(self) -> list[Subnet]:
         """The subnets that the host uses; before anything else happens."""
@@ -130,8 +133,9 @@ class Wiring:
         loop = asyncio.get_running_loop()
         self._refill = loop.call_later(REFILL_DELAY, self._refill_now, network.interface)
 
-    async def aclose(self, opened: Sequence[Space]) -> None:
-        """Let go of everything; what containers have stays theirs."""
+    async def aclose(self, opened: Sequence[Space], idle: Sequence[Network]) -> None:
+        """Let go of everything, and remove what is made for `idle` networks; what containers have
+        stays theirs."""
         self._closed = True
         if self._refill is not None:
             self._refill.cancel()
@@ -140,7 +144,8 @@ class Wiring:
             self._watch.close()
         for space in opened:
             self._worker.submit(space.close)
-        await self._do("close networks", self._plumber.close)
+        self._worker.submit(_guarded, self._plumber.close, idle)
+        await self._do("close networks", os.getpid)  # behind everything else
         self._worker.shutdown()
 
     # in the thread
@@ -237,7 +242,7 @@ def why_not() -> str:
     """Why this process can have no networks but host and none; "" when it can."""
     if os.geteuid() != 0:
         return "the engine does not run as root"
-    return "" if shutil.which("nft") else "nft (package nftables) is not installed"
+    return "" if firewall.find_nft() else "nft (package nftables) is not installed"
 
 
 def _guarded(work: Callable[..., object], *arguments: object) -> None:

@@ -11,6 +11,7 @@ Everything here blocks and belongs to one thread.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 import subprocess
@@ -37,7 +38,8 @@ PATIENCE = 20
 _INET = 1
 _NEWSETELEM, _DELSETELEM = 0xA0C, 0xA0E
 _GROUP = 7  # NFNLGRP_NFTABLES
-_DELTABLE = 0xA02
+_GETRULE = 0xA07
+_LOSSES = frozenset((0xA02, 0xA05, 0xA08, 0xA0B))  # of a table, a chain, a rule, a set
 _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 
 
@@ -56,15 +58,16 @@ class Port(NamedTuple):
 
 
 class Firewall:
-    """The table `name` and what is in it."""
+    """Our table and what is in it. `uplinks` are kept apart, see `forwarding`."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str = "sampan") -> None:
         self.name = name
-        self.closed = False
+        self.uplinks: dict[int, tuple[str, ...]] = {}
         self.is_made = False
         self._bridges: dict[str, tuple[bool, bool]] = {}
         self._ports: dict[Port, None] = {}
         self._netlink: Netlink | None = None
+        self._rules = 0
 
     def apply(self) -> None:
         """Make the table anew from what is known here.
@@ -72,8 +75,24 @@ class Firewall:
         Raises:
             FailedPrecondition: there is no nft, or the kernel refuses the rules.
         """
-        run_nft(ruleset.table(self.name, self._elements(), closed=self.closed))
+        run_nft(ruleset.table(self.name, self._elements()))
         self.is_made = True
+        self._rules = self._count()
+
+    def is_whole(self) -> bool:
+        """Whether every rule is still there."""
+        return self._rules == self._count()
+
+    def drop(self) -> None:
+        """Remove the table, unless it keeps the host's own interfaces apart.
+
+        Raises:
+            FailedPrecondition: as `apply`.
+        """
+        if any(self.uplinks.values()):
+            return
+        run_nft(f"add table inet {self.name}\ndelete table inet {self.name}\n")
+        self.is_made = False
 
     def add_bridge(self, name: str, *, masquerade: bool, internal: bool) -> None:
         """Let the rules know a bridge. Raises as `add_ports`."""
@@ -97,7 +116,7 @@ class Firewall:
         new = [port for port in ports if port not in self._ports]
         self._ports.update(dict.fromkeys(new))
         try:
-            self._change(_NEWSETELEM, CREATE, [_port_element(port) for port in new])
+            self._change(_NEWSETELEM, CREATE, _port_elements(new))
         except BaseException:
             for port in new:
                 del self._ports[port]
@@ -108,7 +127,13 @@ class Firewall:
         known = [port for port in ports if port in self._ports]
         for port in known:
             del self._ports[port]
-        self._change(_DELSETELEM, 0, [(*_port_element(port)[:2], b"") for port in known])
+        used = {port.target for port in self._ports}
+        gone = [
+            one
+            for one in _port_elements(known)
+            if not one[0].startswith("selves") or _target_of(one) not in used
+        ]
+        self._change(_DELSETELEM, 0, [(word, key, b"") for word, key, _ in gone])
 
     def forget(self) -> None:
         """Let go of the socket; the table stays."""
@@ -116,14 +141,23 @@ class Firewall:
             self._netlink.close()
             self._netlink = None
 
+    def _count(self) -> int:
+        """How many rules the kernel has in our table."""
+        body = struct.pack(">BBH", _INET, 0, 0) + text(1, self.name)
+        return len(self.socket().dump(_GETRULE, body, "list rules"))
+
+    def socket(self) -> Netlink:
+        """Our socket to netfilter, made when it is first needed."""
+        if self._netlink is None:
+            self._netlink = Netlink(NETFILTER)
+        return self._netlink
+
     def _change(self, kind: int, flags: int, elements: Sequence[Element]) -> None:
         if not elements or not self.is_made:
             return
-        if self._netlink is None:
-            self._netlink = Netlink(NETFILTER)
         messages = [_element_message(self.name, kind, flags, element) for element in elements]
         try:
-            self._netlink.batch(messages)
+            self.socket().batch(messages)
         except OSError as error:
             if error.errno == errno.ENOENT:
                 self.apply()  # somebody flushed it; what is known here has the change already
@@ -131,7 +165,10 @@ class Firewall:
             raise Unavailable(f"change the packet filter: {error.strerror}") from error
 
     def _elements(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+        found: dict[str, list[str]] = {
+            f"uplinks{version}": [f'"{name}"' for name in names]
+            for version, names in self.uplinks.items()
+        }
         for name, (masquerade, internal) in self._bridges.items():
             for word in _bridge_sets(masquerade, internal):
                 found.setdefault(word, []).append(f'"{name}"')
@@ -140,11 +177,14 @@ class Firewall:
             word, key = _port_key(port)
             target = f"{port.target} . {port.port}"
             found.setdefault(word, []).append(f"{key} : {target}")
+        for target in {port.target: None for port in self._ports}:
+            word = f"selves{ip_address(target).version}"
+            found.setdefault(word, []).append(f"{target} . {target}")
         return found
 
 
 class Watch:
-    """Hears when somebody removes the table `name`. For an event loop's reader."""
+    """Hears when something of the table `name` is removed, be it by us. For an event loop."""
 
     def __init__(self, name: str) -> None:
         self._name = name.encode() + b"\0"
@@ -160,7 +200,7 @@ class Watch:
         return self._sock.fileno()
 
     def lost(self) -> bool:
-        """Read what there is; whether the table was removed, or something was missed."""
+        """Read what there is; whether rules were removed, or something was missed."""
         found = False
         while True:
             try:
@@ -171,11 +211,20 @@ class Watch:
                 found = True
                 continue
             for kind, _, content in split(data):
-                found = found or (kind == _DELTABLE and self._name in content)
+                found = found or (kind in _LOSSES and self._name in content)
 
     def close(self) -> None:
         """Stop listening."""
         self._sock.close()
+
+
+def find_nft() -> str:
+    """The path of the program `nft`; "" when there is none."""
+    for directory in (*os.get_exec_path(), "/usr/sbin", "/sbin"):
+        path = os.path.join(directory, "nft")
+        if os.access(path, os.X_OK):
+            return path
+    return ""
 
 
 def run_nft(rules: str) -> None:
@@ -186,7 +235,7 @@ def run_nft(rules: str) -> None:
     """
     try:
         done = subprocess.run(
-            ["nft", "-f", "-"],
+            [find_nft() or "nft", "-f", "-"],
             input=rules.encode(),
             capture_output=True,
             timeout=PATIENCE,
@@ -199,11 +248,6 @@ def run_nft(rules: str) -> None:
     if done.returncode != 0:
         text_of = done.stderr.decode("utf-8", "replace").strip().partition("\n")[0]
         raise FailedPrecondition(f"set the packet filter: {text_of or 'nft failed'}")
-
-
-def drop_table(name: str) -> None:
-    """Remove a table; none is fine."""
-    run_nft(f"add table inet {name}\ndelete table inet {name}\n")
 
 
 def _bridge_sets(masquerade: bool, internal: bool) -> list[str]:
@@ -230,6 +274,20 @@ def _port_element(port: Port) -> Element:
     if port.host:
         key = ip_address(port.host).packed + key
     return _port_key(port)[0], key, ip_address(port.target).packed + _padded(port.port)
+
+
+def _port_elements(ports: Sequence[Port]) -> list[Element]:
+    """The elements of ports, and of the ways of their targets to themselves."""
+    found = [_port_element(port) for port in ports]
+    for target in {port.target: None for port in ports}:
+        address = ip_address(target)
+        found.append((f"selves{address.version}", address.packed * 2, b""))
+    return found
+
+
+def _target_of(element: Element) -> str:
+    key = element[1]
+    return str(ip_address(key[: len(key) // 2]))
 
 
 def _padded(port: int) -> bytes:

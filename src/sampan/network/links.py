@@ -34,7 +34,7 @@ NEWQDISC, DELQDISC = 36, 37
 
 ADDRESS, IFNAME, MTU, LINK, MASTER, LINKINFO, NET_NS_FD = 1, 3, 4, 5, 10, 18, 28
 INFO_KIND, INFO_DATA, INFO_SLAVE_KIND, INFO_SLAVE_DATA = 1, 2, 4, 5
-VETH_PEER, MACVLAN_MODE, BRPORT_ISOLATED = 1, 1, 33
+VETH_PEER, MACVLAN_MODE, BRPORT_MODE, BRPORT_ISOLATED = 1, 1, 4, 33
 UP = 0x1
 
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
@@ -43,6 +43,7 @@ _LINK = struct.Struct("=BxHiII")
 _ADDR = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _NODAD = 0x02
+_NO_ROUTE = errno.ESRCH, errno.ENETUNREACH, errno.ENOENT
 
 
 def info(index: int = 0, *, up: bool | None = None, family: int = 0) -> bytes:
@@ -75,13 +76,19 @@ def new_macvlan(name: str, parent: int, netns: int, mode: str) -> Message:
     return Message(NEWLINK, body, CREATE | EXCL, f"make macvlan {name}")
 
 
-def join_bridge(name: str, bridge: int, *, isolated: bool = False) -> Message:
-    """Put an interface on a bridge; an isolated one reaches no other isolated one."""
+def join_bridge(name: str, bridge: int) -> Message:
+    """Put an interface on a bridge."""
     body = info(up=True) + string(IFNAME, name) + u32(MASTER, bridge)
-    if isolated:
-        data = nested(INFO_SLAVE_DATA, attribute(BRPORT_ISOLATED, b"\1"))
-        body += nested(LINKINFO, string(INFO_SLAVE_KIND, "bridge"), data)
     return Message(NEWLINK, body, 0, f"put interface {name} on its bridge")
+
+
+def configure_port(name: str, *, isolated: bool = False, hairpin: bool = False) -> Message:
+    """An isolated interface of a bridge reaches no other isolated one; a hairpin one may reach
+    itself."""
+    data = attribute(BRPORT_ISOLATED, bytes([isolated])) + attribute(BRPORT_MODE, bytes([hairpin]))
+    body = info() + string(IFNAME, name)
+    body += nested(LINKINFO, string(INFO_SLAVE_KIND, "bridge"), nested(INFO_SLAVE_DATA, data))
+    return Message(NEWLINK, body, 0, f"configure port {name} of its bridge")
 
 
 def change(name: str, *, mac: bytes = b"", mtu: int = 0, up: bool | None = None) -> Message:
@@ -126,7 +133,7 @@ def drop_default_route(version: int) -> Message:
     """Remove the default route of an IP version; none is fine."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     body = _ROUTE.pack(family, 0, 0, 0, 254, 0, 255, 0, 0)
-    return Message(DELROUTE, body, 0, "remove default route", (errno.ESRCH, errno.ENETUNREACH))
+    return Message(DELROUTE, body, 0, "remove default route", _NO_ROUTE)
 
 
 def addresses(netlink: Netlink, index: int = 0) -> list[IPv4Interface | IPv6Interface]:
@@ -152,6 +159,17 @@ def routes(netlink: Netlink) -> list[tuple[str, int]]:
             host = socket.inet_ntop(_family_of(values[1]), values[1])
             owner = struct.unpack("=I", values[4])[0] if 4 in values else 0
             found.append((f"{host}/{length}", owner))
+    return found
+
+
+def kinds(netlink: Netlink) -> dict[str, str]:
+    """The kind of every interface, as `bridge`; "" for hardware and loopback."""
+    found = {}
+    for body in netlink.dump(GETLINK, info(), "list interfaces"):
+        values = dict(attributes(body, _LINK.size))
+        inner = dict(attributes(values.get(LINKINFO, b"")))
+        name = values[IFNAME].rstrip(b"\0").decode("utf-8", "replace")
+        found[name] = inner.get(INFO_KIND, b"").rstrip(b"\0").decode()
     return found
 
 

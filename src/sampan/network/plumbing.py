@@ -15,7 +15,7 @@ from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING
 
 from sampan.errors import FailedPrecondition
-from sampan.network import ipam, links, spaces
+from sampan.network import forwarding, ipam, links, spaces
 from sampan.network.firewall import Firewall, Port
 from sampan.network.model import EVERY4, EVERY6, Driver
 from sampan.network.netlink import Message, Netlink
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sampan.network.spaces import Space
 
 SPARES = 2
-_FORWARD4, _FORWARD6 = "net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"
+_FILTERED = "net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,10 @@ class Spare:
 
 
 class Plumber:
-    """Makes and removes what networks are made of. `table` names the table in the packet filter."""
+    """Makes and removes what networks are made of."""
 
-    def __init__(self, table: str, marker: str) -> None:
-        self.firewall = Firewall(table)
+    def __init__(self, marker: str) -> None:
+        self.firewall = Firewall()
         self._marker = marker
         self._host: Netlink | None = None
         self._spares: list[Spare] = []
@@ -60,25 +60,22 @@ class Plumber:
         """
         if self.firewall.is_made:
             return
-        self.firewall.closed = self._switch_forwarding()
+        self.firewall.uplinks = forwarding.remembered(self._marker)
         self.firewall.apply()
+        self._forward(4)
 
-    def _switch_forwarding(self) -> bool:
-        """Let the host forward; whether it did not before, now or at an earlier start of ours."""
-        if os.path.exists(self._marker):
-            return True
-        if spaces.get_sysctl(_FORWARD4) == "1":
-            return False
-        os.close(os.open(self._marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        try:
-            spaces.set_sysctl(_FORWARD4, "1")
-        except OSError as error:
-            raise FailedPrecondition(f"switch forwarding on: {error.strerror}") from error
-        return True
+    def _forward(self, version: int) -> None:
+        """Let the host forward; the rules that keep it from becoming a router come first."""
+        if forwarding.is_on(version):
+            return
+        if version not in self.firewall.uplinks:
+            self.firewall.uplinks[version] = forwarding.remember(self._marker, version, self.host)
+            self.firewall.apply()
+        forwarding.switch_on(version)
 
     def reassert(self) -> None:
-        """Make the rules again: somebody has removed them."""
-        if self.firewall.is_made:
+        """Make the rules again if somebody has removed some."""
+        if self.firewall.is_made and not self.firewall.is_whole():
             self.firewall.apply()
 
     def subnets(self) -> list[IPv4Network | IPv6Network]:
@@ -136,9 +133,8 @@ class Plumber:
         spaces.set_sysctl(f"{v6}/accept_ra", "0")
         spaces.set_sysctl(f"{v6}/disable_ipv6", "0" if network.ipv6 else "1")
         spaces.set_sysctl(f"{v4}/route_localnet", "0" if network.internal else "1")
-        # As Docker does it; a host that takes its own routes from a router must set accept_ra=2.
-        if network.ipv6 and spaces.get_sysctl(_FORWARD6) == "0":
-            spaces.set_sysctl(_FORWARD6, "1")
+        if network.ipv6:
+            self._forward(6)
 
     def restore(
         self,
@@ -192,11 +188,20 @@ class Plumber:
         try:
             link = self._make_pair(space, "eth0")
             if bridge:
-                self.host.run([links.join_bridge(link, self._bridges[bridge])])
+                self._join_bridge(link, bridge)
         except BaseException:
             space.close()
             raise
         return Spare(space, link, bridge)
+
+    def _join_bridge(self, link: str, bridge: str, *, isolated: bool = False) -> None:
+        """Where the packet filter sees what stays on a bridge, a rewritten packet may go back
+        through the port that it came from."""
+        hairpin = "1" in (spaces.get_sysctl(name) for name in _FILTERED)
+        messages = [links.join_bridge(link, self._bridges[bridge])]
+        if isolated or hairpin:
+            messages.append(links.configure_port(link, isolated=isolated, hairpin=hairpin))
+        self.host.run(messages)
 
     def _make_pair(self, space: Space, interface: str) -> str:
         """A pair of interfaces, one end in the namespace; the name of ours."""
@@ -222,8 +227,7 @@ class Plumber:
         else:
             link = link or self._make_pair(space, endpoint.interface)
             if bridge != network.interface or not network.talks:
-                index = self._bridges[network.interface]
-                self.host.run([links.join_bridge(link, index, isolated=not network.talks)])
+                self._join_bridge(link, network.interface, isolated=not network.talks)
         self._configure(space, network, endpoint, routed=routed)
         return link
 
@@ -272,8 +276,14 @@ class Plumber:
         """Undo `publish`."""
         self.firewall.drop_ports(firewall_ports(endpoint, published))
 
-    def close(self) -> None:
-        """Let go of the spares and sockets; networks stay."""
+    def close(self, idle: Sequence[Network]) -> None:
+        """Let go of the spares and sockets. Bridges of `idle` networks go, and with the last one
+        the rules; what containers use stays."""
+        for network in idle:
+            if network.interface in self._bridges:
+                self.remove_bridge(network)
+        if self.firewall.is_made and not self._bridges:
+            self.firewall.drop()
         for spare in self._spares:
             spare.space.close()
         self._spares.clear()

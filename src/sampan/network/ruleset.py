@@ -12,10 +12,14 @@ internal, which ports are published), so that a start costs one element and not 
   reaches them but the host.
 * Loopback addresses come from loopback alone: the bridges accept them after rewriting only
   (CVE-2020-8558), so that a port published on 127.0.0.1 stays the host's own.
+* Where we switched forwarding on, the interfaces that the host had then (`uplinks`) do not reach
+  each other: it was no router before. What others make later is theirs.
 
 Rewriting (dnat) happens for the host's own addresses alone, in two steps: a port published on one
 address first, then those on every address. The client's address is kept, but for what comes from
 127.0.0.0/8 or goes back into the network that it came from: there the answer would not pass by us.
+(What is bridged back has no incoming interface; there only the way of a container to itself,
+`selves`, must be hidden.)
 """
 
 from __future__ import annotations
@@ -30,6 +34,10 @@ SETS = {
     "outbound": "type ifname",
     "internal": "type ifname",
     "same": "type ifname . ifname",
+    "selves4": "type ipv4_addr . ipv4_addr",
+    "selves6": "type ipv6_addr . ipv6_addr",
+    "uplinks4": "type ifname",
+    "uplinks6": "type ifname",
 }
 MAPS = {
     "ports4": "type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
@@ -61,13 +69,17 @@ _CHAINS = """\
     type nat hook postrouting priority srcnat; policy accept;
     ip saddr 127.0.0.0/8 oifname @bridges masquerade
     iifname . oifname @same ct status dnat masquerade
+    ip saddr . ip daddr @selves4 ct status dnat masquerade
+    ip6 saddr . ip6 daddr @selves6 ct status dnat masquerade
     iifname @outbound oifname != @bridges masquerade
   }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
     iifname @bridges jump from_bridge
     oifname @bridges jump to_bridge
-{closed}  }}
+    meta nfproto ipv4 iifname @uplinks4 oifname @uplinks4 drop
+    meta nfproto ipv6 iifname @uplinks6 oifname @uplinks6 drop
+  }}
   chain from_bridge {{
     iifname . oifname @same return
     ct state established,related accept
@@ -89,16 +101,12 @@ _CHAINS = """\
     iifname @internal fib daddr . iif type != {{ local, broadcast, multicast }} drop
   }}
 """
-_CLOSED = '    drop comment "forwarding was off before we needed it"\n'
 
 
-def table(
-    name: str, elements: Mapping[str, Iterable[str]], *, closed: bool = False, more: str = ""
-) -> str:
+def table(name: str, elements: Mapping[str, Iterable[str]], *, more: str = "") -> str:
     """The whole table, replaced as one transaction.
 
-    `elements` maps sets and maps to their elements in nft's words. `closed` stops what has nothing
-    to do with our bridges: we switched forwarding on, and the host was no router before.
+    `elements` maps sets and maps to their elements in nft's words.
     """
     parts = [f"add table inet {name}\ndelete table inet {name}\ntable inet {name} {{\n"]
     for kind, declared in (("set", SETS), ("map", MAPS)):
@@ -106,6 +114,6 @@ def table(
             found = ", ".join(elements.get(word, ()))
             content = f" elements = {{ {found} }};" if found else ""
             parts.append(f"  {kind} {word} {{ {types};{content} }}\n")
-    parts.append(_CHAINS.format(rewrite=_REWRITE, closed=_CLOSED if closed else ""))
+    parts.append(_CHAINS.format(rewrite=_REWRITE))
     parts.append(more + "}\n")
     return "".join(parts)

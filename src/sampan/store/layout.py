@@ -195,7 +195,8 @@ class Layout:
 
     @property
     def forwarding(self) -> str:
-        """A file that is there when the host forwards packets only because we need it."""
+        """What the names of files begin with that are there when the host forwards packets only
+        because we need it."""
         return os.path.join(self.state, "forwarding")
 
     @property

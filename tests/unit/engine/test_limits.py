@@ -71,8 +71,6 @@ def test_what_is_refused(wish, sentence):
 @pytest.mark.parametrize(
     "wish",
     [
-        {"network_mode": "bridge"},
-        {"network_mode": "container:x"},
         {"ipc_mode": "container:x"},
         {"storage_opt": {"size": "1g"}},
         {"security_opt": ("apparmor=mine",)},
@@ -88,13 +86,10 @@ def test_two_mounts_at_one_place():
         limits.check(HostConfig(tmpfs={"/x/": "", "/x": ""}))
 
 
-def test_swap_follows_memory_and_no_network_is_told():
+def test_swap_follows_memory():
     host, warnings = limits.check(HostConfig(memory=64 << 20))
     assert host.memory_swap == 128 << 20
     assert warnings == []
-    host, warnings = limits.check(HostConfig(network_mode="default"))
-    assert host.network_mode == "none"
-    assert len(warnings) == 1
 
 
 def test_smallest_memory_is_half_a_mebibyte():

@@ -1,0 +1,283 @@
+"""Bridges, published ports and what keeps the rest out: every origin, both IP versions, with real
+connections, before and after somebody has flushed the packet filter."""
+
+from __future__ import annotations
+
+import json
+import socket
+from contextlib import contextmanager
+from ipaddress import ip_address, ip_interface
+
+import pytest
+from tests.netlab import needs_net
+from tests.segment import Plain, Probe, filter_bridges, run, segment
+
+from sampan.network import ipam, links, spaces
+from sampan.network.model import Endpoint, Network, Pool, Published
+from sampan.network.plumbing import Plumber
+
+pytestmark = needs_net
+
+OPEN, SHUT, LOCAL = 8080, 9090, 7070
+FOREIGN = """
+table inet fw {
+  chain input { type filter hook input priority 10; policy drop;
+    ct state established,related accept
+    iifname "lo" accept
+    meta l4proto ipv6-icmp accept
+    tcp dport 22 accept
+  }
+}
+"""
+
+
+def network(name, number, **more):
+    pools = (
+        Pool(subnet=f"10.77.{number}.0/24", gateway=f"10.77.{number}.1"),
+        Pool(subnet=f"fd77:{number}::/64", gateway=f"fd77:{number}::1"),
+    )
+    return Network(id=f"{number:02x}" * 32, name=name, pools=pools, ipv6=True, **more)
+
+
+class Host:
+    """A plumber in this thread's namespace, and the containers that it connected."""
+
+    def __init__(self, marker):
+        self.plumber = Plumber(str(marker))
+        self.spaces = []
+
+    def join(self, net, last, ports=()):
+        """A container with the last number of its addresses; its namespace and endpoint."""
+        self.plumber.make_bridge(net)
+        spare = self.plumber.take(net.interface)
+        self.spaces.append(spare.space)
+        number = net.pools[0].subnet.split(".")[2]
+        one = Endpoint(
+            id="", network=net.id, network_name=net.name, owner=f"c{last}", interface="eth0",
+            mac=ipam.mac_of(ipam.parse_address(f"10.77.{number}.{last}")),
+            ipv4=f"10.77.{number}.{last}", prefix4=24,
+            gateway4="" if net.internal else f"10.77.{number}.1",
+            ipv6=f"fd77:{number}::{last}", prefix6=64,
+            gateway6="" if net.internal else f"fd77:{number}::1",
+        )  # fmt: skip
+        self.plumber.attach(
+            spare.space, net, one, routed=True, link=spare.link, bridge=spare.bridge
+        )
+        self.plumber.publish(one, ports)
+        return spare.space, one
+
+    def close(self):
+        for space in self.spaces:
+            space.close()
+        self.plumber.close([])
+
+
+@contextmanager
+def lab(tmp_path):
+    with segment() as seg:
+        host = Host(tmp_path / "forwarding")
+        try:
+            yield seg, host
+        finally:
+            host.close()
+
+
+def published(port, *hosts, protocol="tcp"):
+    return [
+        Published(port=port, protocol=protocol, host=host, host_port=port + 1) for host in hosts
+    ]
+
+
+def route_through_host(seg):
+    """The neighbour sends what is for containers, and for 127.0.0.1, to the host."""
+    with spaces.entered(seg.neighbour.fd):
+        spaces.set_sysctl("net/ipv4/conf/ext0/route_localnet", "1")
+        run("ip", "address", "del", "127.0.0.1/8", "dev", "lo")
+        run("ip", "route", "add", "127.0.0.1/32", "via", "198.51.100.1", "dev", "ext0")
+        run("ip", "route", "add", "10.77.0.0/16", "via", "198.51.100.1")
+        run("ip", "-6", "route", "add", "fd77::/16", "via", "2001:db8:1::1")
+
+
+@pytest.mark.parametrize("filtered", [False, True], ids=["plain", "filtered-bridges"])
+def test_the_matrix(tmp_path, filtered):
+    """Eight origins, published or not, both versions, before and after a flush, and with a host
+    firewall that lets nothing in; also where the packet filter sees what stays on a bridge, as
+    Docker and Kubernetes set it."""
+    with lab(tmp_path) as (seg, host):
+        filter_bridges(on=filtered)
+        net, other = network("one", 1), network("two", 2)
+        ports = [*published(OPEN, "0.0.0.0", "::"), *published(LOCAL, "127.0.0.1")]
+        inside, _ = host.join(net, 5, ports)
+        fellow, _ = host.join(net, 6)
+        stranger, _ = host.join(other, 7)
+        for port in (OPEN, SHUT, LOCAL):
+            seg.serve(inside, "inside", port)
+        route_through_host(seg)
+        ext4, ext6, own4, own6 = "198.51.100.1", "2001:db8:1::1", "10.77.1.5", "fd77:1::5"
+        far = OPEN + 1
+        expected = {
+            # 1: the host by loopback, 2: by its own address, 3: by the container's
+            Probe(seg.host, "127.0.0.1", far): "inside 10.77.1.1",
+            Probe(seg.host, "127.0.0.1", LOCAL + 1): "inside 10.77.1.1",
+            Probe(seg.host, "127.0.0.1", SHUT): "",
+            Probe(seg.host, ext4, far): "inside 198.51.100.1",
+            Probe(seg.host, ext6, far): "inside 2001:db8:1::1",
+            Probe(seg.host, ext4, LOCAL + 1): "",
+            Probe(seg.host, ext4, SHUT): "",
+            Probe(seg.host, own4, SHUT): "inside 10.77.1.1",
+            Probe(seg.host, own6, SHUT): "inside fd77:1::1",
+            # 4: somebody on the segment, whose address is kept
+            Probe(seg.client, ext4, far): "inside 198.51.100.2",
+            Probe(seg.client, ext6, far): "inside 2001:db8:1::2",
+            Probe(seg.client, ext4, SHUT): "",
+            Probe(seg.client, ext6, SHUT): "",
+            Probe(seg.client, ext4, LOCAL + 1): "",
+            # 5: one who routes to the container, or 6: to the host's loopback
+            Probe(seg.neighbour, own4, OPEN): "",
+            Probe(seg.neighbour, own6, OPEN): "",
+            Probe(seg.neighbour, own4, SHUT): "",
+            Probe(seg.neighbour, own6, SHUT): "",
+            Probe(seg.neighbour, "127.0.0.1", LOCAL + 1): "",
+            Probe(seg.neighbour, "127.0.0.1", far): "",
+            # 7: a container of the same network, directly and through the host; and itself
+            Probe(fellow, own4, SHUT): "inside 10.77.1.6",
+            Probe(fellow, own6, SHUT): "inside fd77:1::6",
+            Probe(fellow, ext4, far): "inside 10.77.1.1",
+            Probe(fellow, ext6, far): "inside fd77:1::1",
+            Probe(fellow, "10.77.1.1", far): "inside 10.77.1.1",
+            Probe(fellow, ext4, LOCAL + 1): "",
+            Probe(inside, ext4, far): "inside 10.77.1.1",
+            Probe(inside, ext6, far): "inside fd77:1::1",
+            # 8: a container of another network
+            Probe(stranger, own4, OPEN): "",
+            Probe(stranger, own6, OPEN): "",
+            Probe(stranger, own4, SHUT): "",
+            Probe(stranger, ext4, far): "inside 10.77.2.7",
+            Probe(stranger, ext6, far): "inside fd77:2::7",
+            Probe(stranger, ext4, LOCAL + 1): "",
+            # and out: with the host's address
+        }
+        for circumstance in ("at first", "after a flush", "with a foreign firewall"):
+            if circumstance == "after a flush":
+                run("nft", "flush", "ruleset")
+                host.plumber.reassert()
+            if circumstance == "with a foreign firewall":
+                (tmp_path / "fw.nft").write_text(FOREIGN)
+                run("nft", "-f", str(tmp_path / "fw.nft"))
+            found = seg.ask(expected)
+            for probe, answer in expected.items():
+                said = found.get(probe, "")
+                if filtered and probe.origin in (inside, fellow):  # its own address is kept then
+                    said, answer = said[:6], answer[:6]  # noqa: PLW2901
+                assert said == answer, (circumstance, probe.address, probe.port)
+        host.plumber.reassert()
+        assert "tcp dport 22 accept" in run("nft", "list", "table", "inet", "fw")
+
+
+def test_out_with_the_hosts_address_and_datagrams_both_ways(tmp_path):
+    with lab(tmp_path) as (seg, host):
+        ports = published(OPEN, "0.0.0.0", "::", protocol="udp")
+        inside, _ = host.join(network("one", 1), 5, ports)
+        kind = socket.SOCK_DGRAM
+        seg.serve(inside, "inside", OPEN, kind)
+        seg.serve(seg.client, "outside", SHUT)
+        expected = {
+            Probe(inside, "198.51.100.2", SHUT): "outside 198.51.100.1",
+            Probe(inside, "2001:db8:1::2", SHUT): "outside 2001:db8:1::1",
+            Probe(seg.client, "198.51.100.1", OPEN + 1, kind): "inside 198.51.100.2",
+            Probe(seg.client, "2001:db8:1::1", OPEN + 1, kind): "inside 2001:db8:1::2",
+            Probe(seg.host, "127.0.0.1", OPEN + 1, kind): "inside 10.77.1.1",
+        }
+        assert seg.ask(expected) == expected
+
+
+def test_an_internal_network_reaches_itself_and_nothing_else(tmp_path):
+    with lab(tmp_path) as (seg, host):
+        inner, outer = network("inner", 1, internal=True), network("outer", 2)
+        inside, one = host.join(inner, 5)
+        fellow, _ = host.join(inner, 6)
+        stranger, _ = host.join(outer, 7, published(OPEN, "0.0.0.0", "::"))
+        # A guest that is root in there gives itself a way out.
+        for version, gateway in (("-4", "10.77.1.1"), ("-6", "fd77:1::1")):
+            run("nsenter", f"--net={inside.path}", "ip", version, "route", "add", "default",
+                "via", gateway)  # fmt: skip
+        seg.serve(inside, "inside", SHUT)
+        seg.serve(stranger, "stranger", OPEN)
+        seg.serve(seg.client, "outside", SHUT)
+        seg.serve(seg.host, "host", SHUT)
+        route_through_host(seg)
+        found = seg.ask(
+            [
+                Probe(fellow, one.ipv4, SHUT),
+                Probe(fellow, one.ipv6, SHUT),
+                Probe(inside, "10.77.1.1", SHUT),
+                Probe(inside, "198.51.100.1", SHUT),
+                Probe(inside, "2001:db8:1::1", SHUT),
+                Probe(inside, "198.51.100.2", SHUT),
+                Probe(inside, "2001:db8:1::2", SHUT),
+                Probe(inside, "10.77.2.7", OPEN),
+                Probe(inside, "198.51.100.1", OPEN + 1),
+                Probe(stranger, one.ipv4, SHUT),
+                Probe(seg.neighbour, one.ipv4, SHUT),
+                Probe(seg.neighbour, one.ipv6, SHUT),
+            ]
+        )
+        assert {(probe.address, answer.split()[0]) for probe, answer in found.items()} == {
+            (one.ipv4, "inside"),
+            (one.ipv6, "inside"),
+            ("10.77.1.1", "host"),
+        }
+
+
+def test_containers_of_a_network_that_may_not_talk(tmp_path):
+    with lab(tmp_path) as (seg, host):
+        options = {"com.docker.network.bridge.enable_icc": "false"}
+        net = network("mute", 1, options=options)
+        inside, one = host.join(net, 5)
+        fellow, _ = host.join(net, 6)
+        seg.serve(inside, "inside", SHUT)
+        seg.serve(seg.client, "outside", SHUT)
+        found = seg.ask([Probe(fellow, one.ipv4, SHUT), Probe(fellow, "198.51.100.2", SHUT)])
+        assert list(found.values()) == ["outside 198.51.100.1"]
+
+
+def test_the_host_becomes_no_router(tmp_path):
+    with lab(tmp_path) as (seg, host):
+        beyond = seg.space()
+        with Plain() as netlink:
+            netlink.run([links.new_veth("ext1", beyond.fd, "far1", 1500)])
+            netlink.run([links.add_address(links.index_of("ext1"), ip_interface("203.0.113.1/24"))])
+        with spaces.entered(beyond.fd):
+            address = links.add_address(links.index_of("far1"), ip_interface("203.0.113.2/24"))
+            route = links.default_route(links.index_of("far1"), ip_address("203.0.113.1"))
+            beyond.netlink.run([links.change("far1", up=True), address, route])
+        with spaces.entered(seg.client.fd):
+            run("ip", "route", "add", "203.0.113.0/24", "via", "198.51.100.1")
+        seg.serve(beyond, "beyond", SHUT)
+        assert spaces.get_sysctl("net/ipv4/ip_forward") == "0"
+        host.join(network("one", 1), 5)
+        assert spaces.get_sysctl("net/ipv4/ip_forward") == "1"
+        assert (tmp_path / "forwarding4").read_text().split() == ["ext0", "ext1"]
+        uplinks = json.loads(run("nft", "-j", "list", "set", "inet", "sampan", "uplinks4"))
+        assert uplinks["nftables"][1]["set"]["elem"] == ["ext0", "ext1"]
+        assert seg.answer(seg.client, "203.0.113.2", SHUT) == ""
+        assert seg.answer(seg.host, "203.0.113.2", SHUT) == "beyond 203.0.113.1"
+
+
+def test_what_is_idle_goes_at_the_end_and_foreign_tables_stay(tmp_path):
+    with lab(tmp_path) as (_, host):
+        spaces.set_sysctl("net/ipv4/ip_forward", "1")
+        spaces.set_sysctl("net/ipv6/conf/all/forwarding", "1")
+        run("nft", "add", "table", "inet", "theirs")
+        busy, idle = network("busy", 1), network("idle", 2)
+        host.join(busy, 5)
+        host.plumber.make_bridge(idle)
+        host.plumber.close([idle])
+        assert "sb-0202" not in run("ip", "link")
+        assert "sb-0101" in run("ip", "link")
+        assert "table inet sampan" in run("nft", "list", "tables")
+        again = Plumber(str(tmp_path / "forwarding"))
+        assert again.restore([busy, idle], {busy.id}, [])
+        again.close([busy])
+        assert run("nft", "list", "tables") == "table inet theirs\n"
+        assert "sb-" not in run("ip", "link")
