@@ -24,6 +24,7 @@ from sampan.engine.exec import Execs
 from sampan.engine.exits import Exits
 from sampan.engine.imagery import Images
 from sampan.engine.lifecycle import Lifecycle
+from sampan.engine.membership import Membership
 from sampan.engine.model import HostConfig
 from sampan.engine.networking import Networks
 from sampan.engine.recover import Recovery
@@ -72,6 +73,7 @@ class Parts:
     exits: Exits
     execs: Execs
     lifecycle: Lifecycle
+    membership: Membership
     remover: Remover
     archives: Archives
     committer: Committer
@@ -226,6 +228,7 @@ def _parts(services: Services) -> Parts:
         exits=exits,
         execs=execs,
         lifecycle=lifecycle,
+        membership=Membership(services),
         remover=remover,
         archives=Archives(services),
         committer=Committer(services, lifecycle),

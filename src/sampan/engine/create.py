@@ -12,6 +12,7 @@ import stat
 import time
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sampan.engine import joining, limits, mounts, resolve
@@ -23,11 +24,12 @@ from sampan.ids import new_id
 from sampan.spec.platform import Platform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sampan.engine.model import ContainerConfig, HostConfig, Mount
     from sampan.engine.services import Services
     from sampan.images.model import Image
+    from sampan.network.model import EndpointRequest
     from sampan.snapshots.base import BindMount, OverlayMount
     from sampan.snapshots.base import Mount as RootMount
     from sampan.store.database import Connection
@@ -46,6 +48,7 @@ class Creator:
         name: str | None,
         platform: str | None,
         owner: Ownership | None = None,
+        networks: Mapping[str, EndpointRequest] = MappingProxyType({}),
     ) -> Created:
         """See Engine.create."""
         services = self._services
@@ -58,7 +61,8 @@ class Creator:
             container = self._container(container_id, name, config, host, image)
             if owner is not None:
                 container = replace(container, owner=owner.owner, notes=owner.notes)
-            container = services.networks.settle(self._name_target(container))
+            container = replace(self._name_target(container), networks=networks)
+            container = services.networks.settle(container)
             services.filters.get(host, container.architecture)  # refused here, not at the start
             planned = mounts.plan(container.config, host, self._find)
             try:

@@ -24,6 +24,7 @@ from sampan.engine.model import HostConfig, LogQuery, Status, WaitCondition
 from sampan.engine.start import drop
 from sampan.errors import InvalidArgument, NotImplementedHere, SampanError
 from sampan.images.progress import silent
+from sampan.network.model import EndpointRequest
 from sampan.spec.platform import Platform
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         Top,
         WaitResult,
     )
+    from sampan.engine.networking import Networks
     from sampan.engine.services import Services, SpecMaker
     from sampan.engine.usage import Sizes
     from sampan.engine.volumes import Volumes
@@ -71,6 +73,7 @@ class Engine:
         self.config: EngineConfig = parts.services.config
         self.images: Images = parts.services.images
         self.volumes: Volumes = parts.services.volumes
+        self.networks: Networks = parts.services.networks
         self._parts = parts
         self._services = parts.services
         self._undo = undo
@@ -117,8 +120,11 @@ class Engine:
         name: str | None = None,
         platform: str | None = None,
         owner: Ownership | None = None,
+        networks: Mapping[str, EndpointRequest] | None = None,
     ) -> Created:
         """Make a container of an image that is here, or of a directory. It does not pull.
+
+        `networks` is what is asked of each network, by name; `host.network_mode` need not be in it.
 
         Raises:
             ImageNotFound: the image is not here (for this platform).
@@ -126,7 +132,9 @@ class Engine:
             InvalidArgument: a value is wrong; the message says which.
             NotImplementedHere: an option that this engine has not.
         """
-        return await self._parts.creator.create(config, host or HostConfig(), name, platform, owner)
+        return await self._parts.creator.create(
+            config, host or HostConfig(), name, platform, owner, networks or {}
+        )
 
     async def start(self, ref: str, attachments: Sequence[Attachment] = ()) -> None:
         """Start; returns when execve has happened.
@@ -242,7 +250,7 @@ class Engine:
 
         Those of an owner are listed for that owner alone.
         """
-        matches = container_filter(filters, self.get)
+        matches = container_filter(self._named_networks(filters), self.get)
         everything = all or limit or (filters and "status" in filters)
         found = [
             entry.container
@@ -253,6 +261,34 @@ class Engine:
         ]
         found.sort(key=lambda container: container.created_at, reverse=True)
         return found[:limit] if limit else found
+
+    def _named_networks(self, filters: Filters | None) -> Filters | None:
+        """The filters, with names of networks in place of ids."""
+        if not filters or "network" not in filters:
+            return filters
+        names = [self.networks.name_of(value) for value in filters["network"]]
+        return {**filters, "network": names}
+
+    async def connect(self, network: str, ref: str, wish: EndpointRequest | None = None) -> None:
+        """Put a container into one more network, at once if it runs.
+
+        Raises:
+            PermissionDenied: it is in there, or its network mode allows no other.
+            InvalidArgument: an address or an alias cannot be had.
+        """
+        await self._parts.membership.connect(self._find(ref), network, wish or EndpointRequest())
+
+    async def disconnect(self, network: str, ref: str, force: bool = False) -> None:
+        """Take a container out of a network; with `force`, not being in it is fine.
+
+        Raises:
+            PermissionDenied: it is not in there.
+        """
+        await self._parts.membership.disconnect(self._find(ref), network, force=force)
+
+    async def prune_networks(self, filters: Filters | None = None) -> Sequence[str]:
+        """Remove every network that no container names; the names of those that went."""
+        return await self._parts.membership.prune(filters)
 
     async def exec_create(self, ref: str, config: ExecConfig) -> str:
         """Prepare a further process; gives the exec's id.

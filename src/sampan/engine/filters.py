@@ -86,7 +86,7 @@ def _test(key: str, values: tuple[str, ...], find: Callable[[str], Container]) -
         "id": lambda c: any(c.id.startswith(value) for value in values),
         "label": lambda c: has_labels({**c.image_labels, **c.config.labels}, values),
         "ancestor": lambda c: any(_descends(c, value) for value in values),
-        "network": lambda c: c.host.network_mode in values,
+        "network": lambda c: any(v in c.networks or v == c.host.network_mode for v in values),
     }
     if key in simple:
         return simple[key]

@@ -23,6 +23,8 @@ from sampan.errors import (
     AlreadyExists,
     Conflict,
     FailedPrecondition,
+    InvalidArgument,
+    NotFound,
     PermissionDenied,
     SampanError,
     StartFailed,
@@ -130,6 +132,17 @@ class Networks:
         """Who is in a network now."""
         return tuple(self._registry.find(network.id).endpoints.values())
 
+    def ids(self) -> dict[str, str]:
+        """The ids of all networks by their names."""
+        return {member.network.name: member.network.id for member in self._registry}
+
+    def name_of(self, ref: str) -> str:
+        """The name of a network; what names none stays as it is."""
+        try:
+            return self.find(ref).name
+        except SampanError:
+            return ref
+
     async def create(self, config: NetworkConfig) -> Network:
         """Make a network.
 
@@ -201,12 +214,15 @@ class Networks:
         """A container that is being made, with its network mode and networks settled.
 
         Raises:
-            NotFound, InvalidArgument: see joining.settle.
+            InvalidArgument: see joining.settle; or there is no such network.
             FailedPrecondition: a network was asked for that this host cannot have.
         """
-        host, wishes = joining.settle(
-            container.host, container.networks, self._registry, self.default
-        )
+        try:
+            host, wishes = joining.settle(
+                container.host, container.networks, self._registry, self.default
+            )
+        except NotFound as error:  # to clients, "not found" means that the image is missing
+            raise InvalidArgument(str(error)) from error
         if wishes:
             _require()
         return replace(container, host=host, networks=wishes)

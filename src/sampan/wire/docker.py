@@ -256,7 +256,6 @@ class ContainerCreate(Body, kw_only=True):
     shell: list[str] | None = None
     runtime: str | None = ""  # where docker-py puts it; Docker's own place is the HostConfig
     host_config: HostConfig | None = None
-    networking_config: dict[str, Any] | None = None
     # An extension of ours: a directory of the host in place of an image, or `DIR:O` for an
     # overlay above it. dockerd ignores the member and asks for an image.
     rootfs: str | None = ""

@@ -52,7 +52,7 @@ def test_a_body_of_the_cli_is_all_defaults():
         labels={"k": "v"},
         hostname="h1",
     )
-    assert requests.host_config(body.host_config) == model.HostConfig()
+    assert requests.host_config(body.host_config) == model.HostConfig(network_mode="default")
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_container_configs(members, expected):
         ({"PidsLimit": 0}, {"pids_limit": None}),
         ({"PidsLimit": -1}, {"pids_limit": -1}),
         ({"NetworkMode": "host"}, {"network_mode": "host"}),
-        ({"NetworkMode": "default"}, {"network_mode": "none"}),
-        ({"NetworkMode": None}, {"network_mode": "none"}),
+        ({"NetworkMode": "default"}, {"network_mode": "default"}),
+        ({"NetworkMode": None}, {"network_mode": "default"}),
         (
             {"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3}},
             {"restart": model.RestartPolicy(name=model.RestartName.ON_FAILURE, max_retries=3)},
@@ -157,7 +157,9 @@ def test_host_configs(members, expected):
         ({"LogConfig": {"Type": "syslog"}}, InvalidArgument, "no log driver named 'syslog'"),
         ({"LogConfig": {"Config": {"tag": "x"}}}, InvalidArgument, "unknown log opt 'tag'"),
         ({"LogConfig": {"Config": {"max-size": "ten"}}}, InvalidArgument, "max-size='ten'"),
-        ({"PortBindings": {"80/tcp": [{"HostPort": "1"}]}}, NotImplementedHere, "published ports"),
+        ({"PortBindings": {"80/x": [{"HostPort": "1"}]}}, InvalidArgument, "invalid protocol"),
+        ({"PortBindings": {"80": [{"HostPort": "9-1"}]}}, InvalidArgument, "invalid port range"),
+        ({"PortBindings": {"80": [{"HostIp": "x"}]}}, InvalidArgument, "invalid IP address: x"),
         ({"Links": ["a:b"]}, NotImplementedHere, "Links"),
         ({"DeviceRequests": [{"Driver": "cdi"}]}, NotImplementedHere, "DeviceRequests"),
         ({"Mounts": [{"Type": "npipe", "Target": "/v"}]}, InvalidArgument, "mount type unknown"),

@@ -27,6 +27,7 @@ from sampan.api.docker import (
     distribution,
     exec,  # noqa: A004 - a room
     images,
+    networks,
     swarm,
     system,
     trust,
@@ -62,6 +63,7 @@ PATHS: dict[tuple[str, str], Handler] = {
     **commits.PATHS,
     **distribution.PATHS,
     **images.PATHS,
+    **networks.PATHS,
     **swarm.PATHS,
     **upkeep.PATHS,
     **volumes.PATHS,
@@ -73,6 +75,7 @@ NAMED: dict[tuple[str, str, str], Handler] = {
     **exec.NAMED,
     **distribution.NAMED,
     **images.NAMED,
+    **networks.NAMED,
     **swarm.NAMED,
     **trust.NAMED,
     **volumes.NAMED,

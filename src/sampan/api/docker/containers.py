@@ -11,21 +11,23 @@ import msgspec
 from msgspec import UNSET
 
 from sampan import ids
-from sampan.api.docker import ages, answers, convert, requests, sampling
+from sampan.api.docker import ages, answers, convert, endpoints, networks, requests, sampling
 from sampan.engine import model
 from sampan.errors import Conflict, ContainerNotFound, InvalidArgument, SampanError
 from sampan.wire import docker as wire
 from sampan.wire import multiplex
+from sampan.wire import networks as bodies
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterable
 
     from aiohttp.web_response import StreamResponse
 
     from sampan.api.docker.call import Call
+    from sampan.engine.engine import Engine
 
 STATS_SECONDS = 1.0
-_decode_create = msgspec.json.Decoder(wire.ContainerCreate)
+_decode_create = msgspec.json.Decoder(bodies.ContainerCreate)
 _decode_update = msgspec.json.Decoder(wire.HostConfig)
 
 
@@ -44,6 +46,7 @@ async def create(call: Call) -> StreamResponse:
         host,
         name=ids.check_name(name) if name else None,
         platform=call.text("platform") or None,
+        networks=endpoints.wishes(body.networking_config, body.mac_address or ""),
     )
     return answers.json(wire.Created(id=made.id, warnings=list(made.warnings)), 201)
 
@@ -177,11 +180,16 @@ async def listing(call: Call) -> StreamResponse:
         filters=call.filters(),
         limit=limit if limit is not None and limit > 0 else None,
     )
-    now = time.time_ns()
-    lines = [convert.summary(container, now) for container in found]
+    lines = summaries(call.engine, found)
     if call.flag("size"):
         await measure(call, lines)
     return answers.json(lines)
+
+
+def summaries(engine: Engine, found: Iterable[model.Container]) -> list[wire.ContainerSummary]:
+    """The lines of `ps`."""
+    now = time.time_ns()
+    return [convert.summary(one, now, networks.live(engine, one)) for one in found]
 
 
 async def measure(call: Call, lines: list[wire.ContainerSummary]) -> None:
@@ -197,7 +205,7 @@ async def measure(call: Call, lines: list[wire.ContainerSummary]) -> None:
 async def inspect(call: Call) -> StreamResponse:
     """GET /containers/{id}/json?size"""
     container = call.engine.get(reference(call))
-    answer = convert.inspect(container)
+    answer = convert.inspect(container, networks.live(call.engine, container))
     answer.exec_ids = call.engine.exec_ids(container.id) or None
     if call.flag("size"):
         found = await call.engine.sizes(container.id)

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from sampan.api.docker import ages, mounting, requests
+from sampan.api.docker import ages, endpoints, mounting, requests
+from sampan.api.docker.endpoints import NOTHING
 from sampan.engine import model
 from sampan.wire import docker as wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from sampan.api.docker.endpoints import Live
 
-def inspect(container: model.Container) -> wire.ContainerInspect:
-    """The whole of a container."""
+
+def inspect(container: model.Container, live: Live = NOTHING) -> wire.ContainerInspect:
+    """The whole of a container; `live` is what it has of networks."""
     return wire.ContainerInspect(
         id=container.id,
         created=ages.rfc3339(container.created_at),
@@ -34,9 +37,7 @@ def inspect(container: model.Container) -> wire.ContainerInspect:
         host_config=host_answer(container.host),
         mounts=mounting.points(container),
         config=config_answer(container),
-        network_settings=wire.NetworkSettings(
-            ports=_no_ports(container.config.exposed_ports), networks=networks(container.host)
-        ),
+        network_settings=endpoints.settings(container, live),
     )
 
 
@@ -129,6 +130,8 @@ def host_answer(host: model.HostConfig) -> wire.HostConfig:
         binds=list(host.binds) or None,
         log_config=_log_answer(host.log),
         network_mode=host.network_mode,
+        port_bindings=endpoints.wanted_ports(host.ports),
+        publish_all_ports=host.publish_all,
         restart_policy=wire.RestartPolicy(
             name=host.restart.name.value, maximum_retry_count=host.restart.max_retries
         ),
@@ -137,6 +140,8 @@ def host_answer(host: model.HostConfig) -> wire.HostConfig:
         cap_drop=list(host.cap_drop) or None,
         cgroupns_mode=host.cgroupns_mode or "private",
         dns=list(host.dns),
+        dns_options=list(host.dns_options),
+        dns_search=list(host.dns_search),
         extra_hosts=list(host.extra_hosts) or None,
         group_add=list(host.group_add) or None,
         ipc_mode=host.ipc_mode or "private",
@@ -219,16 +224,7 @@ def _log_answer(log: model.LogConfig) -> wire.LogConfig:
     return wire.LogConfig(type=log.driver.value, config=options)
 
 
-def _no_ports(ports: Iterable[str]) -> dict[str, list[wire.PortBinding] | None]:
-    return dict.fromkeys(ports)
-
-
-def networks(host: model.HostConfig) -> dict[str, wire.Endpoint]:
-    """The networks of a container: the pseudo networks have an endpoint without addresses."""
-    return {host.network_mode: wire.Endpoint()} if host.network_mode in ("none", "host") else {}
-
-
-def summary(container: model.Container, now_ns: int) -> wire.ContainerSummary:
+def summary(container: model.Container, now_ns: int, live: Live = NOTHING) -> wire.ContainerSummary:
     """One line of `docker ps`."""
     return wire.ContainerSummary(
         id=container.id,
@@ -237,11 +233,12 @@ def summary(container: model.Container, now_ns: int) -> wire.ContainerSummary:
         image_id=str(container.image_id),
         command=command_line(container.path, container.args),
         created=container.created_at // ages.SECOND,
+        ports=endpoints.port_list(container, live),
         labels=labels(container),
         state=container.status.value,
         status=ages.status(container.state, now_ns),
         host_config=wire.SummaryHostConfig(network_mode=container.host.network_mode),
-        network_settings=wire.SummaryNetworks(networks=networks(container.host)),
+        network_settings=wire.SummaryNetworks(networks=endpoints.networks(container, live)),
         mounts=mounting.points(container),
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
-from sampan.api.docker import mounting
+from sampan.api.docker import endpoints, mounting
 from sampan.engine import model
 from sampan.errors import InvalidArgument, NotImplementedHere
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sampan.wire import docker as wire
-
-NETWORK_DEFAULT = "none"
-"""The network of a container that asks for `default`; bridges come with their own room."""
 
 DEFAULT_RUNTIME = "sampan-oci"
 RUNTIMES = frozenset(("", DEFAULT_RUNTIME, "runc", "io.containerd.runc.v2"))
@@ -34,8 +31,6 @@ _UNSUPPORTED = (
     ("device_requests", "DeviceRequests"),
     ("cpu_realtime_period", "CpuRealtimePeriod"),
     ("cpu_realtime_runtime", "CpuRealtimeRuntime"),
-    ("dns_options", "DnsOptions"),
-    ("dns_search", "DnsSearch"),
     ("userns_mode", "UsernsMode"),
 )
 
@@ -72,8 +67,6 @@ def host_config(body: wire.HostConfig, network_disabled: bool = False) -> model.
     for attribute, name in _UNSUPPORTED:
         if getattr(body, attribute):
             raise NotImplementedHere(f"create container: {name} is not supported yet")
-    if body.port_bindings or body.publish_all_ports:
-        raise NotImplementedHere("create container: published ports are not supported yet")
     return model.HostConfig(
         memory=body.memory or 0,
         memory_swap=body.memory_swap or 0,
@@ -89,7 +82,7 @@ def host_config(body: wire.HostConfig, network_disabled: bool = False) -> model.
         cpuset_mems=body.cpuset_mems or "",
         pids_limit=body.pids_limit or None,
         blkio_weight=body.blkio_weight or 0,
-        network_mode="none" if network_disabled else _network(body.network_mode),
+        network_mode="none" if network_disabled else body.network_mode or "default",
         pid_mode=body.pid_mode or "",
         ipc_mode=body.ipc_mode or "",
         uts_mode=body.uts_mode or "",
@@ -118,6 +111,10 @@ def host_config(body: wire.HostConfig, network_disabled: bool = False) -> model.
         init=bool(_given(body.init)),
         extra_hosts=tuple(body.extra_hosts or ()),
         dns=tuple(body.dns or ()),
+        dns_search=tuple(body.dns_search or ()),
+        dns_options=tuple(body.dns_options or ()),
+        ports=endpoints.bindings(body.port_bindings),
+        publish_all=bool(body.publish_all_ports),
         masked_paths=None if body.masked_paths is None else tuple(body.masked_paths),
         readonly_paths=None if body.readonly_paths is None else tuple(body.readonly_paths),
         runtime=_runtime(body.runtime or ""),
@@ -236,10 +233,6 @@ def _words(value: wire.Arguments) -> tuple[str, ...] | None:
     if value is None:
         return None
     return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _network(mode: str | None) -> str:
-    return NETWORK_DEFAULT if mode in (None, "", "default") else str(mode)
 
 
 def _block_devices(body: wire.HostConfig) -> tuple[model.BlockDevice, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from sampan.api.docker import ages, answers, build, convert, pictures, volumes
-from sampan.api.docker.containers import measure, moment
+from sampan.api.docker.containers import measure, moment, summaries
 from sampan.errors import InvalidArgument
 from sampan.registry.credentials import Credentials
 from sampan.version import (
@@ -96,7 +96,9 @@ def info_answer(found: model.EngineInfo, now_ns: int) -> bodies.Info:
         containers_stopped=found.containers_stopped,
         images=found.images,
         driver=found.driver,
-        plugins=bodies.Plugins(network=["host", "null"], log=["json-file", "none"]),
+        plugins=bodies.Plugins(
+            network=["bridge", "host", "macvlan", "null"], log=["json-file", "none"]
+        ),
         system_time=ages.rfc3339(now_ns),
         logging_driver=found.log_driver,
         cgroup_version=found.cgroup_version,
@@ -141,13 +143,12 @@ async def disk_usage(call: Call) -> StreamResponse:
     wanted = call.values("type") or _KINDS
     if unknown := [kind for kind in wanted if kind not in _KINDS]:
         raise InvalidArgument(f"unknown object type: {unknown[0]}")
-    now = time.time_ns()
     images = await call.engine.images.list()
     containers = call.engine.list(all=True)
     shared = await call.engine.images.shared_sizes(images)
     users = Counter(container.image_id for container in containers)
     taken = await call.engine.images.store_usage()
-    lines = [convert.summary(container, now) for container in containers]
+    lines = summaries(call.engine, containers)
     if "container" in wanted:
         await measure(call, lines)
     pictured = [pictures.summary(image, users[image.id], shared[image.id]) for image in images]
@@ -191,11 +192,6 @@ async def auth(call: Call) -> StreamResponse:
     return answers.json(bodies.AuthResult(identity_token=token, status="Login Succeeded"))
 
 
-async def no_networks(_: Call) -> StreamResponse:
-    """POST /networks/prune: there is nothing to prune."""
-    return answers.json({"NetworksDeleted": None})
-
-
 PATHS = {
     ("GET", "/_ping"): ping,
     ("HEAD", "/_ping"): ping,
@@ -204,5 +200,4 @@ PATHS = {
     ("GET", "/events"): events,
     ("GET", "/system/df"): disk_usage,
     ("POST", "/auth"): auth,
-    ("POST", "/networks/prune"): no_networks,
 }

@@ -1,0 +1,180 @@
+"""/networks/*: one function per endpoint, each a translation around one call of the engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import UNSET
+
+from sampan.api.docker import ages, answers, endpoints
+from sampan.errors import InvalidArgument, NotFound, NotImplementedHere
+from sampan.network.model import NetworkConfig, Pool
+from sampan.wire import networks as wire
+
+if TYPE_CHECKING:
+    from aiohttp.web_response import StreamResponse
+
+    from sampan.api.docker.call import Call
+    from sampan.engine.engine import Engine
+    from sampan.engine.model import Container
+    from sampan.network.model import Endpoint, Network
+
+_decode_create = msgspec.json.Decoder(wire.NetworkCreate)
+_decode_connect = msgspec.json.Decoder(wire.NetworkConnect)
+_decode_disconnect = msgspec.json.Decoder(wire.NetworkDisconnect)
+
+
+def live(engine: Engine, container: Container) -> endpoints.Live:
+    """What a container has of networks now."""
+    return endpoints.Live(
+        engine.networks.endpoints(container.id),
+        engine.networks.published(container.id),
+        engine.networks.ids(),
+    )
+
+
+def network(value: Network) -> wire.Network:
+    """A network in Docker's shape."""
+    return wire.Network(
+        name=value.name,
+        id=value.id,
+        created=ages.rfc3339(value.created_at),
+        driver=value.driver.value,
+        enable_ipv4=value.ipv4,
+        enable_ipv6=value.ipv6,
+        ipam=wire.IPAM(
+            options=None if value.is_predefined else dict(value.ipam_options),
+            config=[_pool(pool) for pool in value.pools] or (None if value.is_predefined else []),
+        ),
+        internal=value.internal,
+        attachable=value.attachable,
+        options=dict(value.options),
+        labels=dict(value.labels),
+    )
+
+
+def config(body: wire.NetworkCreate) -> NetworkConfig:
+    """What is asked of a new network.
+
+    Raises:
+        NotImplementedHere: it is of swarm. InvalidArgument: a member is wrong.
+    """
+    for asked, word in (
+        (body.ingress, "Ingress"),
+        (body.config_only, "ConfigOnly"),
+        (body.config_from is not None and body.config_from.network, "ConfigFrom"),
+        (body.scope not in (None, "", "local"), f"Scope {body.scope}"),
+    ):
+        if asked:
+            raise NotImplementedHere(f"create network: {word} is of swarm, which is not here")
+    ipam = body.ipam or wire.IPAM()
+    if ipam.driver not in (None, "", "default"):
+        raise NotFound(f"could not find an ipam driver {ipam.driver!r}: there is only default")
+    return NetworkConfig(
+        name=body.name or "",
+        driver=body.driver or "bridge",
+        pools=tuple(
+            Pool(
+                subnet=one.subnet or "",
+                gateway=one.gateway or "",
+                ip_range=one.ip_range or "",
+                reserved=one.auxiliary_addresses or {},
+            )
+            for one in ipam.config or ()
+            if one.subnet or one.gateway or one.ip_range or one.auxiliary_addresses
+        ),
+        ipv4=body.enable_ipv4 is not False,
+        ipv6=bool(body.enable_ipv6),
+        internal=bool(body.internal),
+        attachable=bool(body.attachable),
+        options=body.options or {},
+        ipam_options=ipam.options or {},
+        labels=body.labels or {},
+    )
+
+
+async def create(call: Call) -> StreamResponse:
+    """POST /networks/create"""
+    body = await call.json(_decode_create)
+    if body is None or not body.name:
+        raise InvalidArgument("invalid network name: a network needs a name")
+    made = await call.engine.networks.create(config(body))
+    return answers.json(wire.NetworkCreated(id=made.id), 201)
+
+
+async def listing(call: Call) -> StreamResponse:
+    """GET /networks?filters"""
+    return answers.json([network(one) for one in call.engine.networks.list(call.filters())])
+
+
+async def inspect(call: Call) -> StreamResponse:
+    """GET /networks/{id}?verbose&scope"""
+    found = call.engine.networks.find(call.name)
+    answer = network(found)
+    for one in call.engine.networks.members(found):
+        answer.containers[one.owner] = _member(call.engine, one)
+    return answers.json(answer)
+
+
+async def remove(call: Call) -> StreamResponse:
+    """DELETE /networks/{id}"""
+    await call.engine.networks.remove(call.name)
+    return answers.empty()
+
+
+async def connect(call: Call) -> StreamResponse:
+    """POST /networks/{id}/connect"""
+    body = await call.json(_decode_connect) or wire.NetworkConnect()
+    wish = endpoints.wish(body.endpoint_config)
+    await call.engine.connect(call.name, body.container or "", wish)
+    return answers.empty(200)
+
+
+async def disconnect(call: Call) -> StreamResponse:
+    """POST /networks/{id}/disconnect"""
+    body = await call.json(_decode_disconnect) or wire.NetworkDisconnect()
+    await call.engine.disconnect(call.name, body.container or "", force=bool(body.force))
+    return answers.empty(200)
+
+
+async def prune(call: Call) -> StreamResponse:
+    """POST /networks/prune?filters"""
+    removed = await call.engine.prune_networks(call.filters())
+    return answers.json(wire.NetworksPruned(networks_deleted=list(removed) or None))
+
+
+def _pool(pool: Pool) -> wire.IPAMConfig:
+    return wire.IPAMConfig(
+        subnet=pool.subnet,
+        ip_range=pool.ip_range or UNSET,
+        gateway=pool.gateway or UNSET,
+        auxiliary_addresses=dict(pool.reserved) or UNSET,
+    )
+
+
+def _member(engine: Engine, one: Endpoint) -> wire.Member:
+    try:
+        name = engine.get(one.owner).name
+    except NotFound:
+        name = one.owner  # a pod
+    return wire.Member(
+        name=name,
+        endpoint_id=one.id,
+        mac_address=one.mac,
+        ipv4_address=f"{one.ipv4}/{one.prefix4}" if one.ipv4 else "",
+        ipv6_address=f"{one.ipv6}/{one.prefix6}" if one.ipv6 else "",
+    )
+
+
+PATHS = {
+    ("GET", "/networks"): listing,
+    ("POST", "/networks/create"): create,
+    ("POST", "/networks/prune"): prune,
+}
+NAMED = {
+    ("GET", "networks", ""): inspect,
+    ("DELETE", "networks", ""): remove,
+    ("POST", "networks", "connect"): connect,
+    ("POST", "networks", "disconnect"): disconnect,
+}

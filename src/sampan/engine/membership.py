@@ -1,0 +1,105 @@
+"""Connect and disconnect: a container, running or not, and one more or one less network.
+
+The container's own row says what it asks of each network, and so what it joins at its next start.
+Where it runs, the interface comes and goes at once, and the names in its /etc/hosts follow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sampan.engine import etcfiles, joining
+from sampan.errors import PermissionDenied
+from sampan.network.model import HOST, NONE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sampan.engine.containers import Entry
+    from sampan.engine.filters import Filters
+    from sampan.engine.services import Services
+    from sampan.network.model import EndpointRequest
+
+
+class Membership:
+    """Changes which networks containers are in."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def connect(self, entry: Entry, ref: str, wish: EndpointRequest) -> None:
+        """See Engine.connect."""
+        networks = self._services.networks
+        async with entry.lock:
+            network = networks.find(ref)
+            container = entry.container
+            _check_mode(container.host.network_mode, network.name)
+            if network.name in container.networks:
+                raise PermissionDenied(
+                    f"endpoint with name {container.name} already exists in network {network.name}"
+                )
+            joining.check(network, wish)
+            changed = replace(container, networks={**container.networks, network.name: wish})
+            if container.status.is_running:
+                await networks.connect(changed, network, wish)
+            await self._services.containers.change(entry, changed)
+            self._tell_names(entry)
+
+    async def disconnect(self, entry: Entry, ref: str, *, force: bool = False) -> None:
+        """See Engine.disconnect."""
+        networks = self._services.networks
+        async with entry.lock:
+            network = networks.find(ref)
+            container = entry.container
+            if HOST in (network.name, container.host.network_mode):
+                raise PermissionDenied(
+                    "container cannot be disconnected from host network or connected to host "
+                    "network"
+                )
+            if network.name not in container.networks:
+                if force:
+                    return
+                raise PermissionDenied(
+                    f"container {container.id} is not connected to network {network.name}"
+                )
+            left = {name: one for name, one in container.networks.items() if name != network.name}
+            changed = replace(container, networks=left)
+            if container.status.is_running:
+                await networks.disconnect(changed, network)
+            await self._services.containers.change(entry, changed)
+            self._tell_names(entry)
+
+    async def prune(self, wanted: Filters | None) -> Sequence[str]:
+        """See Engine.prune_networks."""
+        used = {name for entry in self._services.containers for name in entry.container.networks}
+        return await self._services.networks.prune(wanted, used)
+
+    def _tell_names(self, entry: Entry) -> None:
+        """Write the container's hosts file again: it has other addresses now."""
+        if not entry.container.status.is_running:
+            return
+        services = self._services
+        etcfiles.write_names(
+            services.layout.container(entry.id),
+            entry.container,
+            services.networks.endpoints(entry.id),
+            services.networks.host_address(entry.id),
+        )
+
+
+def _check_mode(mode: str, name: str) -> None:
+    if HOST in (name, mode):
+        raise PermissionDenied(
+            "container cannot be disconnected from host network or connected to host network"
+        )
+    if joining.is_shared(mode):
+        raise PermissionDenied(
+            "container sharing network namespace with another container or host cannot be "
+            "connected to any other network"
+        )
+    if NONE in (mode, name):
+        raise PermissionDenied(
+            "container cannot be connected to multiple networks with one of the networks in "
+            "private (none) mode"
+        )
