@@ -18,7 +18,10 @@ FUNCTION_LIMIT, FUNCTION_WARNING = 60, 40
 
 # Beyond the limit: path -> reason. Only what nobody reads from top to bottom.
 EXEMPT_FILES: dict[str, str] = {}
-EXEMPT_FUNCTIONS: dict[str, str] = {}
+EXEMPT_FUNCTIONS: dict[str, str] = {
+    "api/docker/convert.py:host_answer": "a table: one line per field of HostConfig",
+    "api/docker/requests.py:host_config": "a table: one line per field of HostConfig",
+}
 
 # Between warning and limit: these are watched, and may shrink.
 WATCHED_FILES = {
@@ -26,8 +29,6 @@ WATCHED_FILES = {
     "wire/docker.py": "bodies of the Docker API: a table of fields",
 }
 WATCHED_FUNCTIONS = {
-    "api/docker/convert.py:host_answer": "a table: one line per field of HostConfig",
-    "api/docker/requests.py:host_config": "a table: one line per field of HostConfig",
     "runtime/create.py:begin": "nine named parameters, and everything undone in one place",
     "runtime/specification.py:example": "a table: the document that `sampan-oci spec` writes",
 }
