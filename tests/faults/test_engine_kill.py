@@ -458,3 +458,22 @@ def kill_shim(lab: Lab, name: str, engine: Engine) -> None:
     """kill -9 of the monitor of a running container."""
     path = lab.path / "state/shims" / engine.get(name).id / "state.json"
     os.kill(json.loads(path.read_bytes())["shim_pid"], signal.SIGKILL)
+
+
+def test_the_death_of_a_shim_that_is_told_to_stop(lab: Lab) -> None:
+    """It dies with the request unanswered; the stop succeeds, for nothing runs any more."""
+
+    async def main() -> None:
+        async with asyncio.timeout(PATIENCE), lab.engine() as engine:
+            made = await engine.create(lab.config_of("sleep", "1000"))
+            await engine.start(made.id)
+            shim = _parent(engine.get(made.id).state.pid)
+            os.kill(shim, signal.SIGSTOP)
+            stop = asyncio.ensure_future(engine.stop(made.id, 0))
+            await eventually(lambda: engine.get(made.id).state.stopped_by_user)
+            os.kill(shim, signal.SIGKILL)
+            await stop
+            assert engine.get(made.id).status is Status.EXITED
+            await engine.remove(made.id)
+
+    asyncio.run(main())

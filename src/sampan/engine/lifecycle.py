@@ -66,7 +66,7 @@ class Lifecycle:
         await self._mark_stopped(entry)
         wait = entry.arm(WaitCondition.NOT_RUNNING)
         try:
-            await self._signal(entry, number)
+            await self._signal_or_gone(entry, number)
             await self._thaw_paused(entry)
             async with asyncio.timeout(self._patience(entry, timeout)):
                 await wait
@@ -101,7 +101,7 @@ class Lifecycle:
                 return
         await self._mark_stopped(entry)
         try:
-            await self._signal(entry, _KILL)
+            await self._signal_or_gone(entry, _KILL)
         except SampanError:
             if not _runs(entry):
                 return
@@ -214,6 +214,13 @@ class Lifecycle:
                 return  # it has ended, and its shim is about to say so
             if entry.container.status.is_running and entry.task is not None:
                 raise Conflict(f"Cannot kill container: {container.name}: {failure}") from failure
+
+    async def _signal_or_gone(self, entry: Entry, number: int) -> None:
+        """A monitor that is gone took its container along: its end is about to be noticed."""
+        try:
+            await self._signal(entry, number)
+        except Unavailable as error:
+            log.info("container %s: %s", entry.id, error)
 
     async def _mark_stopped(self, entry: Entry) -> None:
         state = replace(entry.container.state, stopped_by_user=True)
