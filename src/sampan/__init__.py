@@ -22,15 +22,18 @@ if TYPE_CHECKING:
     from sampan.client.building import BuildWarning as BuildWarning
     from sampan.client.engine import Container as Container
     from sampan.client.engine import Engine as Engine
+    from sampan.client.results import Change as Change
     from sampan.client.results import CommandFailed as CommandFailed
     from sampan.client.results import ContainerInfo as ContainerInfo
     from sampan.client.results import ContainerSummary as ContainerSummary
     from sampan.client.results import Event as Event
     from sampan.client.results import ExecResult as ExecResult
+    from sampan.client.results import HistoryStep as HistoryStep
     from sampan.client.results import Image as Image
     from sampan.client.results import LogChunk as LogChunk
     from sampan.client.results import Output as Output
     from sampan.client.results import Progress as Progress
+    from sampan.client.results import PrunedImages as PrunedImages
     from sampan.client.results import RunResult as RunResult
     from sampan.client.results import Stats as Stats
     from sampan.client.results import StoreCheck as StoreCheck
@@ -41,8 +44,8 @@ if TYPE_CHECKING:
     from sampan.version import VERSION as __version__  # noqa: N811
 
 _RESULTS = (
-    "CommandFailed ContainerInfo ContainerSummary Event ExecResult Image LogChunk Output "
-    "Progress RunResult Stats StoreCheck StoreProblem Verified"
+    "Change CommandFailed ContainerInfo ContainerSummary Event ExecResult HistoryStep Image "
+    "LogChunk Output Progress PrunedImages RunResult Stats StoreCheck StoreProblem Verified"
 )
 _WHERE = {
     "AsyncContainer": "sampan.client.async_engine",

@@ -14,14 +14,18 @@ from sampan.cli.session import Command
 COMMANDS = {
     "attach": "run",
     "build": "build",
+    "commit": "commit",
     "completion": "completion",
+    "cp": "cp",
     "create": "run",
     "daemon": "system",
     "df": "usage",
+    "diff": "commit",
     "doctor": "doctor",
     "events": "events",
     "exec": "exec",
     "explain": "explain",
+    "export": "cp",
     "history": "images",
     "images": "images",
     "import": "transfer",
@@ -33,6 +37,7 @@ COMMANDS = {
     "logout": "login",
     "logs": "logs",
     "pause": "lifecycle",
+    "port": "commit",
     "ps": "ps",
     "pull": "transfer",
     "push": "transfer",
@@ -54,8 +59,8 @@ COMMANDS = {
     "wait": "lifecycle",
 }
 _SAME = (
-    "attach create exec inspect kill logs pause rename restart rm run start stats stop top "
-    "unpause update wait"
+    "attach commit cp create diff exec export inspect kill logs pause port rename restart rm run "
+    "start stats stop top unpause update wait"
 )
 GROUPS = {
     "container": {name: name for name in _SAME.split()}

@@ -52,9 +52,13 @@ def _command(path: str, where: str) -> str:
     return "\n\n".join(parts)
 
 
+def _summary(where: str) -> str:
+    return load(where).summary.partition("\n")[0]
+
+
 def _summaries(entries: dict[str, str]) -> str:
     lines = [
-        f"  {name:<11} {load(where).summary}"
+        f"  {name:<11} {_summary(where)}"
         for name, where in sorted(entries.items())
         if name not in _HIDDEN
     ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 from sampan.client import calls, flows, results
 from sampan.client.aio import AsyncClient, AsyncDriver
 from sampan.client.async_images import AsyncEngineImages
+from sampan.client.container_files import AsyncContainerFiles
 from sampan.client.failures import error_for
 from sampan.client.opening import Opened, choose, embed
 from sampan.client.options import ContainerOptions, container_body, exec_body
@@ -36,7 +37,7 @@ def _opened(
     return choose(root, host, embedded, state) or embed(root, state, config)
 
 
-class AsyncContainer:
+class AsyncContainer(AsyncContainerFiles):
     """A container, by its id."""
 
     def __init__(self, driver: AsyncDriver, container_id: str) -> None:

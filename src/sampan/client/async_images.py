@@ -94,10 +94,21 @@ class AsyncEngineImages:
         return list((await self._driver.client.call(call))["Referrers"])
 
     async def import_image(
-        self, source: str | os.PathLike[str] | Iterable[bytes], name: str = ""
+        self,
+        source: str | os.PathLike[str] | Iterable[bytes],
+        name: str = "",
+        *,
+        message: str = "",
+        changes: Iterable[str] = (),
+        platform: str = "",
     ) -> results.Image:
-        """Make an image of the tar of a root file system: a path, or its bytes in pieces."""
-        call = calls.import_image(pieces_of(source), name)
+        """Make an image of the tar of a root file system: a path, or its bytes in pieces.
+
+        `changes` are instructions for its config, as `CMD ["sh"]`.
+        """
+        call = calls.import_image(
+            pieces_of(source), name, message=message, changes=changes, platform=platform
+        )
         return await self._driver.drive(flows.import_image(call, name))
 
     async def build(
@@ -125,11 +136,15 @@ class AsyncEngineImages:
         call = buildquery.prune(calls.filters_text(until), str(keep or ""))
         return int((await self._driver.client.call(call))["SpaceReclaimed"])
 
-    async def images(self) -> list[results.Image]:
-        """The images that are here."""
-        return [
-            results.Image.parse(one) for one in (await self._driver.client.call(calls.images()))
-        ]
+    async def images(
+        self,
+        *,
+        all: bool = False,  # noqa: A002  docker's word
+        filters: dict[str, list[str]] | None = None,
+    ) -> list[results.Image]:
+        """The images that are here, newest first; filters as of `sampan images`."""
+        call = calls.images(everything=all, filters=filters)
+        return [results.Image.parse(one) for one in await self._driver.client.call(call)]
 
     async def image(self, name: str) -> results.Image:
         """One image.
@@ -138,6 +153,28 @@ class AsyncEngineImages:
             ImageNotFound: it is not here.
         """
         return results.Image.parse(await self._driver.client.call(calls.image_inspect(name)))
+
+    async def history(self, image: str) -> list[results.HistoryStep]:
+        """How an image was made, newest step first. Raises ImageNotFound."""
+        call = calls.image_history(image)
+        return [results.HistoryStep.parse(one) for one in await self._driver.client.call(call)]
+
+    async def prune_images(
+        self,
+        *,
+        all: bool = False,  # noqa: A002  docker's word
+        filters: dict[str, list[str]] | None = None,
+    ) -> results.PrunedImages:
+        """Remove images without a name that no container has; with `all`, named ones too."""
+        wanted = {**(filters or {}), "dangling": ["false" if all else "true"]}
+        return results.PrunedImages.parse(
+            await self._driver.client.call(calls.prune_images(wanted))
+        )
+
+    async def disk_usage(self) -> dict[str, Any]:
+        """What images, containers and volumes take, as GET /system/df has it."""
+        document: dict[str, Any] = await self._driver.client.call(calls.disk_usage())
+        return document
 
     async def tag(self, image: str, name: str) -> None:
         """Give an image another name."""

@@ -77,6 +77,18 @@ def _container(ref: str, verb: str = "") -> str:
     return f"/containers/{quote(ref)}{verb}"
 
 
+def container_call(
+    method: str,
+    ref: str,
+    verb: str,
+    query: dict[str, Any] | None = None,
+    *,
+    upload: Iterable[bytes] | None = None,
+) -> Call:
+    """A call about the container `ref`. Raises InvalidArgument for what cannot be one."""
+    return Call(method, _container(ref, verb), query, subject="container", upload=upload)
+
+
 def _image(image: str, verb: str = "") -> str:
     if not image.strip("./") or ".." in image.split("/"):
         raise InvalidArgument(f"invalid reference format: {image!r}")
@@ -252,11 +264,6 @@ def logs(
         "until": until,
     }
     return Call("GET", _container(ref, "/logs"), query, subject="container")
-
-
-def archive(ref: str, path: str) -> Call:
-    """The file or directory `path` of a container, as a tar."""
-    return Call("GET", _container(ref, "/archive"), {"path": path}, subject="container")
 
 
 def update(ref: str, body: dict[str, Any]) -> Call:

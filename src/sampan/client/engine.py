@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from sampan.client import calls, flows, results
+from sampan.client.container_files import ContainerFiles
 from sampan.client.engine_images import EngineImages
 from sampan.client.failures import error_for
 from sampan.client.opening import Opened, choose, embed
@@ -164,7 +165,7 @@ def _receive(raw: _socket.socket) -> bytes | None:
         return b""
 
 
-class Container:
+class Container(ContainerFiles):
     """A container, by its id."""
 
     def __init__(self, driver: Driver, container_id: str) -> None:

@@ -94,10 +94,21 @@ class EngineImages:
         return list((self._driver.client.call(call))["Referrers"])
 
     def import_image(
-        self, source: str | os.PathLike[str] | Iterable[bytes], name: str = ""
+        self,
+        source: str | os.PathLike[str] | Iterable[bytes],
+        name: str = "",
+        *,
+        message: str = "",
+        changes: Iterable[str] = (),
+        platform: str = "",
     ) -> results.Image:
-        """Make an image of the tar of a root file system: a path, or its bytes in pieces."""
-        call = calls.import_image(pieces_of(source), name)
+        """Make an image of the tar of a root file system: a path, or its bytes in pieces.
+
+        `changes` are instructions for its config, as `CMD ["sh"]`.
+        """
+        call = calls.import_image(
+            pieces_of(source), name, message=message, changes=changes, platform=platform
+        )
         return self._driver.drive(flows.import_image(call, name))
 
     def build(
@@ -125,9 +136,15 @@ class EngineImages:
         call = buildquery.prune(calls.filters_text(until), str(keep or ""))
         return int((self._driver.client.call(call))["SpaceReclaimed"])
 
-    def images(self) -> list[results.Image]:
-        """The images that are here."""
-        return [results.Image.parse(one) for one in self._driver.client.call(calls.images())]
+    def images(
+        self,
+        *,
+        all: bool = False,  # noqa: A002  docker's word
+        filters: dict[str, list[str]] | None = None,
+    ) -> list[results.Image]:
+        """The images that are here, newest first; filters as of `sampan images`."""
+        call = calls.images(everything=all, filters=filters)
+        return [results.Image.parse(one) for one in self._driver.client.call(call)]
 
     def image(self, name: str) -> results.Image:
         """One image.
@@ -136,6 +153,26 @@ class EngineImages:
             ImageNotFound: it is not here.
         """
         return results.Image.parse(self._driver.client.call(calls.image_inspect(name)))
+
+    def history(self, image: str) -> list[results.HistoryStep]:
+        """How an image was made, newest step first. Raises ImageNotFound."""
+        call = calls.image_history(image)
+        return [results.HistoryStep.parse(one) for one in self._driver.client.call(call)]
+
+    def prune_images(
+        self,
+        *,
+        all: bool = False,  # noqa: A002  docker's word
+        filters: dict[str, list[str]] | None = None,
+    ) -> results.PrunedImages:
+        """Remove images without a name that no container has; with `all`, named ones too."""
+        wanted = {**(filters or {}), "dangling": ["false" if all else "true"]}
+        return results.PrunedImages.parse(self._driver.client.call(calls.prune_images(wanted)))
+
+    def disk_usage(self) -> dict[str, Any]:
+        """What images, containers and volumes take, as GET /system/df has it."""
+        document: dict[str, Any] = self._driver.client.call(calls.disk_usage())
+        return document
 
     def tag(self, image: str, name: str) -> None:
         """Give an image another name."""

@@ -152,6 +152,62 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A path that a container changed: `kind` is "changed", "added" or "deleted"."""
+
+    path: str
+    kind: str
+
+    @classmethod
+    def parse(cls, answer: dict[str, Any]) -> Self:
+        """From an entry of /changes."""
+        return cls(path=answer["Path"], kind=("changed", "added", "deleted")[answer["Kind"]])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryStep:
+    """A step of how an image was made; `size` in bytes, `id` "" where there is none."""
+
+    id: str
+    created: int  # in seconds
+    created_by: str
+    comment: str
+    size: int
+    tags: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, answer: dict[str, Any]) -> Self:
+        """From an entry of /history."""
+        return cls(
+            id="" if answer["Id"] == "<missing>" else answer["Id"],
+            created=answer["Created"],
+            created_by=answer["CreatedBy"],
+            comment=answer["Comment"],
+            size=answer["Size"],
+            tags=tuple(answer.get("Tags") or ()),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrunedImages:
+    """What a prune removed: names and ids; bytes."""
+
+    untagged: tuple[str, ...]
+    deleted: tuple[str, ...]
+    space_reclaimed: int
+
+    @classmethod
+    def parse(cls, answer: dict[str, Any]) -> Self:
+        """From the answer of /images/prune."""
+        items = answer.get("ImagesDeleted") or ()
+        return cls(
+            untagged=tuple(one["Untagged"] for one in items if one.get("Untagged")),
+            deleted=tuple(one["Deleted"] for one in items if one.get("Deleted")),
+            space_reclaimed=answer.get("SpaceReclaimed") or 0,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerSummary:
     """A container in a list."""
 

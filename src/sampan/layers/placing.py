@@ -81,11 +81,15 @@ def place(
         LayerError: the archive is malformed, or an entry cannot be made.
         ResourceExhausted: the file system is full.
     """
+    unpack(archive, Placer(root, below, keep_kinds=keep_kinds, owner=owner))
+
+
+def unpack(archive: int, placer: Placer) -> None:
+    """Let `placer` create what is in the regular file `archive`; raises as `place`."""
     _check(archive)
     feed = Feed(open_stream(archive))
     umask = os.umask(0)
     try:
-        placer = Placer(root, below, keep_kinds=keep_kinds, owner=owner)
         placer.run(TarStream(feed.next_chunk))
     finally:
         os.umask(umask)

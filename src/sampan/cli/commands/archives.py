@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 
+from sampan.cli.output import pieces_of, refuse_terminal, to_file
 from sampan.cli.progress import show
-from sampan.cli.session import Command, Failed, Session, write
-from sampan.cli.targets import to_file
+from sampan.cli.session import Command, Failed, Session
 from sampan.client import calls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sampan.cli.flags import Values
 
-_PIECE = 1 << 20
 _FORMATS = ("docker-archive", "oci-archive", "oci-dir")
 
 
@@ -23,11 +20,9 @@ def save(session: Session, flags: Values, images: list[str]) -> int:
     target, kind = flags.text("output"), flags.text("format") or "docker-archive"
     if kind not in _FORMATS:
         raise Failed(f"unknown format {kind!r}: use {', '.join(_FORMATS)}")
-    if not target:
-        if os.isatty(1):
-            raise Failed("cowardly refusing to save to a terminal. Use the -o flag or redirect")
-        if kind == "oci-dir":
-            raise Failed("--format oci-dir needs a directory: use the -o flag")
+    if kind == "oci-dir" and not target:
+        raise Failed("--format oci-dir needs a directory: use the -o flag")
+    refuse_terminal(target)
     wire_kind = "oci-archive" if kind == "oci-dir" else kind
     call = calls.save(images, platform=flags.text("platform"), kind=wire_kind)
     pieces = session.client.open(call).pieces()
@@ -35,25 +30,16 @@ def save(session: Session, flags: Values, images: list[str]) -> int:
         from sampan.cli.layouts import unpack
 
         unpack(pieces, target)
-    elif target:
-        to_file(pieces, target)
     else:
-        for piece in pieces:
-            write(1, piece)
+        to_file(pieces, target)
     return 0
 
 
 def export(session: Session, flags: Values, images: list[str]) -> int:
     target = flags.text("output")
-    if not target and os.isatty(1):
-        raise Failed("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+    refuse_terminal(target)
     call = calls.image_export(images[0], flags.text("platform"))
-    pieces = session.client.open(call).pieces()
-    if target:
-        to_file(pieces, target)
-        return 0
-    for piece in pieces:
-        write(1, piece)
+    to_file(session.client.open(call).pieces(), target)
     return 0
 
 
@@ -68,20 +54,10 @@ def load(session: Session, flags: Values, _: list[str]) -> int:
 
         pieces = pack(path)
     else:
-        pieces = _pieces(path)
+        pieces = pieces_of(path)
     call = calls.load(pieces, quiet=quiet or not os.isatty(1), platform=flags.text("platform"))
     show(session.client.open(call).lines(), 1)
     return 0
-
-
-def _pieces(path: str) -> Iterator[bytes]:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if path else 0
-    try:
-        while data := os.read(fd, _PIECE):
-            yield data
-    finally:
-        if path:
-            os.close(fd)
 
 
 SAVE = Command(

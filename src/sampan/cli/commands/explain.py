@@ -5,6 +5,7 @@ from __future__ import annotations
 from sampan.cli.diagnosis import examine, explain
 from sampan.cli.session import Command, Refused, Session
 from sampan.client import calls
+from sampan.client.container_calls import archive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _candidates(document: dict[str, Any]) -> list[str]:
 def _head(session: Session, container: str, path: str, depth: int = 0) -> bytes | None:
     """The beginning of a file in the container, through links; None when it is not there."""
     try:
-        answer = session.client.open(calls.archive(container, path))
+        answer = session.client.open(archive(container, path))
     except Refused:
         return None
     data = b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from sampan.cli.output import pieces_of
 from sampan.cli.progress import show
 from sampan.cli.session import Command, Failed, Session
 from sampan.client import calls
@@ -11,11 +12,7 @@ from sampan.client.credentials import header_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sampan.cli.flags import Values
-
-_PIECE = 1 << 20
 
 
 def canonical(image: str) -> str:
@@ -68,22 +65,12 @@ def push(session: Session, flags: Values, names: list[str]) -> int:
     return 0
 
 
-def _pieces(path: str) -> Iterator[bytes]:
-    fd = 0 if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        while data := os.read(fd, _PIECE):
-            yield data
-    finally:
-        if fd:
-            os.close(fd)
-
-
 def import_image(session: Session, flags: Values, words: list[str]) -> int:
     path = words[0]
     if path != "-" and not os.path.isfile(path):
         raise Failed(f"open {path}: no such file or directory")
     call = calls.import_image(
-        _pieces(path),
+        pieces_of("" if path == "-" else path),
         words[1] if len(words) > 1 else "",
         message=flags.text("message"),
         changes=flags.many("change"),
