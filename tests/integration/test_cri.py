@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
+import time
 
 import aiohttp
 import grpc
@@ -34,7 +36,7 @@ def test_who_answers(lab):
 def test_the_conditions_and_features(lab):
     answer = lab.call("Status", verbose=True)
     conditions = {one.type: one.status for one in answer.status.conditions}
-    assert conditions == {"RuntimeReady": True, "NetworkReady": False}
+    assert conditions == {"RuntimeReady": True, "NetworkReady": True}
     assert "" in {one.name for one in answer.runtime_handlers}
     assert answer.features.supplemental_groups_policy
     assert "config" in answer.info
@@ -472,11 +474,51 @@ def test_docker_does_not_list_them(lab):
     lab.remove(pod)
 
 
+def test_the_engine_s_bridge_where_there_is_no_configuration(lab):
+    script = "while :; do echo answer | nc -l -p 80; done"
+    ports = [{"protocol": pb.TCP, "container_port": 80, "host_port": 18081}]
+    pod = lab.own_pod(port_mappings=ports)
+    lab.start(pod, "sh", "-c", script)
+    address = lab.call("PodSandboxStatus", pod_sandbox_id=pod[0]).status.network.ip
+    assert address.startswith("172.")
+    assert fetch((address, 80)) == b"answer\n"
+    assert fetch(("192.0.2.1", 18081)) == b"answer\n"
+    taken = lab.own_config(port_mappings=ports)
+    assert lab.code("RunPodSandbox", config=taken) != "OK"
+    lab.daemon.process.kill()
+    lab.daemon.process.wait()
+    lab.daemon.start()
+    assert fetch(("192.0.2.1", 18081)) == b"answer\n"
+    assert lab.call("PodSandboxStatus", pod_sandbox_id=pod[0]).status.network.ip == address
+    other = lab.own_pod(linux={"sysctls": {"net.ipv4.ip_unprivileged_port_start": "80"}})
+    status = lab.call("PodSandboxStatus", pod_sandbox_id=other[0]).status
+    assert status.network.ip not in ("", address)
+    lab.call("StopPodSandbox", pod_sandbox_id=pod[0])
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("192.0.2.1", 18081), 5).close()
+    lab.remove(pod)
+    lab.remove(other)
+
+
+def fetch(address):
+    """What a server says, once it is there."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            with socket.create_connection(address, 5) as peer:
+                if said := peer.recv(100):
+                    return said
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+
+
 @pytest.mark.skipif(not os.path.exists("/usr/lib/cni/bridge"), reason="needs CNI plugins")
 def test_a_network_of_plugins(tmp_path):
     directory = tmp_path / "net.d"
     directory.mkdir()
-    with crilab.cri(cri={"cni_config": str(directory)}) as lab:
+    settings = {"cni_config": str(directory), "fallback_network": ""}
+    with crilab.cri(cri=settings) as lab:
         assert not {c.type: c.status for c in lab.call("Status").status.conditions}["NetworkReady"]
         ipam = {
             "type": "host-local",

@@ -292,7 +292,7 @@ def namespace_of(services: Services, owner: str) -> str:
     try:
         container = services.containers.find(owner).container
     except ContainerNotFound:
-        path = f"{services.layout.netns}/{owner}"
+        path = f"{services.layout.sandbox(owner)}/net"
         return path if os.path.exists(path) else ""
     if not container.status.is_running or not container.state.pid:
         return ""

@@ -316,6 +316,7 @@ def _host(request: Request, sandbox: Sandbox, log: str) -> HostConfig:
     asked = request.security
     driver = LogDriver.CRI if log else LogDriver.NONE
     return HostConfig(
+        network_mode="none",  # the pod's is joined
         cgroup_parent=names.cgroup_parent(sandbox.config.cgroup_parent),
         read_only=asked.read_only,
         cap_add=asked.add,

@@ -30,17 +30,28 @@ _IPC_SYSCTLS = frozenset(
 
 
 def make(
-    directory: str, kinds: Sequence[str], *, hostname: str, sysctls: Mapping[str, str]
+    directory: str,
+    kinds: Sequence[str],
+    *,
+    hostname: str,
+    sysctls: Mapping[str, str],
+    network: str = "",
 ) -> None:
     """Make new namespaces of `kinds` (net, ipc, uts) and pin each in the existing `directory`.
+
+    `network` is the path of a network namespace that is there already, to be pinned as net.
 
     Raises:
         OSError: the kernel refuses; what was pinned before stays for `remove`.
     """
 
     def work() -> None:
-        namespaces.unshare(sum(_FLAGS[kind] for kind in kinds))
-        if "net" in kinds:
+        flags = sum(_FLAGS[kind] for kind in kinds)
+        if network:
+            flags &= ~n.CLONE_NEWNET
+            _join(network)
+        namespaces.unshare(flags)
+        if "net" in kinds and not network:
             loopback.bring_up()
         if "uts" in kinds and hostname:
             namespaces.set_hostname(hostname)
@@ -51,6 +62,15 @@ def make(
 
     if kinds:
         in_thread(work)
+
+
+def _join(path: str) -> None:
+    """Let this thread be in the network namespace behind `path`."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        namespaces.setns(fd, n.CLONE_NEWNET)
+    finally:
+        os.close(fd)
 
 
 def in_thread(work: Callable[[], None]) -> None:

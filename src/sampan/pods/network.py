@@ -1,8 +1,9 @@
-"""The network of pods: CNI configuration lists of the node, or nothing but loopback.
+"""The network of pods: a CNI configuration list of the node, or a network of the engine.
 
 The first list of the directory, by file name, is the pods' network, as with every runtime. It is
-read again when the directory has changed. Which list a sandbox was connected by is kept with it, so
-that it is released by the same one.
+read again when the directory has changed. While there is none, pods are in the engine's network
+`fallback`, usually its bridge, and their ports are published by it. Which network a sandbox was
+connected by is kept with it, so that it is released by the same one.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from sampan.engine.model import Container, ContainerConfig, HostConfig
+from sampan.engine.wiring import why_not
 from sampan.errors import InvalidArgument, NotFound, SampanError, Unavailable
 from sampan.network.cni import Plugins
 from sampan.network.conflist import load_conflists, parse
+from sampan.network.model import Binding, Driver, EndpointRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sampan.engine.networking import Networks
     from sampan.network.conflist import Conflist
     from sampan.pods.model import Sandbox
 
@@ -29,11 +34,23 @@ _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 1 << 10, "Mi": 1 << 2
 NONE = "none"
 """The network of a pod that has loopback only."""
 
+ENGINE = "engine:"
+"""A network of the engine; its name follows. No list's name has a colon."""
+
 
 class Network:
     """Connects sandboxes. `directory` holds the lists, `plugins` are the directories of plugins."""
 
-    def __init__(self, directory: str, plugins: Sequence[str], cache: str) -> None:
+    def __init__(
+        self,
+        directory: str,
+        plugins: Sequence[str],
+        cache: str,
+        networks: Networks,
+        fallback: str,
+    ) -> None:
+        self._networks = networks
+        self._fallback = fallback
         self._directory = directory
         self._plugins = Plugins(plugins, cache)
         self._found: Conflist | None = None
@@ -50,7 +67,9 @@ class Network:
         self._look()
         if self._problem:
             raise Unavailable(f"pod network: {self._problem}")
-        return self._found.name if self._found is not None else NONE
+        if self._found is not None:
+            return self._found.name
+        return NONE if self._why_no_fallback() else ENGINE + self._fallback
 
     async def condition(self) -> tuple[bool, str]:
         """Whether pods get a network, and why not."""
@@ -58,17 +77,42 @@ class Network:
         if self._problem:
             return False, self._problem
         if self._found is None:
-            return False, f"no network configuration found in {self._directory}"
+            why = self._why_no_fallback()
+            return not why, why and f"no network configuration in {self._directory}, and {why}"
         try:
             await self._plugins.status(self._found)
         except SampanError as error:
             return False, str(error)
         return True, ""
 
+    async def prepare(self, network: str, sandbox: Sandbox) -> str:
+        """Join a network of the engine: the path of the namespace that comes with it, else "".
+
+        Raises:
+            StartFailed: a port of the node is taken. SampanError: the kernel refused.
+        """
+        if not network.startswith(ENGINE):
+            return ""
+        name = network.removeprefix(ENGINE)
+        host = HostConfig(network_mode=name, ports=_bindings(sandbox))
+        member = Container(
+            id=sandbox.id,
+            name=sandbox.config.name,
+            created_at=sandbox.created_at,
+            config=ContainerConfig(),
+            host=host,
+            path="",
+            networks={name: EndpointRequest()},
+        )
+        return await self._networks.prepare(member)
+
     async def attach(self, network: str, sandbox: Sandbox, path: str) -> tuple[str, ...]:
         """Connect the namespace at `path`; its addresses, the first one the pod's own."""
         if network == NONE:
             return ()
+        if network.startswith(ENGINE):
+            endpoints = self._networks.endpoints(sandbox.id)
+            return tuple(ip for one in endpoints for ip in (one.ipv4, one.ipv6) if ip)
         conflist = self._found
         if conflist is None or conflist.name != network:
             raise NotFound(f"pod network {network}: its configuration is gone")
@@ -82,6 +126,9 @@ class Network:
     async def detach(self, network: str, sandbox: Sandbox, path: str) -> None:
         """Release what `attach` took; `path` is "" when the namespace is gone."""
         if network == NONE:
+            return
+        if network.startswith(ENGINE):
+            self._networks.release(sandbox.id)
             return
         conflist = self._kept(network, sandbox.id)
         if conflist is None:
@@ -97,6 +144,18 @@ class Network:
                 return parse(msgspec.json.encode(one.config))
         return None
 
+    def _why_no_fallback(self) -> str:
+        """Why there is no network of the engine to fall back on, "" when there is one."""
+        if not self._fallback:
+            return "no fallback_network is configured"
+        try:
+            network = self._networks.find(self._fallback)
+        except SampanError as error:
+            return str(error)
+        if network.driver not in (Driver.BRIDGE, Driver.MACVLAN):
+            return f"{network.name} gives no addresses"
+        return why_not()
+
     def _look(self) -> None:
         """Read the lists again if anything changed."""
         stamp = _stamp_of(self._directory)
@@ -109,6 +168,20 @@ class Network:
             self._problem = str(error)
             return
         self._found = lists[0] if lists else None
+
+
+def _bindings(sandbox: Sandbox) -> tuple[Binding, ...]:
+    return tuple(
+        Binding(
+            port=port.container,
+            protocol=port.protocol,
+            host=port.address,
+            host_first=port.host,
+            host_last=port.host,
+        )
+        for port in sandbox.config.ports
+        if port.host > 0
+    )
 
 
 def arguments(sandbox: Sandbox) -> dict[str, str]:

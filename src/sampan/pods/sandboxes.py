@@ -82,8 +82,10 @@ class Sandboxes:
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._undo, sandbox.id)
             reach(self._engine.config, "pod")
-            await self._engine.services.on_disk(self._make, sandbox, kinds, sysctls)
-            await self._connect(sandbox)
+            given = await self._choose_network(sandbox)
+            make = partial(self._make, sandbox, kinds, sysctls, given)
+            await self._engine.services.on_disk(make)
+            await self._connect(sandbox.id)
             reach(self._engine.config, "pod-connected")
             if config.namespaces.pid is Mode.POD:
                 await self._keep_pids(sandbox)
@@ -168,13 +170,15 @@ class Sandboxes:
 
     # steps
 
-    def _make(self, sandbox: Sandbox, kinds: list[str], sysctls: dict[str, str]) -> None:
+    def _make(
+        self, sandbox: Sandbox, kinds: list[str], sysctls: dict[str, str], given: str
+    ) -> None:
         config, pinned = sandbox.config, self._layout.sandbox(sandbox.id)
         hostname = config.hostname or os.uname().nodename
         os.mkdir(pinned, 0o700)
         os.mkdir(self._layout.pod(sandbox.id), 0o700)
         files.write(self._layout.pod(sandbox.id), hostname=hostname, dns=config.dns)
-        namespaces.make(pinned, kinds, hostname=hostname, sysctls=sysctls)
+        namespaces.make(pinned, kinds, hostname=hostname, sysctls=sysctls, network=given)
         if "ipc" in kinds:
             namespaces.make_shm(pinned)
 
@@ -182,14 +186,20 @@ class Sandboxes:
         namespaces.remove(self._layout.sandbox(sandbox_id))
         files.remove(self._layout.pod(sandbox_id))
 
-    async def _connect(self, sandbox: Sandbox) -> None:
+    async def _choose_network(self, sandbox: Sandbox) -> str:
+        """Decide on the network; the namespace to pin where it comes with one, else ""."""
         if sandbox.config.namespaces.network is Mode.NODE:
-            return
+            return ""
         network = self._network.choose()
         await self._table.change(sandbox.id, network=network)  # before: a kill is undone by it
-        path = f"{self._layout.sandbox(sandbox.id)}/net"
-        addresses = await self._network.attach(network, sandbox, path)
-        await self._table.change(sandbox.id, addresses=addresses)
+        return await self._network.prepare(network, sandbox)
+
+    async def _connect(self, sandbox_id: str) -> None:
+        sandbox = self._table.find(sandbox_id)
+        if sandbox.network:
+            path = f"{self._layout.sandbox(sandbox_id)}/net"
+            addresses = await self._network.attach(sandbox.network, sandbox, path)
+            await self._table.change(sandbox_id, addresses=addresses)
 
     async def _keep_pids(self, sandbox: Sandbox) -> None:
         root = await self._engine.services.on_disk(
@@ -201,6 +211,7 @@ class Sandboxes:
                 rootfs=root, command=(keeper.PROGRAM,), labels={}, hostname=config.hostname
             ),
             HostConfig(
+                network_mode="none",
                 cgroup_parent=names.cgroup_parent(config.cgroup_parent),
                 log=LogConfig(driver=LogDriver.NONE),
             ),

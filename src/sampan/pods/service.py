@@ -54,7 +54,13 @@ class Pods:
         table = Table(services.db)
         table.load()
         cache = f"{services.layout.root}/cni"
-        network = Network(settings.cni_config, settings.cni_plugins, cache)
+        network = Network(
+            settings.cni_config,
+            settings.cni_plugins,
+            cache,
+            services.networks,
+            settings.fallback_network,
+        )
         pods = cls(engine, table, network, Handlers(), settings)
         engine.own(OWNER, pods.containers.spec)
         engine.own(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 class PodSettings:
     """`cni_config` is the directory of the pods' network, `cni_plugins` those of its programs.
 
+    `fallback_network` is the engine's network for pods while that directory is empty; "" is none.
     `pinned` are familiar names of images (`pause:3.10`) that a kubelet must not collect. `enabled`
     says whether the socket is there at all.
     """
@@ -22,6 +23,7 @@ class PodSettings:
     enabled: bool = True
     cni_config: str = "/etc/cni/net.d"
     cni_plugins: tuple[str, ...] = ("/opt/cni/bin", "/usr/lib/cni")
+    fallback_network: str = "bridge"
     pinned: frozenset[str] = frozenset()
 
     @classmethod
