@@ -1,4 +1,4 @@
-"""A program of 160 bytes that carries out a list of system calls, in place of an interpreter.
+"""A program of 170 bytes that carries out a list of system calls, in place of an interpreter.
 
 The first process of a container needs no Python: what it does was planned before it was born, and
 is a list. This program walks the list, so that no interpreter, no heap and no import system ever
@@ -6,10 +6,10 @@ stands inside of a container, and so that its birth copies no memory.
 
 A `Script` is such a list. Each record is one call with five arguments (the sixth is 0), the place
 of its result, the record that follows, and what happens when it fails: `tolerate` names up to two
-errors that go on elsewhere, all others end the program. An argument is a number, bytes (put beside
-the records, with a NUL; the call gets their address), or a `Value`: what lies at an address as 32
-bits when the call is made, such as the result of an earlier one or a descriptor that came with a
-message.
+errors that go on elsewhere (or is ANY), all others end the program. An argument is a number, bytes
+(put beside the records, with a NUL; the call gets their address), or a `Value`: what lies at an
+address as 32 bits when the call is made, such as the result of an earlier one or a descriptor that
+came with a message.
 
 The program has the descriptor `REPORT`. Where a record fails, the record's address and the
 errno are written to it, 16 bytes, and the exit code is 127. That is all it can say: who
@@ -29,6 +29,8 @@ OWN_SCRIPT = 0x401000
 ORDER_BASE = 0x10000000
 ROOM = 0x8000
 """Bytes for the records of a script; its data follow."""
+ANY = (0,)
+"""For `tolerate`: whatever the error is."""
 
 _PAGE = 0x1000
 _RECORD = struct.Struct("<II6Q4I")
@@ -61,13 +63,14 @@ _CODE = {
         b"\x49\x89\x44\x24\x30"  # mov [r12+48], rax
         b"\x41\x8b\x5c\x24\x38"  # mov ebx, [r12+56]
         b"\x48\x3d\x00\xf0\xff\xff"  # cmp rax, -4096
-        b"\x76\x19"  # jbe go
+        b"\x76\x21"  # jbe go
         b"\xf7\xd8"  # neg eax
         b"\x41\x8b\x5c\x24\x3c"  # mov ebx, [r12+60]
-        b"\x85\xdb\x74\x13"  # test ebx, ebx; jz fail
+        b"\x85\xdb\x74\x1b"  # test ebx, ebx; jz fail
+        b"\x41\x83\x7c\x24\x40\x00\x74\x0e"  # cmp dword [r12+64], ANY; je go
         b"\x41\x3b\x44\x24\x40\x74\x07"  # cmp eax, [r12+64]; je go
         b"\x41\x3b\x44\x24\x44\x75\x05"  # cmp eax, [r12+68]; jne fail
-        b"\x41\x89\xdc\xeb\x89"  # go: mov r12d, ebx; jmp step
+        b"\x41\x89\xdc\xeb\x81"  # go: mov r12d, ebx; jmp step
         b"\x50\x41\x54\x48\x89\xe6"  # fail: push rax; push r12; mov rsi, rsp
         b"\xba\x10\x00\x00\x00"  # mov edx, 16
         b"\xbf\x03\x00\x00\x00"  # mov edi, REPORT
@@ -86,18 +89,24 @@ SYS = {
         "close": 3,
         "dup2": 33,
         "execve": 59,
+        "exit_group": 231,
+        "faccessat": 269,
         "fchdir": 81,
         "fchownat": 260,
         "fcntl": 72,
         "ioctl": 16,
+        "keyctl": 250,
         "mkdirat": 258,
         "mknodat": 259,
         "mmap": 9,
         "mount": 165,
+        "munmap": 11,
         "openat": 257,
         "pivot_root": 155,
+        "poll": 7,
         "prctl": 157,
         "prlimit64": 302,
+        "read": 0,
         "recvmsg": 47,
         "rt_sigaction": 13,
         "rt_sigprocmask": 14,
@@ -153,10 +162,10 @@ class Label:
 class Script:
     """A list of calls that is being written, for the address `base`."""
 
-    __slots__ = ("_data", "_known", "_labels", "_records", "base")
+    __slots__ = ("_data", "_known", "_labels", "_records", "base", "room")
 
-    def __init__(self, base: int) -> None:
-        self.base = base
+    def __init__(self, base: int, room: int = ROOM) -> None:
+        self.base, self.room = base, room
         self._records = bytearray()
         self._data = bytearray()
         self._known: dict[bytes, int] = {}
@@ -189,7 +198,7 @@ class Script:
         following = self.base + start + _RECORD.size
         if then is not None:
             self._labels.append((start + _NEXT, then))
-        if at is not None:
+        if at is not None and tolerate:
             self._labels.append((start + _NEXT + 4, at))
         first, second = (tolerate[0], tolerate[-1]) if tolerate else (0, 0)
         on_error = following if tolerate else 0
@@ -205,10 +214,14 @@ class Script:
 
     def data(self, content: bytes) -> int:
         """Keep `content` beside the records, at an address that is a multiple of 8; the address."""
-        address = self.base + ROOM + len(self._data)
+        address = self.base + self.room + len(self._data)
         self._data += content
         self._data += _PADDING[: -len(content) % 8]
         return address
+
+    def here(self) -> int:
+        """The address of the record that is added next, which a report of its failure names."""
+        return self.base + len(self._records)
 
     def place(self, label: Label) -> None:
         """Let `label` mean the record that is added next."""
@@ -216,10 +229,10 @@ class Script:
 
     def pack(self) -> bytes:
         """The script as it must lie at `base`. Raises ValueError when it has too many records."""
-        if len(self._records) > ROOM:
+        if len(self._records) > self.room:
             count = len(self._records) // _RECORD.size
             raise ValueError(f"a script of {count} calls, more than fit")
-        packed = self._records.ljust(ROOM, b"\0")
+        packed = self._records.ljust(self.room, b"\0")
         for offset, label in self._labels:
             _ADDRESS.pack_into(packed, offset, label.address)
         return bytes(packed + self._data)

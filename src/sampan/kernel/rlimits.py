@@ -29,8 +29,14 @@ def set_limit(kind: str, soft: int, hard: int) -> None:
     try:
         resource.setrlimit(number, (wanted[0], wanted[1]))
     except (ValueError, PermissionError):
-        _, ceiling = resource.getrlimit(number)
-        resource.setrlimit(number, (_lower(wanted[0], ceiling), _lower(wanted[1], ceiling)))
+        resource.setrlimit(number, lowered(kind, soft, hard))
+
+
+def lowered(kind: str, soft: int, hard: int) -> tuple[int, int]:
+    """What of these limits may be had without the right to raise one; -1 is none."""
+    wanted = [_INFINITY if value == _UNLIMITED else value for value in (soft, hard)]
+    _, ceiling = resource.getrlimit(KINDS[kind])
+    return _lower(wanted[0], ceiling), _lower(wanted[1], ceiling)
 
 
 def _lower(wanted: int, ceiling: int) -> int:

@@ -133,9 +133,6 @@ def _dispatch(name: str, root: str, parsed: Parsed) -> int:
 
             return run_command(root, first, parsed)
         case "exec":
-            from sampan.runtime import freeze
-
-            freeze.seal()
             from sampan.runtime.joining import exec_command
 
             return exec_command(root, first, parsed.rest[1:], parsed)

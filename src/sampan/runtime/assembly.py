@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from sampan.runtime.plan import Plan
     from sampan.runtime.readiness import Ready
 
+    Writers = dict[type[o.Operation], Callable[[Any, Any], None]]
+
 READY = b"R"
-_MODES = frozenset(("ro", "rw", "relatime"))
 _UNLIMITED = 0xFFFFFFFFFFFFFFFF
 _JOINABLE = frozenset(("cgroup", "ipc", "network", "pid", "uts"))
 _MAX_SOURCES = 240
@@ -66,6 +67,10 @@ class Assembly:
         "sources",
         "stdio",
     )
+    joins: dict[str, Value | int]
+    sources: list[tuple[Value, int]]
+    stdio: list[Value]
+    writers: Writers
 
     def __init__(self, ready: Ready, joins: list[str], sources: list[int]) -> None:
         """`joins` are the kinds of namespaces joined; `sources` the bind mounts' descriptors."""
@@ -73,12 +78,19 @@ class Assembly:
             raise NeedsInterpreter("namespaces that are joined, or too many bind mounts")
         passed = ready.passed
         self._ready = ready
-        self._cgroup_fds: Passed | None = None
-        self.calls = Calls(ORDER_BASE)
+        self.begin(Calls(ORDER_BASE))
         self.root, self.stdio = passed[1], [passed[2], passed[3], passed[4]]
         self.joins = {kind: passed[index] for index, kind in enumerate(joins, 5)}
         first = 5 + len(joins)
         self.sources = [(passed[index], fd) for index, fd in enumerate(sources, first)]
+
+    def begin(self, calls: Calls) -> None:
+        """Nothing is written yet."""
+        self._cgroup_fds: Passed | None = None
+        self.calls = calls
+        self.stdio = []
+        self.joins = {}
+        self.sources = []
         self.fresh: dict[str, Value] = {}
         self.mounted: list[str] = []
         self.prepare: list[tuple[str, bool]] = []
@@ -92,20 +104,29 @@ class Assembly:
         Raises:
             NeedsInterpreter: an interpreter must do it.
         """
-        for operation in (*plan.before_gate, _Say(), *plan.after_gate):
-            if isinstance(operation, o.JoinCgroup):
-                self._join_cgroup(operation, cgroup_fds)
-            elif isinstance(operation, c.Seccomp):
-                self._filter(filter_program)
-            else:
-                write = _WRITERS.get(type(operation))
-                if write is None:
-                    raise NeedsInterpreter(operation.describe())
-                write(self, operation)
+        for operation in plan.before_gate:
+            self.write_one(operation, cgroup_fds, filter_program)
+        self.calls.say(READY)
+        for operation in plan.after_gate:
+            self.write_one(operation, cgroup_fds, filter_program)
         try:
             return self.calls.pack()
         except ValueError as error:
             raise NeedsInterpreter(str(error)) from error
+
+    def write_one(
+        self, operation: o.Operation, cgroup_fds: int, filter_program: tuple[bytes, int] | None
+    ) -> None:
+        """Write down one operation. Raises NeedsInterpreter."""
+        if isinstance(operation, o.JoinCgroup):
+            self._join_cgroup(operation, cgroup_fds)
+        elif isinstance(operation, c.Seccomp):
+            self._filter(filter_program)
+        else:
+            write = self.writers.get(type(operation))
+            if write is None:
+                raise NeedsInterpreter(operation.describe())
+            write(self, operation)
 
     def usual(self, kind: str, source: str, options: list[str]) -> Value | None:
         """The mount that the blank has ready, taken."""
@@ -119,16 +140,24 @@ class Assembly:
         """(the null device, an empty directory): clone them."""
         if self._ready.nulls is None or self._ready.empty is None:
             raise NeedsInterpreter("masked paths in a mount namespace that is joined")
-        found = os.stat("/dev/null")
-        if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(1, 3):
-            raise NeedsInterpreter("/dev/null of the host is not the null device")
+        readiness.check_null()
         return self._ready.nulls, self._ready.empty
 
-    def cgroup_tree(self, options: list[str]) -> Value:
+    def cgroup_tree(self, one: o.CgroupMount) -> Value:
         """The tmpfs with a directory for each hierarchy."""
-        if self._ready.cgroups is None or set(options) - _MODES != readiness.CGROUP_OPTIONS:
+        if not readiness.is_usual_cgroup(one.options) or self._ready.cgroups is None:
             raise NeedsInterpreter("cgroup mounts with unusual options")
         return self._ready.cgroups
+
+    def source(self, one: o.BindMount) -> tuple[Value, bool]:
+        """(a detached clone of a bind mount's source, whether it is a directory)."""
+        mount, fd = self.sources[one.index]
+        return mount, stat.S_ISDIR(os.fstat(fd).st_mode)
+
+    def permitted(self) -> tuple[int, int]:
+        """The permitted and the inheritable capabilities that the script starts with."""
+        _, permitted, inheritable = capabilities.get()
+        return permitted, inheritable
 
     def await_cgroup(self) -> None:
         """Wait until the parent has made the cgroup; a parent that gave up makes it fail."""
@@ -181,12 +210,6 @@ class Assembly:
         self.calls.call(SYS["seccomp"], 1, flags, self.calls.data(header))
 
 
-class _Say(o.Operation):
-    """The word that everything before the gate is done."""
-
-    __slots__ = ()
-
-
 def _join(a: Assembly, one: o.JoinNamespace) -> None:
     a.calls.call(SYS["setns"], a.joins[one.kind], namespaces.KINDS[one.kind][0])
 
@@ -237,7 +260,7 @@ def _mount(a: Assembly, one: o.Mount) -> None:
 
 
 def _bind(a: Assembly, one: o.BindMount) -> None:
-    mount, source = a.sources[one.index]
+    mount, directory = a.source(one)
     options = MountOptions(one.options)
     private, *others = options.propagation or [(n.MS_PRIVATE, options.bind == "rbind")]
     if others or private[0] != n.MS_PRIVATE or options.recursive_on | options.recursive_off:
@@ -249,13 +272,12 @@ def _bind(a: Assembly, one: o.BindMount) -> None:
     else:
         on, off = options.on, options.off
         a.calls.set_attributes(mount, on=on, off=off, propagation=n.MS_PRIVATE, recursive=recursive)
-    directory = stat.S_ISDIR(os.fstat(source).st_mode)
     a.place(mount, one.destination, directory=directory, fresh=False)
 
 
 def _cgroup_mount(a: Assembly, one: o.CgroupMount) -> None:
     a.await_cgroup()
-    top = a.cgroup_tree(one.options)
+    top = a.cgroup_tree(one)
     a.place(top, one.destination, directory=True, fresh=False)
     for name, source in one.hierarchies:
         mount = a.calls.clone_tree(n.AT_FDCWD, source)
@@ -379,12 +401,12 @@ def _user(a: Assembly, one: c.User) -> None:
 
 
 def _keep_capabilities(a: Assembly, _one: c.KeepCapabilities) -> None:
-    _, permitted, inheritable = capabilities.get()
+    permitted, inheritable = a.permitted()
     _set_capabilities(a, permitted, permitted, inheritable)
 
 
 def _capabilities(a: Assembly, one: c.Capabilities) -> None:
-    _, available, _ = capabilities.get()
+    available, _ = a.permitted()
     permitted = capabilities.mask(one.permitted) & available
     effective = capabilities.mask(one.effective) & permitted
     inheritable = capabilities.mask(one.inheritable)
@@ -409,15 +431,20 @@ def _die_with_parent(a: Assembly, _one: c.DieWithParent) -> None:
     a.calls.prctl(n.PR_SET_PDEATHSIG, process.SIGKILL)
 
 
-def _execute(a: Assembly, one: c.Execute) -> None:
-    if one.preserve:
-        raise NeedsInterpreter("descriptors to preserve")
+def vectors(calls: Calls, one: c.Execute) -> tuple[int, int]:
+    """The addresses of argv and the environment. Of a name that comes twice the last one counts."""
     environment: dict[bytes, bytes] = {}
     for entry in one.environment:
         name, _, value = os.fsencode(entry).partition(b"=")
         environment[name] = value
-    arguments = a.calls.strings([os.fsencode(word) for word in one.arguments])
-    variables = a.calls.strings([b"=".join(item) for item in environment.items()])
+    arguments = calls.strings([os.fsencode(word) for word in one.arguments])
+    return arguments, calls.strings([b"=".join(item) for item in environment.items()])
+
+
+def _execute(a: Assembly, one: c.Execute) -> None:
+    if one.preserve:
+        raise NeedsInterpreter("descriptors to preserve")
+    arguments, variables = vectors(a.calls, one)
     a.calls.call(n.SYS_close_range, 3, 0xFFFFFFFF, n.CLOSE_RANGE_CLOEXEC)
     *others, last = a.program
     for path in others:
@@ -429,11 +456,7 @@ def _nothing(_a: Assembly, _one: o.Operation) -> None:
     """The blank has done it, or the machine needs it not."""
 
 
-def _say(a: Assembly, _one: o.Operation) -> None:
-    a.calls.say(READY)
-
-
-_WRITERS: dict[type[o.Operation], Callable[[Assembly, Any], None]] = {
+WRITERS: Writers = {
     c.Bounding: _bounding,
     c.Capabilities: _capabilities,
     c.DieWithParent: _die_with_parent,
@@ -463,5 +486,5 @@ _WRITERS: dict[type[o.Operation], Callable[[Assembly, Any], None]] = {
     o.ReadonlyPath: _read_only_path,
     o.ReadonlyRoot: _read_only_root,
     o.Sysctl: _sysctl,
-    _Say: _say,
 }
+Assembly.writers = WRITERS

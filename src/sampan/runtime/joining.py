@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 
-from sampan.kernel import process, seccomp
 from sampan.kernel.identity import is_alive
-from sampan.runtime import bundle, console, passing
+from sampan.runtime import direct_exec, passing
 from sampan.runtime.arguments import Parsed
-from sampan.runtime.blank import reap
-from sampan.runtime.exec import Execed, spawn
-from sampan.runtime.failure import RuntimeFailure
-from sampan.runtime.launch import forward_signals, write_pid
+from sampan.runtime.calling import forward_signals, wait, write_pid
+from sampan.runtime.failure import NeedsInterpreter, RuntimeFailure
 from sampan.runtime.state import StateDirectory, status_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from sampan.runtime.direct import Direct
+    from sampan.runtime.exec import Execed
 
 
 def exec_command(root: str, container_id: str, command: list[str], options: Parsed) -> int:
@@ -30,18 +30,26 @@ def exec_command(root: str, container_id: str, command: list[str], options: Pars
         raise RuntimeFailure(
             0, "cannot allocate tty if sampan-oci will detach without setting console socket"
         )
-    execed = _spawn(state, spec, options)
+    execed = _spawn(directory, state, spec, options)
     try:
         _hand_out(execed, options)
     except BaseException:
-        reap(execed.pidfd)
+        _end(execed.pidfd)
         raise
     return 0 if detached else _wait(execed)
 
 
-def _hand_out(execed: Execed, options: Parsed) -> None:
+def _end(pidfd: int) -> None:
+    from sampan.runtime.blank import reap
+
+    reap(pidfd)
+
+
+def _hand_out(execed: Execed | Direct, options: Parsed) -> None:
     """Terminal and pidfd to their sockets, the pid to its file."""
     if execed.master >= 0 and options.text("console-socket"):
+        from sampan.runtime import console
+
         console.hand_over(options.text("console-socket"), execed.master)
         execed.master = -1
     if options.text("pidfd-socket"):
@@ -84,42 +92,78 @@ def sub_cgroups(texts: list[str]) -> dict[str, str]:
     return found
 
 
-def _spawn(state: dict[str, Any], spec: dict[str, Any], options: Parsed) -> Execed:
+def _spawn(
+    directory: StateDirectory, state: dict[str, Any], spec: dict[str, Any], options: Parsed
+) -> Execed | Direct:
+    """By the machine, or by the interpreter where that cannot."""
     below = sub_cgroups(options.list("cgroup"))
-    pidfd = process.pidfd_open(state["pid"])
+    ignore_paused = options.on("ignore-paused")
+    pidfd = os.pidfd_open(state["pid"])
     try:
         # The pid may have been taken by another process since: only now is its identity sure.
         if not is_alive(state["pid"], state["start_time"]):
             raise RuntimeFailure(0, "cannot exec in a stopped container")
-        profile = (state["config"].get("linux") or {}).get("seccomp")
-        compiled = seccomp.compile(profile) if profile else None
-        program = (compiled.program, compiled.flags) if compiled else None
+        compiled = _filter(directory, state)
+        try:
+            return direct_exec.spawn(
+                state,
+                spec,
+                pidfd=pidfd,
+                filter_program=compiled,
+                sub_cgroups=below,
+                ignore_paused=ignore_paused,
+            )
+        except NeedsInterpreter:
+            pass
+        from sampan.runtime import freeze
+
+        freeze.seal()
+        from sampan.runtime.exec import spawn
+
         return spawn(
             state,
             spec,
             pidfd=pidfd,
             stdio=(0, 1, 2),
-            filter_program=program,
+            filter_program=compiled,
             sub_cgroups=below,
-            ignore_paused=options.on("ignore-paused"),
+            ignore_paused=ignore_paused,
         )
     finally:
         os.close(pidfd)
 
 
-def _wait(execed: Execed) -> int:
+def _filter(directory: StateDirectory, state: dict[str, Any]) -> tuple[bytes, int] | None:
+    """The container's filter as it was compiled for its first process."""
+    profile = (state["config"].get("linux") or {}).get("seccomp")
+    if not profile:
+        return None
+    found = directory.load_filter()
+    if found is None:
+        from sampan.kernel import seccomp
+
+        compiled = seccomp.compile(profile)
+        found = compiled.program, compiled.flags
+    return found
+
+
+def _wait(execed: Execed | Direct) -> int:
     forward_signals(execed.pidfd)
     if execed.master >= 0:
+        from sampan.runtime import console
+
         console.relay(execed.master, execed.pidfd)
-    result = process.wait_pidfd(execed.pidfd)
+    code = wait(execed.pidfd)
     os.close(execed.pidfd)
-    return result[0] if result else 0
+    return code
 
 
 def _process(base: dict[str, Any], command: list[str], options: Parsed) -> dict[str, Any]:
     """The process of `--process`, or the container's own with the flags applied, as runc does."""
     if options.text("process"):
         path = options.text("process")
+        from sampan.runtime import bundle
+
         with open(path, "rb") as file:
             spec = bundle.parse(file.read(bundle.MAX_CONFIG + 1), path)
         if not spec.get("args"):

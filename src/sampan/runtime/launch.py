@@ -7,20 +7,25 @@ pid is on disk.
 
 from __future__ import annotations
 
-import _signal
 import os
 
-from sampan.kernel import cgroups, process
-from sampan.runtime import bundle, freeze, passing, variants
+from sampan.kernel import cgroups
+from sampan.runtime import bundle, direct_create, passing, variants
 from sampan.runtime.arguments import Parsed, UsageError
-from sampan.runtime.create import Created, check_config, create
+from sampan.runtime.calling import forward_signals, wait, write_pid
+from sampan.runtime.direct import Direct, clear_of_report
+from sampan.runtime.failure import NeedsInterpreter
 from sampan.runtime.state import StateDirectory
+from sampan.runtime.validate import check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
-_FORWARDED = "SIGHUP SIGINT SIGQUIT SIGTERM SIGUSR1 SIGUSR2 SIGCONT SIGTSTP SIGTTIN SIGTTOU".split()
+    from sampan.runtime.create import Created
+
+    Filter = tuple[bytes, int]
 
 
 def create_command(root: str, container_id: str, options: Parsed) -> None:
@@ -52,17 +57,17 @@ def run_command(root: str, container_id: str, options: Parsed) -> int:
         from sampan.runtime import console
 
         console.relay(created.master, created.pidfd)
-    result = process.wait_pidfd(created.pidfd)
+    code = wait(created.pidfd)
     os.close(created.pidfd)
     if not options.on("keep"):
         if created.cgroup is not None:
             created.cgroup.kill()
             created.cgroup.remove()
         _remove(directory, created)
-    return result[0] if result else 0
+    return code
 
 
-def _run_started_hooks(created: Created) -> None:
+def _run_started_hooks(created: Created | Direct) -> None:
     """The poststart hooks: the command has been executed."""
     from sampan.runtime import hooks
 
@@ -71,7 +76,7 @@ def _run_started_hooks(created: Created) -> None:
     hooks.run(state["config"], "poststart", described, state["bundle"])
 
 
-def _remove(directory: StateDirectory, created: Created) -> None:
+def _remove(directory: StateDirectory, created: Created | Direct) -> None:
     """The last of a container; its poststop hooks come after that."""
     directory.remove()
     if created.hooks is not None:
@@ -84,7 +89,7 @@ def _run_stopped_hooks(spec: dict[str, Any], directory: StateDirectory, bundle: 
     hooks.run_stopped(spec, directory.container_id, bundle)
 
 
-def _open_gate(directory: StateDirectory, created: Created) -> None:
+def _open_gate(directory: StateDirectory, created: Created | Direct) -> None:
     gate = os.open(directory.fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     os.write(gate, b"1")
     os.close(gate)
@@ -92,14 +97,12 @@ def _open_gate(directory: StateDirectory, created: Created) -> None:
     created.finish()
 
 
-def _create(root: str, container_id: str, options: Parsed, *, detached: bool) -> Created:
+def _create(root: str, container_id: str, options: Parsed, *, detached: bool) -> Created | Direct:
+    """The machine is tried first, and the interpreter makes what that cannot."""
     where = bundle.directory(options.text("bundle"))
     spec = bundle.load(where)
-    check_config(spec)
+    check(spec)
     _check_terminal(spec, options, detached=detached)
-    if freeze.needs_seal(spec):
-        freeze.seal()
-    process.set_not_dumpable()
     _apply_flags(spec, container_id, options)
     linux = spec.setdefault("linux", {})
     cgroup = linux["cgroupsPath"] = linux.get("cgroupsPath") or container_id
@@ -107,30 +110,88 @@ def _create(root: str, container_id: str, options: Parsed, *, detached: bool) ->
     if (own := cgroups.own_paths(cgroup)) is not None:
         record["cgroup_own"] = own
     directory = StateDirectory(root, container_id)
+    if direct_create.is_possible(spec):
+        try:
+            return _make(directory, record, spec, options, _directly)
+        except NeedsInterpreter:
+            pass
+    from sampan.runtime import freeze
+
+    if freeze.needs_seal(spec):
+        freeze.seal()
+    return _make(directory, record, spec, options, _interpreted)
+
+
+def _make(
+    directory: StateDirectory,
+    record: dict[str, Any],
+    spec: dict[str, Any],
+    options: Parsed,
+    maker: Callable[[str, dict[str, Any], str, int, Filter | None], Created | Direct],
+) -> Created | Direct:
+    """Make the container by `maker`, on the disk before it is there; a failure leaves nothing."""
     directory.make()
     created = None
     try:
         directory.save(record)
-        gate = directory.make_fifo()
-        created = create(
-            container_id,
-            spec,
-            stdio=_streams(spec),
-            attach_at=_attach_point(spec, where),
-            gate=gate,
-            bundle=where,
-        )
-        os.close(gate)
+        compiled = _compile(directory, spec)
+        gate = clear_of_report(directory.make_fifo())
+        try:
+            created = maker(directory.container_id, spec, record["bundle"], gate, compiled)
+        finally:
+            os.close(gate)
         created.state = {**record, **created.state}
         _hand_out(directory, created, spec, options)
-    except BaseException:
+    except BaseException as error:
         if created is not None:
             created.abort()
         directory.remove()
-        if spec.get("hooks"):
-            _run_stopped_hooks(spec, directory, where)
+        if spec.get("hooks") and not isinstance(error, NeedsInterpreter):
+            _run_stopped_hooks(spec, directory, record["bundle"])
         raise
     return created
+
+
+def _compile(directory: StateDirectory, spec: dict[str, Any]) -> Filter | None:
+    profile = (spec.get("linux") or {}).get("seccomp")
+    if not profile:
+        return None
+    from sampan.kernel import seccomp
+
+    compiled = seccomp.compile(profile)
+    directory.save_filter(compiled.program, compiled.flags)
+    return compiled.program, compiled.flags
+
+
+def _directly(
+    container_id: str, spec: dict[str, Any], where: str, gate: int, compiled: Filter | None
+) -> Direct:
+    return direct_create.create(
+        container_id,
+        spec,
+        attach_at=_attach_point(spec, where),
+        filter_program=compiled,
+        gate=gate,
+        bundle=where,
+    )
+
+
+def _interpreted(
+    container_id: str, spec: dict[str, Any], where: str, gate: int, compiled: Filter | None
+) -> Created:
+    from sampan.kernel import process
+    from sampan.runtime.create import create
+
+    process.set_not_dumpable()
+    return create(
+        container_id,
+        spec,
+        stdio=_streams(spec),
+        attach_at=_attach_point(spec, where),
+        filter_program=compiled,
+        gate=gate,
+        bundle=where,
+    )
 
 
 def _apply_flags(spec: dict[str, Any], container_id: str, options: Parsed) -> None:
@@ -141,7 +202,7 @@ def _apply_flags(spec: dict[str, Any], container_id: str, options: Parsed) -> No
 
 
 def _hand_out(
-    directory: StateDirectory, created: Created, spec: dict[str, Any], options: Parsed
+    directory: StateDirectory, created: Created | Direct, spec: dict[str, Any], options: Parsed
 ) -> None:
     """Terminal to its socket, state to disk, pid to its file: in this order."""
     if created.master >= 0 and options.text("console-socket"):
@@ -184,25 +245,3 @@ def _attach_point(spec: dict[str, Any], where: str) -> str:
     """The root file system's own path, as a place that exists and that nobody else looks at."""
     path = (spec.get("root") or {}).get("path") or ""
     return os.path.join(where, path)
-
-
-def write_pid(path: str, pid: int) -> None:
-    """The pid file, whole or not at all."""
-    directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name}")
-    with open(temporary, "w", encoding="ascii") as file:
-        file.write(str(pid))
-    os.rename(temporary, path)
-
-
-def forward_signals(pidfd: int) -> None:
-    """From here on, what we are asked by signals the process behind `pidfd` is asked."""
-
-    def forward(number: int, frame: object) -> None:
-        try:
-            process.pidfd_send_signal(pidfd, number)
-        except ProcessLookupError:
-            pass
-
-    for name in _FORWARDED:
-        _signal.signal(getattr(_signal, name), forward)

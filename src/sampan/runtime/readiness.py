@@ -17,6 +17,7 @@ from sampan.kernel import numbers as n
 from sampan.kernel.machine import SYS, Value
 from sampan.runtime import stock
 from sampan.runtime.calls import Calls, Passed
+from sampan.runtime.failure import NeedsInterpreter
 from sampan.runtime.mountoptions import MountOptions
 
 TYPE_CHECKING = False
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 CGROUP_OPTIONS = frozenset(("nosuid", "noexec", "nodev"))
 """As the engine writes them; read-only comes when the container's cgroups are bound."""
+_MODES = frozenset(("ro", "rw", "relatime"))
 
 # The new namespace that a file system shows; what is not here belongs to none.
 _OWNERS = {"proc": "pid", "sysfs": "network", "mqueue": "ipc"}
@@ -70,12 +72,12 @@ class Ready:
         calls = Calls(machine.OWN_SCRIPT)
         _be_careful(calls)
         if "network" in kinds:
-            _bring_up_loopback(calls)
+            bring_up_loopback(calls)
         if "mount" in kinds:
             calls.call(SYS["mount"], 0, b"/", 0, n.MS_SLAVE | n.MS_REC, 0)
             self._usual(calls)
             self._masks(calls)
-            self.cgroups = _cgroup_tree(calls, hierarchies, links) if hierarchies else None
+            self.cgroups = cgroup_tree(calls, hierarchies, links) if hierarchies else None
         self.passed = _await_order(calls)
         self.image = machine.image(calls)
 
@@ -91,11 +93,28 @@ class Ready:
 
     def _masks(self, calls: Calls) -> None:
         """Both are checked or made here; a mask is a clone of one of them."""
-        null = calls.open_host("/dev/null", os.O_PATH)
-        self.nulls = calls.clone_tree(null)
-        calls.set_attributes(self.nulls, on=n.MOUNT_ATTR_RDONLY)
-        options: list[tuple[str, str | None]] = [("nr_blocks", "1"), ("nr_inodes", "1")]
-        self.empty = calls.new_mount("tmpfs", [*options, ("ro", None)], "", n.MOUNT_ATTR_RDONLY)
+        self.nulls, self.empty = masks(calls)
+
+
+def is_usual_cgroup(options: list[str]) -> bool:
+    """Whether a cgroup mount with these options is what `cgroup_tree` makes."""
+    return set(options) - _MODES == CGROUP_OPTIONS
+
+
+def check_null() -> None:
+    """Raises NeedsInterpreter where the host's /dev/null is not the null device."""
+    found = os.stat("/dev/null")
+    if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(1, 3):
+        raise NeedsInterpreter("/dev/null of the host is not the null device")
+
+
+def masks(calls: Calls) -> tuple[Value, Value]:
+    """(a read-only mount of the null device, one of an empty directory)."""
+    nulls = calls.clone_tree(calls.open_host("/dev/null", os.O_PATH))
+    calls.set_attributes(nulls, on=n.MOUNT_ATTR_RDONLY)
+    options: list[tuple[str, str | None]] = [("nr_blocks", "1"), ("nr_inodes", "1")]
+    empty = calls.new_mount("tmpfs", [*options, ("ro", None)], "", n.MOUNT_ATTR_RDONLY)
+    return nulls, empty
 
 
 def make(calls: Calls, kind: str, source: str, options: Iterable[str]) -> Value:
@@ -128,7 +147,8 @@ def _be_careful(calls: Calls) -> None:
     calls.call(SYS["rt_sigprocmask"], 2, nothing, 0, 8)  # SIG_SETMASK
 
 
-def _bring_up_loopback(calls: Calls) -> None:
+def bring_up_loopback(calls: Calls) -> None:
+    """As `kernel.loopback`."""
     sock = calls.call(SYS["socket"], _SOCKET_INET, _SOCKET_DGRAM | os.O_CLOEXEC, 0)
     flags = loopback.IFF_UP | loopback.IFF_RUNNING
     request = calls.data(struct.pack("16sh22x", b"lo", flags))
@@ -136,9 +156,10 @@ def _bring_up_loopback(calls: Calls) -> None:
     calls.call(SYS["close"], sock)
 
 
-def _cgroup_tree(
+def cgroup_tree(
     calls: Calls, hierarchies: list[tuple[str, str]], links: list[tuple[str, str]]
 ) -> Value:
+    """A tmpfs with a directory for each hierarchy."""
     attributes = MountOptions(list(CGROUP_OPTIONS)).on & ~n.MOUNT_ATTR_RDONLY
     top = calls.new_mount("tmpfs", [("mode", "755")], "cgroup", attributes)
     for name, _ in hierarchies:

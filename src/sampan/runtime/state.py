@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 STATE = "state.json"
 FIFO = "exec.fifo"
+FILTER = "seccomp.bpf"
+_NEW_FILE = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC
 _KIND, _DIRECTORY = 0o170000, 0o040000  # of st_mode; the module stat is one more to load
 
 
@@ -83,8 +85,7 @@ class StateDirectory:
     def save(self, state: dict[str, Any]) -> None:
         """Write state.json, whole or not at all."""
         temporary = f"{self.path}/.{STATE}"
-        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC
-        fd = posix.open(temporary, flags, 0o600)
+        fd = posix.open(temporary, _NEW_FILE, 0o600)
         try:
             posix.write(fd, encode(state).encode())
         finally:
@@ -101,6 +102,23 @@ class StateDirectory:
                 return {"v": 1, "id": self.container_id, "pid": 0, "bundle": "", "cgroup": ""}
             raise NoSuchContainer(f"container does not exist: {self.container_id}") from None
         return state
+
+    def save_filter(self, program: bytes, flags: int) -> None:
+        """Keep the compiled seccomp filter: compiling it costs an exec more than all the rest."""
+        fd = posix.open(f"{self.path}/{FILTER}", _NEW_FILE, 0o600)
+        try:
+            posix.write(fd, flags.to_bytes(4, "little") + program)
+        finally:
+            posix.close(fd)
+
+    def load_filter(self) -> tuple[bytes, int] | None:
+        """(program, flags) of the container's compiled filter; None where there is no such file."""
+        try:
+            with open(f"{self.path}/{FILTER}", "rb") as file:
+                content = file.read()
+        except FileNotFoundError:
+            return None
+        return content[4:], int.from_bytes(content[:4], "little")
 
     def remove(self) -> None:
         """Remove the directory and its files."""

@@ -1,0 +1,38 @@
+"""What the caller of `run` and `exec` gets: a pid file, its signals passed on, the exit code."""
+
+from __future__ import annotations
+
+import _signal
+import os
+
+_FORWARDED = "SIGHUP SIGINT SIGQUIT SIGTERM SIGUSR1 SIGUSR2 SIGCONT SIGTSTP SIGTTIN SIGTTOU".split()
+
+
+def write_pid(path: str, pid: int) -> None:
+    """The pid file, whole or not at all."""
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}")
+    with open(temporary, "w", encoding="ascii") as file:
+        file.write(str(pid))
+    os.rename(temporary, path)
+
+
+def forward_signals(pidfd: int) -> None:
+    """From here on, what we are asked by signals the process behind `pidfd` is asked."""
+
+    def forward(number: int, frame: object) -> None:
+        try:
+            _signal.pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            pass
+
+    for name in _FORWARDED:
+        _signal.signal(getattr(_signal, name), forward)
+
+
+def wait(pidfd: int) -> int:
+    """Reap the child behind `pidfd`; its exit code, 128 + signal for a killed one."""
+    result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    if result is None:
+        return 0
+    return result.si_status + (0 if result.si_code == os.CLD_EXITED else 128)

@@ -1,0 +1,128 @@
+"""`sampan-oci exec` by the machine: what `exec.spawn` does, with `direct`.
+
+The starter sets the pid namespace of its child, which joins the cgroup, enters the container by the
+pidfd of its first process, and goes on as that one did.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.kernel import cgroups, fds, machine
+from sampan.kernel.machine import SYS
+from sampan.kernel.namespaces import KINDS
+from sampan.runtime import plan, validate
+from sampan.runtime.credentials import OomScore, Session, give
+from sampan.runtime.direct import Direct, DirectAssembly, clear_of_report
+from sampan.runtime.failure import NeedsInterpreter
+from sampan.runtime.operations import JoinCgroup, Operation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_UNUSUAL = frozenset(("user", "time"))
+
+
+class Enter(Operation):
+    """Enter the namespaces of the first process; the root becomes the container's."""
+
+    __slots__ = ("flags", "pidfd")
+
+    def __init__(self, pidfd: int, flags: int) -> None:
+        self.pidfd, self.flags = pidfd, flags
+
+    def describe(self) -> str:
+        return "join the namespaces of the container"
+
+
+def _enter(a: DirectAssembly, one: Enter) -> None:
+    a.calls.call(SYS["setns"], one.pidfd, one.flags)
+
+
+DirectAssembly.writers[Enter] = _enter
+
+
+def spawn(
+    state: dict[str, Any],
+    process_spec: dict[str, Any],
+    *,
+    pidfd: int,
+    filter_program: tuple[bytes, int] | None,
+    sub_cgroups: dict[str, str],
+    ignore_paused: bool,
+) -> Direct:
+    """Execute `process_spec` in the container of `state`; returns when execve has succeeded.
+
+    Raises:
+        InvalidConfig: the process is refused.
+        NeedsInterpreter: the machine cannot, or something failed; nothing is left of it.
+    """
+    validate.check_process(process_spec)
+    _refuse_unusual(state, process_spec)
+    doors: list[int] = []
+    entry, created = clear_of_report(os.dup(pidfd)), None
+    try:
+        if state["cgroup"]:
+            group = cgroups.recorded(state)
+            found = group.procs_fds(sub_cgroups, init=state["pid"], frozen=ignore_paused)
+            doors = [fd for _, fd in found]
+        script = _script(state, process_spec, entry, len(doors), filter_program)
+        for fd in (0, 1, 2):
+            give(fd, (process_spec.get("user") or {}).get("uid") or 0)
+        created = Direct(script, process_spec["args"][0], [entry])
+        created.hand_cgroup(doors)
+        created.await_ready()
+        created.finish()
+        return created
+    except OSError as error:
+        if created is not None:
+            created.abort()
+        raise NeedsInterpreter(str(error)) from error
+    except BaseException:
+        if created is not None:
+            created.abort()
+        raise
+    finally:
+        os.close(entry)
+        fds.close_all(doors)
+
+
+def _refuse_unusual(state: dict[str, Any], process_spec: dict[str, Any]) -> None:
+    if (
+        os.geteuid() != 0
+        or not machine.is_available()
+        or not _UNUSUAL.isdisjoint(state["namespaces"])
+        or process_spec.get("terminal")
+        or process_spec.get("preserveFds")
+        or "username" in (process_spec.get("user") or {})
+    ):
+        raise NeedsInterpreter("an exec that the machine does not do")
+
+
+def _script(
+    state: dict[str, Any],
+    process_spec: dict[str, Any],
+    entry: int,
+    doors: int,
+    filter_program: tuple[bytes, int] | None,
+) -> DirectAssembly:
+    flags = 0
+    for kind in state["namespaces"]:
+        if kind != "pid":
+            flags |= KINDS[kind][0]
+    script = DirectAssembly("")
+    script.be_born(0, entry if "pid" in state["namespaces"] else None)
+    process = plan.Plan()
+    if process_spec.get("oomScoreAdj") is not None:
+        process.before_gate.append(OomScore(process_spec["oomScoreAdj"]))
+    if doors:
+        process.before_gate.append(JoinCgroup(state["cgroup"], unshare=False))
+    if flags:
+        process.before_gate.append(Enter(entry, flags))
+    process.before_gate.append(Session(terminal=False))
+    process.before_gate += plan.locate(process_spec, create_directory=False)
+    filtered = {"seccomp": filter_program is not None}
+    process.after_gate = plan.become(process_spec, filtered, die_with_parent=False)
+    script.write(process, doors, filter_program)
+    return script
