@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sampan.client.building import BuildWarning as BuildWarning
     from sampan.client.engine import Container as Container
     from sampan.client.engine import Engine as Engine
+    from sampan.client.networks import Network as Network
     from sampan.client.results import Change as Change
     from sampan.client.results import CommandFailed as CommandFailed
     from sampan.client.results import ContainerInfo as ContainerInfo
@@ -56,6 +57,7 @@ _WHERE = {
     "Container": "sampan.client.engine",
     "Engine": "sampan.client.engine",
     "Sandbox": "sampan.client.sandbox",
+    "Network": "sampan.client.networks",
     "Volume": "sampan.client.volumes",
 } | dict.fromkeys(_RESULTS.split(), "sampan.client.results")
 

@@ -1,14 +1,15 @@
 """The flags that describe a container, and the create body that they make.
 
 `OPTIONS` is the table of `run` and `create`. The body has only the fields that were asked for: the
-daemon has the defaults. Sentences and codes are docker's. What Sampan does not have yet (published
-ports, user-defined networks) is an unknown flag, not a flag without effect.
+daemon has the defaults. Sentences and codes are docker's. What Sampan does not have
+is an unknown flag, not a flag without effect.
 """
 
 from __future__ import annotations
 
 import os
 
+from sampan.cli import networking
 from sampan.cli.flags import FlagError
 from sampan.cli.session import Failed
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 OPTIONS = """\
       --annotation map              Add an annotation to the container
                                     (passed through to the OCI runtime)
+      --add-host list               Add a custom host-to-IP mapping (host:ip)
   -a, --attach list                 Attach to STDIN, STDOUT or STDERR
       --blkio-weight uint16         Block IO (relative weight), between 10
                                     and 1000, or 0 to disable (default 0)
@@ -49,11 +51,15 @@ OPTIONS = """\
                                     device
       --device-write-iops list      Limit write rate (IO per second) to a
                                     device
-{detach}      --domainname string           Container NIS domain name
+{detach}      --dns list                    Set custom DNS servers
+      --dns-option list             Set DNS options
+      --dns-search list             Set custom DNS search domains
+      --domainname string           Container NIS domain name
       --entrypoint string           Overwrite the default ENTRYPOINT of the
                                     image
   -e, --env list                    Set environment variables
       --env-file list               Read in a file of environment variables
+      --expose list                 Expose a port or a range of ports
       --group-add list              Add additional groups to join
       --health-cmd string           Command to run to check health
       --health-interval duration    Time between running the check
@@ -75,11 +81,16 @@ OPTIONS = """\
       --init                        Run an init inside the container that
                                     forwards signals and reaps processes
   -i, --interactive                 Keep STDIN open even if not attached
+      --ip string                   IPv4 address (e.g., 172.30.100.104)
+      --ip6 string                  IPv6 address (e.g., 2001:db8::33)
       --ipc string                  IPC mode to use
   -l, --label list                  Set meta data on a container
       --label-file list             Read in a line delimited file of labels
+      --link list                   Add link to another container
       --log-driver string           Logging driver for the container
       --log-opt list                Log driver options
+      --mac-address string          Container MAC address (e.g.,
+                                    92:d0:c6:0a:29:33)
   -m, --memory bytes                Memory limit
       --memory-reservation bytes    Memory soft limit
       --memory-swap bytes           Swap limit equal to memory plus swap: '-1'
@@ -88,7 +99,9 @@ OPTIONS = """\
                                     100) (default -1)
       --mount mount                 Attach a filesystem mount to the container
       --name string                 Assign a name to the container
-      --network string              Connect a container to a network
+      --network list                Connect a container to a network (NAME, or
+                                    name=NAME,alias=A,ip=IP,...)
+      --network-alias list          Add network-scoped alias for the container
       --no-healthcheck              Disable any container-specified
                                     HEALTHCHECK
       --on-unhealthy string         What an unhealthy container gets ("none",
@@ -102,6 +115,8 @@ OPTIONS = """\
       --platform string             Set platform if server is multi-platform
                                     capable
       --privileged                  Give extended privileges to this container
+  -p, --publish list                Publish a container's port(s) to the host
+  -P, --publish-all                 Publish all exposed ports to random ports
       --pull string                 Pull image before {verb} ("always",
                                     "missing", "never") (default "missing")
   -q, --quiet                       Suppress the pull output
@@ -228,6 +243,7 @@ def create_body(flags: Values, image: str, command: list[str]) -> dict[str, Any]
     if unnamed:
         body["Volumes"] = {path: {} for path in unnamed}
     body["HostConfig"] = host_config(flags)
+    networking.apply(flags, body)
     return body
 
 
@@ -256,7 +272,6 @@ def host_config(flags: Values) -> dict[str, Any]:
     for name, field in _HOST_LISTS.items():
         if flags.many(name):
             host[field] = flags.many(name)
-    host["NetworkMode"] = flags.text("network", "default")
     if flags.has("restart"):
         host["RestartPolicy"] = restart_policy(flags)
     _mounts(flags, host)

@@ -9,6 +9,7 @@ _COMMON = "run exec ps pull push images login logout version info".split()
 _MANAGEMENT = {
     "container": "Manage containers",
     "image": "Manage images",
+    "network": "Manage networks",
     "system": "Manage Sampan",
     "volume": "Manage volumes",
 }

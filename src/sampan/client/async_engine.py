@@ -14,6 +14,7 @@ from sampan.client.aio import AsyncClient, AsyncDriver
 from sampan.client.async_images import AsyncEngineImages
 from sampan.client.container_files import AsyncContainerFiles
 from sampan.client.failures import error_for
+from sampan.client.networks import AsyncNetworks
 from sampan.client.opening import Opened, choose, embed
 from sampan.client.options import ContainerOptions, container_body, exec_body
 from sampan.client.sources import tail_query
@@ -145,6 +146,7 @@ class AsyncEngine(AsyncEngineImages):
     def __init__(self, opened: Opened) -> None:
         self._opened = opened
         self._driver = AsyncDriver(AsyncClient(opened.path, error_for))
+        self.networks = AsyncNetworks(self._driver.client)
         self.volumes = AsyncVolumes(self._driver.client)
 
     @classmethod

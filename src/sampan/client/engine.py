@@ -16,6 +16,7 @@ from sampan.client import calls, flows, results
 from sampan.client.container_files import ContainerFiles
 from sampan.client.engine_images import EngineImages
 from sampan.client.failures import error_for
+from sampan.client.networks import Networks
 from sampan.client.opening import Opened, choose, embed
 from sampan.client.options import ContainerOptions, container_body, exec_body
 from sampan.client.sources import tail_query
@@ -273,6 +274,7 @@ class Engine(EngineImages):
     def __init__(self, opened: Opened) -> None:
         self._opened = opened
         self._driver = Driver(Client(opened.path, error_for))
+        self.networks = Networks(self._driver.client)
         self.volumes = Volumes(self._driver.client)
 
     @classmethod

@@ -1,7 +1,8 @@
 """The library's words for a container, and the create body that they make. Pure.
 
 The words are those of the command line, as Python has them: sizes as `64m` or in bytes, processors
-as a number, volumes as `source:target[:ro]`, environment as a mapping or as `NAME=value`.
+as a number, ports as `8080:80`, volumes as `source:target[:ro]`, environment as a mapping or as
+`NAME=value`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
+from sampan.client.networks import endpoint
+from sampan.client.ports import expose, publish
 from sampan.client.sizes import parse_bytes
 from sampan.errors import InvalidArgument
 
@@ -25,25 +28,36 @@ class ContainerOptions(TypedDict, total=False):
     cpuset_cpus: str
     device_cgroup_rules: Sequence[str]
     devices: Sequence[str]
+    dns: Sequence[str]
+    dns_options: Sequence[str]
+    dns_search: Sequence[str]
     entrypoint: Sequence[str] | str
     env: Mapping[str, str] | Sequence[str]
+    expose: Sequence[str]
+    extra_hosts: Mapping[str, str] | Sequence[str]
     group_add: Sequence[str]
     healthcheck: Mapping[str, Any]
     hostname: str
     init: bool
+    ip: str
+    ip6: str
     labels: Mapping[str, str]
     log_driver: str
     log_options: Mapping[str, str]
+    mac_address: str
     memory: int | str
     memory_swap: int | str
     mounts: Sequence[Mapping[str, Any]]
     name: str
-    network: str
+    network: str | Sequence[str]
+    network_aliases: Sequence[str]
     on_unhealthy: str
     pid: str
     pids_limit: int
     platform: str
+    ports: Sequence[str]
     privileged: bool
+    publish_all: bool
     pull: str
     read_only: bool
     remove: bool
@@ -78,12 +92,16 @@ _HOST = {
     "pid": "PidMode",
     "pids_limit": "PidsLimit",
     "privileged": "Privileged",
+    "publish_all": "PublishAllPorts",
     "read_only": "ReadonlyRootfs",
 }
 _HOST_LISTS = {
     "cap_add": "CapAdd",
     "cap_drop": "CapDrop",
     "device_cgroup_rules": "DeviceCgroupRules",
+    "dns": "Dns",
+    "dns_options": "DnsOptions",
+    "dns_search": "DnsSearch",
     "group_add": "GroupAdd",
     "mounts": "Mounts",
     "security_opt": "SecurityOpt",
@@ -130,7 +148,34 @@ def container_body(
     if options.get("tty"):
         body["Tty"] = True
     body["HostConfig"] = _host(options)
+    _join(options, body)
     return body
+
+
+def _join(options: ContainerOptions, body: dict[str, Any]) -> None:
+    """Ports and networks; the first network is the one of `ip` and the aliases."""
+    host = body["HostConfig"]
+    try:
+        exposed, bindings = publish(list(options.get("ports") or ()))
+        exposed += expose(list(options.get("expose") or ()))
+    except ValueError as error:
+        raise InvalidArgument(f"create container: {error}") from error
+    if exposed:
+        body["ExposedPorts"] = {port: {} for port in exposed}
+    if bindings:
+        host["PortBindings"] = bindings
+    network = options.get("network") or "default"
+    names = [network] if isinstance(network, str) else list(network)
+    host["NetworkMode"] = names[0]
+    wish = endpoint(
+        options.get("network_aliases") or (),
+        options.get("ip") or "",
+        options.get("ip6") or "",
+        options.get("mac_address") or "",
+    )
+    if wish or len(names) > 1:
+        endpoints: dict[str, Any] = {name: {} for name in names} | {names[0]: wish}
+        body["NetworkingConfig"] = {"EndpointsConfig": endpoints}
 
 
 def _absolute(rootfs: str | os.PathLike[str] | None) -> str:
@@ -152,7 +197,7 @@ def _take(body: dict[str, Any], options: ContainerOptions, names: dict[str, str]
 
 def _host(options: ContainerOptions) -> dict[str, Any]:
     given: Mapping[str, Any] = options
-    host: dict[str, Any] = {"NetworkMode": options.get("network") or "none"}
+    host: dict[str, Any] = {}
     _take(host, options, _HOST)
     for name, field in _HOST_LISTS.items():
         if given.get(name):
@@ -178,6 +223,10 @@ def _host(options: ContainerOptions) -> dict[str, Any]:
 
 
 def _kernel(options: ContainerOptions, host: dict[str, Any]) -> None:
+    extra = options.get("extra_hosts") or ()
+    if extra:
+        pairs = extra.items() if isinstance(extra, Mapping) else None
+        host["ExtraHosts"] = [f"{name}:{where}" for name, where in pairs] if pairs else list(extra)
     if options.get("devices"):
         host["Devices"] = [_device(text) for text in options["devices"]]
     if options.get("sysctls"):

@@ -6,12 +6,13 @@ ones, clear of `taken`: of every other network and of what the host itself uses.
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument, NotFound, PermissionDenied
-from sampan.ids import check_name, new_id
+from sampan.ids import new_id
 from sampan.network import ipam
 from sampan.network.cni import check_ifname
 from sampan.network.links import MACVLAN_MODES
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from sampan.network.ipam import Subnet
 
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}", re.ASCII)
 _KNOWN = {Driver.BRIDGE.value, Driver.MACVLAN.value}
 
 
@@ -73,7 +75,10 @@ def _check_kind(config: NetworkConfig) -> None:
         raise PermissionDenied(
             f"operation is not permitted on predefined {config.name} network"
         )  # fmt: skip
-    check_name(config.name)
+    if not _NAME.fullmatch(config.name):
+        raise InvalidArgument(
+            f"invalid network name {config.name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        )
     if config.driver in (Driver.HOST, Driver.NULL):
         raise PermissionDenied(f'only one instance of "{config.driver}" network is allowed')
     if config.driver not in _KNOWN:

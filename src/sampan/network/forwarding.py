@@ -43,9 +43,8 @@ def remembered(marker: str) -> dict[int, tuple[str, ...]]:
 
 
 def remember(marker: str, version: int, netlink: Netlink) -> tuple[str, ...]:
-    """Write down the interfaces that the host has now; all but loopback and bridges."""
-    found = links.kinds(netlink).items()
-    names = tuple(name for name, kind in found if name != "lo" and kind != "bridge")
+    """Write down the interfaces that the host has now."""
+    names = tuple(links.routable(netlink))
     path = f"{marker}{version}"
     fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w", encoding="utf-8") as file:

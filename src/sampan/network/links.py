@@ -162,14 +162,15 @@ def routes(netlink: Netlink) -> list[tuple[str, int]]:
     return found
 
 
-def kinds(netlink: Netlink) -> dict[str, str]:
-    """The kind of every interface, as `bridge`; "" for hardware and loopback."""
-    found = {}
+def routable(netlink: Netlink) -> list[str]:
+    """The interfaces that packets may be routed over: no loopback, no bridge, no bridge's port."""
+    found = []
     for body in netlink.dump(GETLINK, info(), "list interfaces"):
         values = dict(attributes(body, _LINK.size))
         inner = dict(attributes(values.get(LINKINFO, b"")))
         name = values[IFNAME].rstrip(b"\0").decode("utf-8", "replace")
-        found[name] = inner.get(INFO_KIND, b"").rstrip(b"\0").decode()
+        if name != "lo" and MASTER not in values and inner.get(INFO_KIND) != b"bridge\0":
+            found.append(name)
     return found
 
 

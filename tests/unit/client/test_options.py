@@ -35,7 +35,7 @@ def test_body():
             "CapDrop": ["ALL"],
             "Memory": 64 << 20,
             "NanoCpus": 1_500_000_000,
-            "NetworkMode": "none",
+            "NetworkMode": "default",
             "PidsLimit": 7,
             "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
             "Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": 20}],
@@ -62,3 +62,34 @@ def test_rootfs_is_absolute_and_keeps_its_overlay(tmp_path, monkeypatch):
 def test_wrong_options_are_refused(image, rootfs, options):
     with pytest.raises(InvalidArgument):
         container_body(image, rootfs, (), options)
+
+
+def test_ports_and_networks():
+    body = container_body(
+        "i",
+        None,
+        (),
+        {
+            "ports": ["127.0.0.1:8080:80", "53/udp"],
+            "expose": ["90-91"],
+            "network": ["a", "b"],
+            "network_aliases": ["x"],
+            "ip": "10.0.0.5",
+            "dns": ["1.1.1.1"],
+            "extra_hosts": {"h": "1.2.3.4"},
+        },
+    )
+    assert sorted(body["ExposedPorts"]) == ["53/udp", "80/tcp", "90/tcp", "91/tcp"]
+    assert body["HostConfig"] == {
+        "Dns": ["1.1.1.1"],
+        "ExtraHosts": ["h:1.2.3.4"],
+        "NetworkMode": "a",
+        "PortBindings": {
+            "53/udp": [{"HostIp": "", "HostPort": ""}],
+            "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}],
+        },
+    }
+    assert body["NetworkingConfig"]["EndpointsConfig"] == {
+        "a": {"Aliases": ["x"], "IPAMConfig": {"IPv4Address": "10.0.0.5"}},
+        "b": {},
+    }

@@ -1,0 +1,250 @@
+"""`sampan network`: connect, create, disconnect, inspect, ls, prune, rm."""
+
+from __future__ import annotations
+
+from sampan.cli import networking
+from sampan.cli.commands.inspect import FORMAT, print_documents
+from sampan.cli.commands.usage import confirmed, print_deleted
+from sampan.cli.session import Command, Failed, Refused, Session
+from sampan.cli.tables import parse_filters, show
+from sampan.client import calls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.cli.flags import Values
+
+HEADERS = {
+    "CreatedAt": "CREATED AT",
+    "Driver": "DRIVER",
+    "ID": "NETWORK ID",
+    "IPv4": "IPV4",
+    "IPv6": "IPV6",
+    "Internal": "INTERNAL",
+    "Labels": "LABELS",
+    "Name": "NAME",
+    "Scope": "SCOPE",
+}
+_WARNING = "WARNING! This will remove all custom networks not used by at least one container."
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
+
+
+def create(session: Session, flags: Values, words: list[str]) -> int:
+    body: dict[str, Any] = {
+        "Name": words[0],
+        "Driver": flags.text("driver", "bridge"),
+        "IPAM": {
+            "Driver": flags.text("ipam-driver", "default"),
+            "Options": _pairs(flags.many("ipam-opt")),
+            "Config": _pools(flags),
+        },
+        "Internal": flags.on("internal"),
+        "Attachable": flags.on("attachable"),
+        "Options": _pairs(flags.many("opt")),
+        "Labels": _pairs(flags.many("label")),
+    }
+    for name, member in (("ipv4", "EnableIPv4"), ("ipv6", "EnableIPv6")):
+        if flags.has(name):
+            body[member] = flags.on(name)
+    session.out(session.call(calls.network_create(body))["Id"])
+    return 0
+
+
+def _pools(flags: Values) -> list[dict[str, Any]]:
+    """The subnets, each with the gateway, range and reserved addresses that lie in it."""
+    from ipaddress import ip_address, ip_network
+
+    pools: dict[str, dict[str, Any]] = {text: {"Subnet": text} for text in flags.many("subnet")}
+
+    def home(text: str, what: str) -> dict[str, Any]:
+        try:
+            wanted = ip_address(text.partition("/")[0])
+            for subnet, pool in pools.items():
+                if wanted in ip_network(subnet, strict=False):
+                    return pool
+        except ValueError as error:
+            raise Failed(f"invalid {what} {text}: {error}") from error
+        raise Failed(f"no matching subnet for {what} {text}")
+
+    for text in flags.many("gateway"):
+        home(text, "gateway")["Gateway"] = text
+    for text in flags.many("ip-range"):
+        home(text, "range")["IPRange"] = text
+    for text in flags.many("aux-address"):
+        name, _, address = text.partition("=")
+        home(address, "aux-address").setdefault("AuxiliaryAddresses", {})[name] = address
+    return list(pools.values())
+
+
+def connect(session: Session, flags: Values, words: list[str]) -> int:
+    body = {"Container": words[1], "EndpointConfig": networking.endpoint_of(flags)}
+    session.call(calls.network_connect(words[0], body))
+    return 0
+
+
+def disconnect(session: Session, flags: Values, words: list[str]) -> int:
+    body = {"Container": words[1], "Force": flags.on("force")}
+    session.call(calls.network_disconnect(words[0], body))
+    return 0
+
+
+def inspect(session: Session, flags: Values, names: list[str]) -> int:
+    documents, errors = [], []
+    for name in names:
+        try:
+            documents.append(session.call(calls.network_inspect(name)))
+        except Refused as error:
+            errors.append(str(error))
+    print_documents(session, documents, flags.text("format"))
+    for text in errors:
+        session.error(text)
+    return 1 if errors else 0
+
+
+def row(network: dict[str, Any], *, full: bool) -> dict[str, Any]:
+    """A network's fields as text."""
+    labels = network.get("Labels") or {}
+    return {
+        "CreatedAt": network["Created"],
+        "Driver": network["Driver"],
+        "ID": network["Id"] if full else network["Id"][:12],
+        "IPv4": str(network.get("EnableIPv4", True)).lower(),
+        "IPv6": str(network["EnableIPv6"]).lower(),
+        "Internal": str(network["Internal"]).lower(),
+        "Labels": ",".join(f"{name}={labels[name]}" for name in sorted(labels)),
+        "Name": network["Name"],
+        "Scope": network["Scope"],
+    }
+
+
+def listing(session: Session, flags: Values, _: list[str]) -> int:
+    found = session.call(calls.networks(parse_filters(flags.many("filter"))))
+    found.sort(key=lambda network: network["Name"])
+    layout, full = flags.text("format"), flags.on("no-trunc")
+    rows = [row(network, full=full) for network in found]
+    if flags.on("quiet") and not layout:
+        for one in rows:
+            session.out(one["ID"])
+        return 0
+    show(session, rows, "ID Name Driver Scope", HEADERS, layout)
+    return 0
+
+
+def remove(session: Session, flags: Values, names: list[str]) -> int:
+    def one(name: str) -> None:
+        try:
+            session.call(calls.network_remove(name))
+        except Refused as error:
+            if not (flags.on("force") and error.status == 404):
+                raise
+
+    return session.each(names, one)
+
+
+def prune(session: Session, flags: Values, _: list[str]) -> int:
+    if not confirmed(flags, _WARNING):
+        return 0
+    answer = session.call(calls.prune_networks(parse_filters(flags.many("filter"))))
+    print_deleted(session, "Deleted Networks", answer.get("NetworksDeleted") or [])
+    return 0
+
+
+CREATE = Command(
+    create,
+    "[OPTIONS] NETWORK",
+    "Create a network",
+    """\
+      --attachable           Enable manual container attachment
+      --aux-address map      Auxiliary IPv4 or IPv6 addresses that no container
+                             gets
+  -d, --driver string        Driver to manage the Network (bridge, macvlan)
+                             (default "bridge")
+      --gateway list         IPv4 or IPv6 Gateway for the master subnet
+      --internal             Restrict external access to the network
+      --ip-range list        Allocate container ip from a sub-range
+      --ipam-driver string   IP Address Management Driver (default "default")
+      --ipam-opt map         Set IPAM driver specific options
+      --ipv4                 Enable or disable IPv4 address assignment
+      --ipv6                 Enable or disable IPv6 address assignment
+      --label list           Set metadata on a network
+  -o, --opt map              Set driver specific options
+      --subnet list          Subnet in CIDR format that represents a network
+                             segment
+""",
+    least=1,
+    most=1,
+)
+CONNECT = Command(
+    connect,
+    "[OPTIONS] NETWORK CONTAINER",
+    "Connect a container to a network",
+    """\
+      --alias list           Add network-scoped alias for the container
+      --driver-opt list      driver options for the network
+      --gw-priority int      Highest gw-priority provides the default gateway.
+                             Accepts positive and negative values.
+      --ip string            IPv4 address (e.g., "172.30.100.104")
+      --ip6 string           IPv6 address (e.g., "2001:db8::33")
+      --link list            Add link to another container
+      --mac-address string   Container MAC address (e.g., 92:d0:c6:0a:29:33)
+""",
+    least=2,
+    most=2,
+)
+DISCONNECT = Command(
+    disconnect,
+    "[OPTIONS] NETWORK CONTAINER",
+    "Disconnect a container from a network",
+    "  -f, --force   Force the container to disconnect from a network\n",
+    least=2,
+    most=2,
+)
+INSPECT = Command(
+    inspect,
+    "[OPTIONS] NETWORK [NETWORK...]",
+    "Display detailed information on one or more networks",
+    FORMAT + "  -v, --verbose         Verbose output for diagnostics\n",
+    least=1,
+)
+LS = Command(
+    listing,
+    "[OPTIONS]",
+    "List networks",
+    """\
+  -f, --filter filter   Provide filter values (e.g. "driver=bridge")
+      --format string   Format output using a custom template:
+                        'table':            Print output in table format
+                        with column headers (default)
+                        'table TEMPLATE':   Print output in table format
+                        using the given Go template
+                        'json':             Print in JSON format
+                        'TEMPLATE':         Print output using the given
+                        Go template.
+      --no-trunc        Do not truncate the output
+  -q, --quiet           Only display network IDs
+""",
+    most=0,
+    names="network ls, network list",
+)
+RM = Command(
+    remove,
+    "[OPTIONS] NETWORK [NETWORK...]",
+    "Remove one or more networks",
+    "  -f, --force   Do not error if the network does not exist\n",
+    least=1,
+    names="network rm, network remove",
+)
+PRUNE = Command(
+    prune,
+    "[OPTIONS]",
+    "Remove all unused networks",
+    """\
+      --filter filter   Provide filter values (e.g. "until=<timestamp>")
+  -f, --force           Do not prompt for confirmation
+""",
+    most=0,
+)

@@ -1,0 +1,237 @@
+"""Networks from outside: a real daemon, docker's own CLI, and real connections."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+
+import pytest
+from tests.netlab import needs_net
+
+import dockerlab
+
+pytestmark = [
+    needs_net,
+    pytest.mark.skipif(not dockerlab.BUSYBOX, reason="needs a static busybox"),
+    pytest.mark.skipif(not dockerlab.DOCKER, reason="needs the docker CLI"),
+]
+SERVE = ["busybox", "httpd", "-f", "-p", "80", "-h", "/etc"]
+
+
+@pytest.fixture(scope="module")
+def daemon():
+    with dockerlab.daemon() as made:
+        tar = dockerlab.tar_of(f"{made.base}/rootfs")
+        assert made.docker("import", "-", "bb:1", stdin=tar).code == 0
+        yield made
+    # With the last container and the daemon goes everything that was made for them.
+    assert "sampan" not in run("nft", "list", "tables")
+    assert "sb-" not in run("ip", "link")
+
+
+@pytest.fixture
+def docker(daemon):
+    """The CLI; what a test leaves is removed."""
+
+    def call(*words, code=0):
+        done = daemon.docker(*words)
+        assert done.code == code, f"{words}: {done.out}{done.err}"
+        return (done.err if code else done.out).strip()
+
+    yield call
+    for name in call("ps", "-aq").split():
+        call("rm", "-f", name)
+    call("network", "prune", "-f")
+
+
+def run(*command):
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+
+
+def fetch(address, port, path="/hostname"):
+    """What a web server says; "" when nobody answers."""
+    connection = http.client.HTTPConnection(address, port, timeout=10)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode().strip()
+    except ConnectionRefusedError:
+        return ""
+    finally:
+        connection.close()
+
+
+def eventually(condition, patience=30.0):
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@contextmanager
+def web_server():
+    """Somebody outside, who says what address he sees; the port."""
+    with socket.create_server(("0.0.0.0", 0)) as listening:
+        yield listening, listening.getsockname()[1]
+
+
+def serve(docker, name, *words):
+    """A container that serves its files, up to the point where it answers in itself."""
+    docker("run", "-d", "--name", name, *words, "bb:1", *SERVE)
+    listening = ":0050 "
+    eventually(lambda: listening in docker("exec", name, "cat", "/proc/net/tcp", "/proc/net/tcp6"))
+
+
+def test_the_default_is_a_bridge_with_a_way_out(docker):
+    with web_server() as (listening, port):
+        bridge = json.loads(docker("network", "inspect", "bridge"))[0]
+        gateway = bridge["IPAM"]["Config"][0]["Gateway"]
+        docker("run", "-d", "--name", "one", "bb:1", "busybox", "nc", gateway, str(port))
+        listening.settimeout(30)
+        peer, address = listening.accept()
+        with peer:
+            found = json.loads(docker("inspect", "one"))[0]["NetworkSettings"]
+            assert address[0] == found["IPAddress"] == found["Networks"]["bridge"]["IPAddress"]
+            assert found["Gateway"] == gateway
+    docker("wait", "one")
+    stopped = json.loads(docker("inspect", "one"))[0]["NetworkSettings"]
+    assert stopped["IPAddress"] == ""
+    assert stopped["Ports"] == {}
+
+
+def test_a_published_port_answers_while_the_container_runs(docker):
+    serve(docker, "web", "--hostname", "h1", "-p", "18080:80", "-p", "127.0.0.1::80")
+    assert fetch("127.0.0.1", 18080) == fetch("192.0.2.1", 18080) == "h1"
+    ports = docker("port", "web").splitlines()
+    assert ports[0] == "80/tcp -> 0.0.0.0:18080"
+    ephemeral = int(ports[1].rpartition(":")[2])
+    assert fetch("127.0.0.1", ephemeral) == "h1"
+    assert f"127.0.0.1:{ephemeral}->80/tcp" in docker("ps")
+    said = docker("run", "-d", "-p", "18080:80", "bb:1", "true", code=125)
+    assert "Bind for 0.0.0.0:18080 failed: port is already allocated" in said
+    docker("stop", "-t", "0", "web")
+    assert fetch("127.0.0.1", 18080) == ""
+    docker("start", "web")
+    eventually(lambda: fetch("127.0.0.1", 18080) == "h1")
+    docker("rm", "-f", "web")
+    with socket.create_server(("127.0.0.1", 18080)):
+        pass  # it is free again
+
+
+def test_a_port_that_another_program_has_is_not_taken(docker):
+    with socket.create_server(("127.0.0.1", 18081)):
+        said = docker("run", "-p", "18081:80", "bb:1", "true", code=125)
+        assert "port is already allocated" in said
+        docker("run", "--rm", "-p", "18081-18082:80", "bb:1", "true")
+
+
+def test_the_engine_makes_its_rules_again_after_a_foreign_flush(docker):
+    serve(docker, "web", "--hostname", "h2", "-p", "18083:80")
+    run("nft", "add", "table", "inet", "theirs")
+    for _ in range(2):
+        run("nft", "flush", "ruleset")
+        eventually(lambda: "sampan" in run("nft", "list", "tables"))
+        assert fetch("127.0.0.1", 18083) == "h2"
+    before = run("nft", "-a", "list", "ruleset")
+    docker("run", "--rm", "bb:1", "true")
+    assert run("nft", "-a", "list", "ruleset") == before  # and not again and again
+
+
+def test_connect_and_disconnect_while_it_runs(docker):
+    docker("network", "create", "--subnet", "10.91.0.0/24", "back")
+    docker("run", "-d", "--name", "one", "bb:1", "sleep", "1000")
+    serve(docker, "two", "--network", "back", "--ip", "10.91.0.9", "--hostname", "h3")
+    get = ["exec", "one", "busybox", "wget", "-q", "-O-", "http://10.91.0.9/hostname"]
+    docker("network", "connect", "--ip", "10.91.0.7", "back", "one")
+    assert docker(*get) == "h3"
+    assert "10.91.0.7" in docker("exec", "one", "cat", "/etc/hosts")
+    found = json.loads(docker("network", "inspect", "back"))[0]["Containers"]
+    assert sorted(one["Name"] for one in found.values()) == ["one", "two"]
+    assert "10.91.0.7" in docker("inspect", "one")
+    docker("network", "disconnect", "back", "one")
+    assert "10.91.0.7" not in docker("exec", "one", "cat", "/etc/hosts")
+    assert "eth1" not in docker("exec", "one", "cat", "/proc/net/dev")
+    assert "not connected" in docker("network", "disconnect", "back", "one", code=1)
+    docker("restart", "-t", "0", "two")
+    assert "10.91.0.9" in docker("inspect", "two")
+
+
+def test_what_a_network_was_asked_for(docker):
+    docker("network", "create", "--ipv6", "--subnet", "10.92.0.0/24", "--subnet", "fd92::/64",
+           "-o", "com.docker.network.driver.mtu=1400", "--internal", "n6")  # fmt: skip
+    out = docker("run", "--rm", "--network", "n6", "--ip6", "fd92::9", "--mac-address",
+                 "02:42:0a:63:00:60", "bb:1", "sh", "-c",
+                 "cat /sys/class/net/eth0/mtu /sys/class/net/eth0/address /proc/net/if_inet6; "
+                 "cat /proc/net/route")  # fmt: skip
+    assert out.split()[:2] == ["1400", "02:42:0a:63:00:60"]
+    assert "fd920000000000000000000000000009" in out
+    assert "00000000" not in [line.split("\t")[1] for line in out.splitlines() if "\t" in line]
+
+
+def test_a_container_shares_the_network_of_another(docker):
+    serve(docker, "web", "--hostname", "h4")
+    assert docker("run", "--rm", "--network", "container:web", "bb:1", "hostname") == "h4"
+    out = docker("run", "--rm", "--network", "container:web", "bb:1", "busybox", "wget", "-q",
+                 "-O-", "http://127.0.0.1/hostname")  # fmt: skip
+    assert out == "h4"
+    said = docker("run", "--network", "container:web", "-p", "80:80", "bb:1", "true", code=125)
+    assert "port publishing and the container type network mode" in said
+    docker("stop", "-t", "0", "web")
+    said = docker("run", "--network", "container:web", "bb:1", "true", code=125)
+    assert "non running container" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["network", "create", "bridge"], "already exists"),
+        (["network", "create", "-d", "nosuch", "x"], "could not find driver 'nosuch'"),
+        (["network", "create", "--subnet", "10.93.0.0/33", "x"], "invalid subnet"),
+        (["network", "create", "--subnet", "10.93.0.0/24", "--gateway", "10.94.0.1", "x"],
+         "no matching subnet for gateway"),
+        (["network", "create", "-o", "com.docker.network.bridge.name=a/b", "x"], "a/b"),
+        (["network", "rm", "host"], "pre-defined network"),
+        (["network", "rm", "nosuch"], "network nosuch not found"),
+        (["network", "connect", "nosuch", "nosuch"], "No such container: nosuch"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(docker, words, sentence):
+    before = docker("network", "ls", "-q")
+    assert sentence in docker(*words, code=1)
+    assert docker("network", "ls", "-q") == before
+
+
+def test_a_network_in_use_stays(docker):
+    docker("network", "create", "busy")
+    docker("run", "-d", "--name", "one", "--network", "busy", "bb:1", "sleep", "1000")
+    assert "has active endpoints" in docker("network", "rm", "busy", code=1)
+    docker("stop", "-t", "0", "one")
+    assert docker("network", "prune", "-f") == ""
+    docker("rm", "one")
+    assert docker("network", "prune", "-f") == "Deleted Networks:\nbusy"
+
+
+def test_nothing_is_lost_when_the_daemon_is_killed(daemon, docker):
+    docker("network", "create", "kept")
+    serve(docker, "web", "--hostname", "h5", "--network", "kept", "-p", "18084:80")
+    before = json.loads(docker("inspect", "web"))[0]["NetworkSettings"]
+    docker("run", "-d", "--name", "short", "bb:1", "sleep", "1000")
+    pid = json.loads(docker("inspect", "short"))[0]["State"]["Pid"]
+    daemon.process.kill()
+    daemon.process.wait()
+    assert fetch("127.0.0.1", 18084) == "h5"
+    os.kill(pid, 9)  # one ends while nobody looks
+    daemon.start()
+    after = json.loads(docker("inspect", "web"))[0]["NetworkSettings"]
+    assert after == before
+    assert fetch("127.0.0.1", 18084) == "h5"
+    eventually(lambda: docker("ps", "-q", "-f", "name=short") == "")
+    assert json.loads(docker("network", "inspect", "bridge"))[0]["Containers"] == {}
+    assert "already allocated" in docker("run", "-p", "18084:80", "bb:1", "true", code=125)
+    docker("run", "--rm", "bb:1", "true")
+    docker("rm", "-f", "web")
+    assert fetch("127.0.0.1", 18084) == ""
