@@ -331,43 +331,6 @@ def prune_volumes(filters: dict[str, list[str]] | None = None) -> Call:
     return Call("POST", "/volumes/prune", {"filters": filters_text(filters)})
 
 
-# Networks
-
-
-def network_create(body: dict[str, Any]) -> Call:
-    return Call("POST", "/networks/create", body=body)
-
-
-def networks(filters: dict[str, list[str]] | None = None) -> Call:
-    return Call("GET", "/networks", {"filters": filters_text(filters)})
-
-
-def _network(name: str) -> str:
-    if not name.strip("./"):
-        raise InvalidArgument(f"invalid network name: {name or 'value is empty'}")
-    return f"/networks/{quote(name)}"
-
-
-def network_inspect(name: str) -> Call:
-    return Call("GET", _network(name))
-
-
-def network_remove(name: str) -> Call:
-    return Call("DELETE", _network(name))
-
-
-def network_connect(name: str, body: dict[str, Any]) -> Call:
-    return Call("POST", _network(name) + "/connect", body=body)
-
-
-def network_disconnect(name: str, body: dict[str, Any]) -> Call:
-    return Call("POST", _network(name) + "/disconnect", body=body)
-
-
-def prune_networks(filters: dict[str, list[str]] | None = None) -> Call:
-    return Call("POST", "/networks/prune", {"filters": filters_text(filters)})
-
-
 # Images
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sampan.client import calls
+from sampan.client import network_calls
 
 if TYPE_CHECKING:
     import builtins
@@ -109,19 +109,19 @@ class Networks:
     ) -> Network:
         """Make a network. Raises AlreadyExists when the name is taken, InvalidArgument."""
         body = create_body(name, driver, subnets, labels, options, internal=internal, ipv6=ipv6)
-        return self.get(self._client.call(calls.network_create(body))["Id"])
+        return self.get(self._client.call(network_calls.create(body))["Id"])
 
     def list(self, filters: Filters | None = None) -> builtins.list[Network]:
         """Networks; filters: driver, id, label, name, scope, type, dangling."""
-        return [Network.parse(one) for one in self._client.call(calls.networks(filters))]
+        return [Network.parse(one) for one in self._client.call(network_calls.listing(filters))]
 
     def get(self, name: str) -> Network:
         """One network by name or id, with its containers. Raises NotFound."""
-        return Network.parse(self._client.call(calls.network_inspect(name)))
+        return Network.parse(self._client.call(network_calls.inspect(name)))
 
     def remove(self, name: str) -> None:
         """Remove a network. Raises PermissionDenied while a container is in it."""
-        self._client.call(calls.network_remove(name))
+        self._client.call(network_calls.remove(name))
 
     def connect(
         self,
@@ -135,16 +135,16 @@ class Networks:
     ) -> None:
         """Put a container, running or not, into a network."""
         body = connect_body(container, aliases, ip, ip6, mac_address)
-        self._client.call(calls.network_connect(name, body))
+        self._client.call(network_calls.connect(name, body))
 
     def disconnect(self, name: str, container: str, *, force: bool = False) -> None:
         """Take a container out of a network."""
         body = {"Container": container, "Force": force}
-        self._client.call(calls.network_disconnect(name, body))
+        self._client.call(network_calls.disconnect(name, body))
 
     def prune(self, filters: Filters | None = None) -> tuple[str, ...]:
         """Remove the networks that no container names; the names of those that went."""
-        answer = self._client.call(calls.prune_networks(filters))
+        answer = self._client.call(network_calls.prune(filters))
         return tuple(answer.get("NetworksDeleted") or ())
 
 
@@ -167,19 +167,21 @@ class AsyncNetworks:
     ) -> Network:
         """Make a network. Raises AlreadyExists when the name is taken, InvalidArgument."""
         body = create_body(name, driver, subnets, labels, options, internal=internal, ipv6=ipv6)
-        return await self.get((await self._client.call(calls.network_create(body)))["Id"])
+        return await self.get((await self._client.call(network_calls.create(body)))["Id"])
 
     async def list(self, filters: Filters | None = None) -> builtins.list[Network]:
         """Networks; filters: driver, id, label, name, scope, type, dangling."""
-        return [Network.parse(one) for one in await self._client.call(calls.networks(filters))]
+        return [
+            Network.parse(one) for one in await self._client.call(network_calls.listing(filters))
+        ]
 
     async def get(self, name: str) -> Network:
         """One network by name or id, with its containers. Raises NotFound."""
-        return Network.parse(await self._client.call(calls.network_inspect(name)))
+        return Network.parse(await self._client.call(network_calls.inspect(name)))
 
     async def remove(self, name: str) -> None:
         """Remove a network. Raises PermissionDenied while a container is in it."""
-        await self._client.call(calls.network_remove(name))
+        await self._client.call(network_calls.remove(name))
 
     async def connect(
         self,
@@ -193,14 +195,14 @@ class AsyncNetworks:
     ) -> None:
         """Put a container, running or not, into a network."""
         body = connect_body(container, aliases, ip, ip6, mac_address)
-        await self._client.call(calls.network_connect(name, body))
+        await self._client.call(network_calls.connect(name, body))
 
     async def disconnect(self, name: str, container: str, *, force: bool = False) -> None:
         """Take a container out of a network."""
         body = {"Container": container, "Force": force}
-        await self._client.call(calls.network_disconnect(name, body))
+        await self._client.call(network_calls.disconnect(name, body))
 
     async def prune(self, filters: Filters | None = None) -> tuple[str, ...]:
         """Remove the networks that no container names; the names of those that went."""
-        answer = await self._client.call(calls.prune_networks(filters))
+        answer = await self._client.call(network_calls.prune(filters))
         return tuple(answer.get("NetworksDeleted") or ())

@@ -7,7 +7,7 @@ from sampan.cli.commands.inspect import FORMAT, print_documents
 from sampan.cli.commands.usage import confirmed, print_deleted
 from sampan.cli.session import Command, Failed, Refused, Session
 from sampan.cli.tables import parse_filters, show
-from sampan.client import calls
+from sampan.client import network_calls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def create(session: Session, flags: Values, words: list[str]) -> int:
     for name, member in (("ipv4", "EnableIPv4"), ("ipv6", "EnableIPv6")):
         if flags.has(name):
             body[member] = flags.on(name)
-    session.out(session.call(calls.network_create(body))["Id"])
+    session.out(session.call(network_calls.create(body))["Id"])
     return 0
 
 
@@ -82,13 +82,13 @@ def _pools(flags: Values) -> list[dict[str, Any]]:
 
 def connect(session: Session, flags: Values, words: list[str]) -> int:
     body = {"Container": words[1], "EndpointConfig": networking.endpoint_of(flags)}
-    session.call(calls.network_connect(words[0], body))
+    session.call(network_calls.connect(words[0], body))
     return 0
 
 
 def disconnect(session: Session, flags: Values, words: list[str]) -> int:
     body = {"Container": words[1], "Force": flags.on("force")}
-    session.call(calls.network_disconnect(words[0], body))
+    session.call(network_calls.disconnect(words[0], body))
     return 0
 
 
@@ -96,7 +96,7 @@ def inspect(session: Session, flags: Values, names: list[str]) -> int:
     documents, errors = [], []
     for name in names:
         try:
-            documents.append(session.call(calls.network_inspect(name)))
+            documents.append(session.call(network_calls.inspect(name)))
         except Refused as error:
             errors.append(str(error))
     print_documents(session, documents, flags.text("format"))
@@ -122,7 +122,7 @@ def row(network: dict[str, Any], *, full: bool) -> dict[str, Any]:
 
 
 def listing(session: Session, flags: Values, _: list[str]) -> int:
-    found = session.call(calls.networks(parse_filters(flags.many("filter"))))
+    found = session.call(network_calls.listing(parse_filters(flags.many("filter"))))
     found.sort(key=lambda network: network["Name"])
     layout, full = flags.text("format"), flags.on("no-trunc")
     rows = [row(network, full=full) for network in found]
@@ -137,7 +137,7 @@ def listing(session: Session, flags: Values, _: list[str]) -> int:
 def remove(session: Session, flags: Values, names: list[str]) -> int:
     def one(name: str) -> None:
         try:
-            session.call(calls.network_remove(name))
+            session.call(network_calls.remove(name))
         except Refused as error:
             if not (flags.on("force") and error.status == 404):
                 raise
@@ -148,7 +148,7 @@ def remove(session: Session, flags: Values, names: list[str]) -> int:
 def prune(session: Session, flags: Values, _: list[str]) -> int:
     if not confirmed(flags, _WARNING):
         return 0
-    answer = session.call(calls.prune_networks(parse_filters(flags.many("filter"))))
+    answer = session.call(network_calls.prune(parse_filters(flags.many("filter"))))
     print_deleted(session, "Deleted Networks", answer.get("NetworksDeleted") or [])
     return 0
 
