@@ -136,6 +136,8 @@ OPTIONS = """\
       --tmpfs list                  Mount a tmpfs directory
   -t, --tty                         Allocate a pseudo-TTY
       --ulimit ulimit               Ulimit options
+      --userns string               User namespace to use ("host", "auto",
+                                    "auto:size=N")
       --uts string                  UTS namespace to use
   -u, --user string                 Username or UID (format:
                                     <name|uid>[:<group|gid>])
@@ -154,6 +156,7 @@ _HOST_TEXT = {
     "cpuset-mems": "CpusetMems",
     "ipc": "IpcMode",
     "pid": "PidMode",
+    "userns": "UsernsMode",
     "uts": "UTSMode",
     "on-unhealthy": "OnUnhealthy",
 }

@@ -55,6 +55,7 @@ _NOTHING: Final[dict[str, Any]] = {
     "read_only": False,
     "keep_kinds": False,
     "owner": "",
+    "users": False,
 }
 _CODE: Final = (
     "import sys; sys.path[:0] = sys.argv[2].split(chr(10)); "
@@ -213,6 +214,7 @@ class Archives:
         job: dict[str, Any] = {**_NOTHING, "do": do, "path": path, **more}
         pidfd = _init(entry, self._services.layout.shim(entry.id))
         scratch = ""
+        job["users"] = bool(entry.container.ids)
         if pidfd < 0:
             job["binds"] = [] if do == "export" else _binds(entry)
             job["read_only"] = do == "write" and entry.container.host.read_only

@@ -11,8 +11,9 @@ from sampan.ids import check_name
 PROPAGATION = frozenset("private rprivate shared rshared slave rslave".split())
 FLAGS = frozenset("noexec exec nosuid suid nodev dev".split())
 _ACCESS = frozenset(("ro", "rw"))
-_BIND = PROPAGATION | FLAGS | {"bind", "rbind", "z", "Z"}  # labels need SELinux: nothing to do
-_VOLUME = FLAGS | {"nocopy", "z", "Z"}
+_LABELS = {"z", "Z"}  # they need SELinux: nothing to do
+_BIND = PROPAGATION | FLAGS | _LABELS | {"bind", "rbind", "idmap"}
+_VOLUME = FLAGS | _LABELS | {"nocopy"}
 
 
 def parse(text: str) -> Mount:

@@ -13,9 +13,9 @@ import time
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sampan.engine import joining, limits, mounts, resolve
+from sampan.engine import joining, limits, mounts, ranges, resolve
 from sampan.engine.config import reach
 from sampan.engine.model import Container, Created, LogDriver, MountType, Ownership
 from sampan.engine.start import SNAPSHOT, overlay_above, split_rootfs
@@ -99,10 +99,12 @@ class Creator:
 
     def _named(self, host: HostConfig) -> HostConfig:
         """A container that is named by a mode gets its id, so that it may be renamed."""
-        if not host.pid_mode.startswith("container:"):
-            return host
-        other = self._find(host.pid_mode.removeprefix("container:"))
-        return replace(host, pid_mode=f"container:{other.id}")
+        named: dict[str, Any] = {}
+        for name in ("pid_mode", "ipc_mode", "uts_mode"):
+            word, _, ref = getattr(host, name).partition(":")
+            if word == "container" and ref:
+                named[name] = f"container:{self._find(ref).id}"
+        return replace(host, **named) if named else host
 
     def _name_target(self, container: Container) -> Container:
         """`container:NAME` by its id; the container has that one's host name then."""
@@ -201,6 +203,7 @@ class Creator:
             host=host,
             path=path,
             args=tuple(args),
+            ids=self._range(host),
             image_id=image.id if image else "",
             image_name=config.image or "",
             image_labels=own.labels if own else {},
@@ -210,6 +213,13 @@ class Creator:
             if host.log.driver is LogDriver.JSON_FILE
             else host.log.path,
         )
+
+    def _range(self, host: HostConfig) -> tuple[int, ...]:
+        size = ranges.size_of(host.userns_mode)
+        if not size:
+            return ()
+        first = ranges.choose(size, (entry.container for entry in self._services.containers))
+        return first, size
 
     def _prepare(self, container: Container) -> partial[RootMount] | None:
         """What makes the writable layer inside of the transaction; None where there is none."""

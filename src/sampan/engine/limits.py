@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sampan.engine import devices, initprogram, security
+from sampan.engine import devices, initprogram, ranges, security
 from sampan.engine.model import BlockLimit, RestartName
 from sampan.errors import Conflict, InvalidArgument, NotImplementedHere
 from sampan.kernel.rlimits import KINDS
@@ -174,9 +174,10 @@ def _check_namespaces(host: HostConfig) -> None:
         ("cgroupns_mode", ("", "private")),
     ):
         value = getattr(host, name)
-        if value == "host" or value in own or (name == "pid_mode" and value.startswith(_OF)):
-            continue
-        raise NotImplementedHere(f"{name.replace('_', ' ')} {value!r} is not supported yet")
+        is_other = value.startswith(_OF) and len(value) > len(_OF) and name != "cgroupns_mode"
+        if value != "host" and value not in own and not is_other:
+            raise InvalidArgument(f"invalid {name.replace('_', ' ')}: {value!r}")
+    ranges.check(host)
 
 
 def _check_policy(host: HostConfig) -> None:

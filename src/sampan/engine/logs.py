@@ -128,13 +128,18 @@ class LogReader:
         return paths[-1] if paths else ""
 
     def _files(self) -> list[str]:
-        """Newest first."""
+        """Newest first. In the middle of a rotation one number is missing, never two in a row."""
         found = [self._path] if os.path.exists(self._path) else []
+        missing = 0
         for number in range(1, MAX_FILES):
             path = f"{self._path}.{number}"
-            if not os.path.exists(path):
+            if os.path.exists(path):
+                found.append(path)
+                missing = 0
+                continue
+            missing += 1
+            if missing == 2:
                 break
-            found.append(path)
         return found
 
     def _parse(self, line: bytes) -> LogRecord | None:

@@ -273,8 +273,10 @@ class HostConfig:
     `binds` are Docker's `source:target[:options]`, `mounts` the same with types; `tmpfs` maps a
     target to mount options; `volumes_from` are containers whose mounts are taken over (`:ro`).
     `nano_cpus` are billionths of a processor; `cpu_period` and `cpu_quota` microseconds.
-    `cgroup_parent` "" is the engine's own. `groups_policy` says which groups of the image's files a
-    user gets: "" those of a user without a group (Docker), "merge" always, "strict" never.
+    The modes of namespaces are "" (its own), "host" or "container:ID"; `ipc_mode` has "shareable"
+    besides, `userns_mode` "auto" (see engine/ranges.py). `cgroup_parent` "" is the engine's own.
+    `groups_policy` says which groups of the image's files a user gets: "" those of a user without
+    a group (Docker), "merge" always, "strict" never.
     """
 
     memory: int = 0
@@ -296,6 +298,7 @@ class HostConfig:
     pid_mode: str = ""
     ipc_mode: str = ""
     uts_mode: str = ""
+    userns_mode: str = ""
     cgroupns_mode: str = ""
     binds: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
@@ -361,8 +364,9 @@ class Container:
     `config` is complete: what the request left open was taken from the image. `path` and `args` are
     the command line that runs. `image_id` and `chain_id` are "" for a container of a directory.
     `image_labels` stay apart from `config.labels`; an API may show them merged. `mounts` are all of
-    them as they were decided at create: volumes have their names, whoever asked for them.
-    `networks` are what is asked of each network, by its name; `host.network_mode` is the first one.
+    them as they were decided at create: volumes have their names, whoever asked for them. `ids` are
+    the first id of the host and the number of ids of its user namespace. `networks` are what is
+    asked of each network, by its name; `host.network_mode` is the first one.
 
     A container with an `owner` belongs to a room above the engine (pods): that room makes its OCI
     configuration, lists it and removes it. `notes` is what the owner wants to be kept with it; the
@@ -386,6 +390,7 @@ class Container:
     owner: str = ""
     notes: str = ""
     mounts: tuple[Mount, ...] = ()
+    ids: tuple[int, ...] = ()
     state: State = State()
 
     @property

@@ -11,15 +11,17 @@ nothing but command, environment, user, directory and stop signal.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import devices, mounts, security
+from sampan.engine import devices, mounts, ranges, security
 from sampan.engine.initprogram import TARGET as INIT
 from sampan.engine.model import BlockLimit
 from sampan.version import OCI_RUNTIME_SPEC_VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sampan.engine.model import Container, ExecConfig, HostConfig
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -75,7 +77,8 @@ class Facts:
     host_devices: tuple[dict[str, Any], ...] = ()
     mounts: tuple[dict[str, Any], ...] = ()
     init_program: str = ""
-    pid_namespace: str = ""
+    joined: Mapping[str, str] = field(default_factory=dict)
+    """Kind to path of the namespaces of other containers; `shm` is where one's /dev/shm is."""
 
 
 def generate(container: Container, facts: Facts) -> dict[str, Any]:
@@ -90,7 +93,7 @@ def generate(container: Container, facts: Facts) -> dict[str, Any]:
     }
     if host.annotations:
         spec["annotations"] = dict(host.annotations)
-    if host.uts_mode != "host":
+    if host.uts_mode in ("", "private"):
         spec["hostname"] = container.config.hostname
         if container.config.domainname:
             spec["domainname"] = container.config.domainname
@@ -198,7 +201,7 @@ def _mounts(container: Container, facts: Facts) -> list[dict[str, Any]]:
     defaults = [
         _PROC,
         *_DEV,
-        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": flags},
+        _sys(container, flags),
         {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": flags},
         _MQUEUE,
         _shm(host, facts),
@@ -211,9 +214,8 @@ def _mounts(container: Container, facts: Facts) -> list[dict[str, Any]]:
     ):
         if source:
             options = [*_BIND, "ro"] if destination == INIT else _BIND
-            defaults.append(
-                {"destination": destination, "type": "bind", "source": source, "options": options}
-            )
+            entry = {"destination": destination, "type": "bind", "source": source}
+            defaults.append({**entry, "options": options, **_ids(container)})
     own = [mounts.tmpfs_words(target, options) for target, options in host.tmpfs.items()]
     own += facts.mounts
     # A user's mount replaces a default one at the same place; parents come before children.
@@ -222,9 +224,26 @@ def _mounts(container: Container, facts: Facts) -> list[dict[str, Any]]:
     return [mount for mount in defaults if mount["destination"] not in taken] + own
 
 
+def _sys(container: Container, flags: list[str]) -> dict[str, Any]:
+    """A new sysfs shows a network namespace, and needs rights over it; else the host's is shown."""
+    if container.ids and container.host.network_mode != "none":
+        options = ["rbind", "rprivate", *flags]
+        return {"destination": "/sys", "type": "bind", "source": "/sys", "options": options}
+    return {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": flags}
+
+
+def _ids(container: Container) -> dict[str, Any]:
+    """What shows the files of a bind mount to the container's user namespace."""
+    maps = ranges.mappings(container)
+    return {"ids": {"uids": maps, "gids": maps}} if maps else {}
+
+
 def _shm(host: HostConfig, facts: Facts) -> dict[str, Any]:
     if host.ipc_mode == "host":
         return {"destination": "/dev/shm", "type": "bind", "source": "/dev/shm", "options": _BIND}
+    if "shm" in facts.joined:
+        shared = {"destination": "/dev/shm", "type": "bind", "source": "/dev/shm"}
+        return {**shared, "inside": facts.joined["shm"], "options": _BIND}
     size = host.shm_size or facts.shm_size
     return {
         "destination": "/dev/shm",
@@ -238,7 +257,7 @@ def _linux(container: Container, facts: Facts) -> dict[str, Any]:
     host = container.host
     nodes = [*facts.host_devices, *(devices.node(entry) for entry in host.devices)]
     linux: dict[str, Any] = {
-        "namespaces": _namespaces(host, facts),
+        "namespaces": _namespaces(container, facts),
         "cgroupsPath": facts.cgroups_path,
         "resources": _resources(host),
         "maskedPaths": security.masked_paths(host),
@@ -248,10 +267,13 @@ def _linux(container: Container, facts: Facts) -> dict[str, Any]:
         linux["sysctl"] = dict(host.sysctls)
     if nodes:
         linux["devices"] = nodes
+    if maps := ranges.mappings(container):
+        linux["uidMappings"] = linux["gidMappings"] = maps
     return linux
 
 
-def _namespaces(host: HostConfig, facts: Facts) -> list[dict[str, str]]:
+def _namespaces(container: Container, facts: Facts) -> list[dict[str, str]]:
+    host = container.host
     shared = {
         "network": host.network_mode == "host" or bool(facts.netns),
         "pid": host.pid_mode == "host",
@@ -261,11 +283,12 @@ def _namespaces(host: HostConfig, facts: Facts) -> list[dict[str, str]]:
     }
     spaces = [{"type": kind} for kind, is_shared in shared.items() if not is_shared]
     for space in spaces:
-        if space["type"] == "pid" and facts.pid_namespace:
-            space["path"] = facts.pid_namespace
+        if space["type"] in facts.joined:
+            space["path"] = facts.joined[space["type"]]
     if facts.netns:
         spaces.append({"type": "network", "path": facts.netns})
-    return [{"type": "mount"}, *spaces]
+    own_users = [{"type": "user"}] if container.ids else []
+    return [{"type": "mount"}, *own_users, *spaces]
 
 
 def _resources(host: HostConfig) -> dict[str, Any]:

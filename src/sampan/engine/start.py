@@ -15,11 +15,12 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import devices, etcfiles, initprogram, joining, specgen
+from sampan.engine import devices, etcfiles, initprogram, joining, ranges, specgen
 from sampan.engine.config import reach
 from sampan.engine.model import Status, WaitCondition
 from sampan.engine.placement import cgroup_path
 from sampan.errors import Conflict, ContainerNotFound, NotModified, SampanError, StartFailed
+from sampan.snapshots.base import mapped
 from sampan.tasks import recovery
 from sampan.tasks.task import Task, encode
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from sampan.engine.containers import Entry
     from sampan.engine.exits import Exits
-    from sampan.engine.model import Attachment, Container
+    from sampan.engine.model import Attachment, Container, HostConfig
     from sampan.engine.services import Services
     from sampan.snapshots.base import Mount, OverlayMount
 
@@ -179,7 +180,7 @@ class Starter:
             "id": container.id,
             "dir": services.layout.shim(container.id),
             "spec": self._spec(container, netns),
-            "rootfs": mount,
+            "rootfs": shown(mount, container),
             "log": self._log(container),
             "stdin": config.open_stdin,
             "stdin_once": config.stdin_once,
@@ -226,21 +227,28 @@ class Starter:
             host_devices=devices.host_devices() if host.privileged else (),
             mounts=self._mounts(container),
             init_program=initprogram.find() if host.init else "",
-            pid_namespace=self._pid_namespace(host.pid_mode),
+            joined=self._joined(host),
         )
 
-    def _pid_namespace(self, mode: str) -> str:
-        """The namespace of `container:ID`, which must run.
+    def _joined(self, host: HostConfig) -> dict[str, str]:
+        """The namespaces of `container:ID`, which must run.
 
         Raises:
-            Conflict: it does not. ContainerNotFound: it is gone.
+            Conflict: it does not, or does not share. ContainerNotFound: it is gone.
         """
-        if not mode.startswith("container:"):
-            return ""
-        other = self._services.containers.find(mode.removeprefix("container:")).container
-        if not other.status.is_running:
-            raise Conflict(f"cannot join the pid namespace of {other.name}: it is not running")
-        return f"/proc/{other.state.pid}/ns/pid"
+        joined: dict[str, str] = {}
+        for kind in ("pid", "ipc", "uts"):
+            mode: str = getattr(host, f"{kind}_mode")
+            if not mode.startswith("container:"):
+                continue
+            other = self._services.containers.find(mode.removeprefix("container:")).container
+            why = _refusal(other, kind)
+            if why:
+                raise Conflict(f"cannot join the {kind} namespace of {other.name}: {why}")
+            joined[kind] = f"/proc/{other.state.pid}/ns/{kind}"
+            if kind == "ipc":
+                joined["shm"] = f"/proc/{other.state.pid}/ns/mnt"
+        return joined
 
     def _write_files(self, directory: str, container: Container) -> None:
         networks = self._services.networks
@@ -372,6 +380,12 @@ def root_mount(container: Container, services: Services) -> Mount:
     return overlay_above(directory, services.snapshots.mounts(container.id))
 
 
+def shown(mount: Mount, container: Container) -> Mount:
+    """The root as the container's user namespace sees it."""
+    maps = ranges.mappings(container)
+    return mapped(mount, maps) if maps else mount
+
+
 def split_rootfs(rootfs: str) -> tuple[str, bool]:
     """(directory, whether an overlay goes above it) of `DIR` or `DIR:O`."""
     if rootfs.endswith(":O"):
@@ -389,6 +403,15 @@ def overlay_above(directory: str, writable: Mount) -> OverlayMount:
         "upper": upper,
         "work": os.path.join(os.path.dirname(upper), "work"),
     }
+
+
+def _refusal(other: Container, kind: str) -> str:
+    """Why a namespace of a container cannot be joined, or ""."""
+    if not other.status.is_running:
+        return "it is not running"
+    if kind == "ipc" and other.host.ipc_mode in ("", "private"):
+        return "it is private; create that container with --ipc shareable"
+    return "it has a user namespace of its own" if other.ids else ""
 
 
 def _check_startable(entry: Entry) -> None:

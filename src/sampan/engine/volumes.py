@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sampan.engine import events as bus
 from sampan.engine import mounts as plans
+from sampan.engine import ranges
 from sampan.engine.model import MountType, Pruned
 from sampan.engine.volumefilters import prune_filter, volume_filter
 from sampan.errors import Conflict, NotFound
 from sampan.ids import new_id
+from sampan.snapshots.base import mapped
 from sampan.store import volumes as rows
 from sampan.store.locks import KeyedLocks
 from sampan.volumes import backing, copyup
@@ -248,15 +250,24 @@ class Volumes:
 
         `tree_of` gives the file system of a snapshot's key. Raises VolumeNotFound.
         """
-        return tuple(self._words(mount, tree_of) for mount in container.mounts)
+        maps = ranges.mappings(container)
+        return tuple(self._words(mount, tree_of, maps) for mount in container.mounts)
 
-    def _words(self, mount: Mount, tree_of: Callable[[str], Any]) -> dict[str, Any]:
+    def _words(
+        self,
+        mount: Mount,
+        tree_of: Callable[[str], Any],
+        maps: builtins.list[dict[str, int]],
+    ) -> dict[str, Any]:
+        """With the container's ids where the files are ours, or were said to be shown so."""
+        if mount.type is MountType.IMAGE:
+            tree = tree_of(mount.snapshot)
+            return plans.image_words(mount, mapped(tree, maps) if maps else tree)
+        ids = {"ids": {"uids": maps, "gids": maps}} if maps else {}
         if mount.type is MountType.VOLUME:
             volume = self._local.get(mount.source)
-            return plans.volume_words(mount, volume.path, volume.backing)
-        if mount.type is MountType.IMAGE:
-            return plans.image_words(mount, tree_of(mount.snapshot))
-        return plans.words(mount)
+            return {**plans.volume_words(mount, volume.path, volume.backing), **ids}
+        return {**plans.words(mount), **(ids if "idmap" in mount.words else {})}
 
     # inside
 

@@ -89,6 +89,17 @@ def prctl(option: int, value: int = 0, third: int = 0) -> int:
     return check(_prctl(option, value, third, 0, 0), f"prctl {option}")
 
 
+def forget(pidfd: int) -> None:
+    """Wait for the end of the child behind `pidfd` and close that; whoever ignores SIGCHLD has no
+    child to take then, which is fine."""
+    try:
+        wait_pidfd(pidfd)
+    except ChildProcessError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
 def set_name(name: str) -> None:
     """The name that ps shows in its comm column, 15 bytes at most."""
     check(_prctl_name(n.PR_SET_NAME, os.fsencode(name)), "prctl PR_SET_NAME")

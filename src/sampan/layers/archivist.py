@@ -9,7 +9,7 @@ spoil the archive, and lead nowhere.
 
     job      {"do": "stat" | "read" | "write" | "export", "path": ..., "mount": Mount or null,
               "binds": [{"source", "target", "read_only"}], "read_only": bool,
-              "keep_kinds": bool, "owner": text}
+              "keep_kinds": bool, "owner": text, "users": bool}
              fds: a pidfd when mount is null, then the pipe or file of the tar
     answers  {"stat": {...}} for stat and read, then {"done": true}; or {"error": text, "kind": ...}
 """
@@ -40,7 +40,7 @@ from sampan.layers import sandbox
 from sampan.layers.compression import Compression, open_stream
 from sampan.layers.placing import place
 from sampan.layers.treetar import TreeTar
-from sampan.runtime import rootfs, users
+from sampan.runtime import mappings, rootfs, users
 from sampan.runtime.failure import InvalidConfig
 
 MAX_MESSAGE: Final = 1 << 18
@@ -145,7 +145,11 @@ def _enter(job: dict[str, Any], fds: list[int]) -> int:
             mounts.set_attributes(root, on=n.MOUNT_ATTR_RDONLY)
         return root
     pidfd = fds.pop(0)
-    namespaces.setns(pidfd, n.CLONE_NEWNS)  # the root and working directory follow
+    if job["users"]:  # its files have its own ids for those who are in it
+        namespaces.setns(pidfd, n.CLONE_NEWUSER | n.CLONE_NEWNS)
+        mappings.become_root()
+    else:
+        namespaces.setns(pidfd, n.CLONE_NEWNS)  # the root and working directory follow
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if job["do"] == "export":  # the image's tree alone, without what is mounted in it
         return sandbox.become_root(mounts.clone_tree(root, recursive=False))

@@ -330,24 +330,27 @@ class _Builder:
     def blank(self, offered: Blank | None) -> Blank:
         """The blank that was kept ready, if its namespaces are those we need; else a new one."""
         kinds = frozenset(self.new) - {"cgroup"}
-        if offered is not None and offered.kinds == kinds and not self.has_birth:
-            return offered
-        if offered is not None:
-            offered.discard()
-        kept = dict(zip((kind for kind, _ in self.join), self._join_fds, strict=True))
-        if self.has_birth:
-            return self._give_birth(kept)
-        return make_blank(sorted(kinds), kept.get("pid"))
+        fits = offered is not None and offered.kinds == kinds
+        if offered is not None and fits and (not self.has_birth or "user" in kinds):
+            blank = offered
+        else:
+            if offered is not None:
+                offered.discard()
+            blank = self._make_blank(kinds)
+        if self.has_birth:  # all but the mount namespace was joined then
+            kept = dict(zip((kind for kind, _ in self.join), self._join_fds, strict=True))
+            self.join = [one for one in self.join if one[0] == "mount"]
+            self._join_fds = [kept[kind] for kind, _ in self.join]
+        return blank
 
-    def _give_birth(self, kept: dict[str, int]) -> Blank:
+    def _make_blank(self, kinds: frozenset[str]) -> Blank:
+        kept = dict(zip((kind for kind, _ in self.join), self._join_fds, strict=True))
+        if not self.has_birth:
+            return make_blank(sorted(kinds), kept.get("pid"))
         from sampan.runtime import birth
 
         score = self.spec["process"].get("oomScoreAdj")
-        blank = birth.make_blank(birth.Birth(self.new, list(kept.items()), self.linux, score))
-        # All but the mount namespace is joined.
-        self.join = [(kind, path) for kind, path in self.join if kind == "mount"]
-        self._join_fds = [kept[kind] for kind, _ in self.join]
-        return blank
+        return birth.make_blank(birth.Birth(self.new, list(kept.items()), self.linux, score))
 
     def order(
         self,

@@ -80,8 +80,7 @@ def _in_child(word: dict[str, Any], overlay: Overlay, space: int, root: tuple[in
         message, received = fds.receive(ours, _MAX_MESSAGE)
     finally:
         ours.close()
-        os.waitpid(pid, 0)
-        os.close(pidfd)
+        process.forget(pidfd)
     if not received:
         code, _, text = message.decode("utf-8", "replace").partition(" ")
         raise OSError(int(code or errno.EIO), text or "mount overlay with mapped ids: child died")

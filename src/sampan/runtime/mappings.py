@@ -139,8 +139,7 @@ def namespace_of(uids: Mappings, gids: Mappings) -> int:
     finally:
         for fd in (ours, theirs, ready, tell):
             os.close(fd)
-        process.wait_pidfd(pidfd)
-        os.close(pidfd)
+        process.forget(pidfd)
 
 
 def describe(entries: Mappings) -> str:

@@ -11,7 +11,17 @@ import _socket
 import os
 
 from sampan.kernel import cgroups
-from sampan.runtime import blank, create, machines, plan, rootfs
+from sampan.runtime import (
+    birth,
+    blank,
+    create,
+    foreign,
+    machines,
+    mappedroot,
+    mappings,
+    plan,
+    rootfs,
+)
 from sampan.runtime.exec import spawn
 from sampan.runtime.readiness import is_possible
 from sampan.shim.launch import Runtime
@@ -23,6 +33,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.kernel.cgroups import Cgroup
+
+    Born = tuple[list[str], list[tuple[str, str]], list[dict[str, int]], list[dict[str, int]], Any]
+
+
+# Imported where they are needed, which must have happened before imports are closed.
+PRELOADED = (foreign, mappedroot, mappings)
 
 
 def runtime() -> Runtime:
@@ -45,12 +61,18 @@ def programs() -> list[int]:
     return [machines.machine_for(usual)[1]] if is_possible(usual) else []
 
 
-def _kinds(spec: dict[str, Any]) -> tuple[list[str], str]:
+def _kinds(spec: dict[str, Any]) -> tuple[list[str], str | Born]:
     new, join = plan.namespaces(spec)
-    return sorted(set(new) - {"cgroup"}), dict(join).get("pid", "")
+    kinds = sorted(set(new) - {"cgroup"})
+    if "user" not in new:
+        return kinds, dict(join).get("pid", "")
+    linux, score = spec["linux"], spec["process"].get("oomScoreAdj")
+    return kinds, (new, join, linux["uidMappings"], linux["gidMappings"], score)
 
 
-def _prepare(kinds: list[str], pid_namespace: str, interpreted: bool) -> blank.Blank:
+def _prepare(kinds: list[str], pid_namespace: str | Born, interpreted: bool) -> blank.Blank:
+    if not isinstance(pid_namespace, str):
+        return _give_birth(pid_namespace)
     wanted = sorted(kinds or USUAL)
     fd = os.open(pid_namespace, os.O_RDONLY | os.O_CLOEXEC) if pid_namespace else None
     try:
@@ -59,6 +81,20 @@ def _prepare(kinds: list[str], pid_namespace: str, interpreted: bool) -> blank.B
         return machines.make_machine(wanted, fd)
     finally:
         if fd is not None:
+            os.close(fd)
+
+
+def _give_birth(born: Born) -> blank.Blank:
+    """A blank in a new user namespace, for which all that is joined must be joined before."""
+    new, join, uids, gids, score = born
+    joined = [
+        (kind, os.open(path, os.O_RDONLY | os.O_CLOEXEC)) for kind, path in join if kind != "mount"
+    ]
+    try:
+        maps = {"uidMappings": uids, "gidMappings": gids}
+        return birth.make_blank(birth.Birth(new, joined, maps, score))
+    finally:
+        for _, fd in joined:
             os.close(fd)
 
 

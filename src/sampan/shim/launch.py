@@ -105,7 +105,7 @@ class Runtime:
         adopt: Callable[[list[str], int, int, int, bool], Any],
         begin: Callable[..., Created],
         cgroup: Callable[[Message], Cgroup],
-        kinds: Callable[[Message], tuple[list[str], str]],
+        kinds: Callable[[Message], tuple[list[str], Any]],
         mount: Callable[[Message], int],
         prepare: Callable[[list[str], str, bool], Blank],
         resume: Callable[[int, int, str], None],

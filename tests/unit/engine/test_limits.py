@@ -71,7 +71,6 @@ def test_what_is_refused(wish, sentence):
 @pytest.mark.parametrize(
     "wish",
     [
-        {"ipc_mode": "container:x"},
         {"storage_opt": {"size": "1g"}},
         {"security_opt": ("apparmor=mine",)},
     ],

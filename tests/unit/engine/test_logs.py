@@ -146,6 +146,14 @@ def rotate(path: Path) -> None:
     os.rename(path, f"{path}.1")
 
 
+def test_a_file_is_found_in_the_middle_of_a_rotation(tmp_path: Path):
+    path = tmp_path / "container.log"
+    path.write_text(line(2))
+    (tmp_path / "container.log.2").write_text(line(1))
+    (tmp_path / "container.log.3").write_text(line(0))
+    assert numbers(read(path)) == [0, 1, 2]
+
+
 def test_follow_loses_nothing_of_a_log_that_rotates_all_the_time(tmp_path: Path):
     path = tmp_path / "container.log"
     total = 2000

@@ -154,6 +154,7 @@ def host_answer(host: model.HostConfig) -> wire.HostConfig:
         mounts=mounting.answered(host.mounts) or UNSET,
         volumes_from=list(host.volumes_from) or None,
         uts_mode=host.uts_mode,
+        userns_mode=host.userns_mode,
         shm_size=host.shm_size,
         sysctls=dict(host.sysctls) if host.sysctls else UNSET,
         runtime=host.runtime or requests.DEFAULT_RUNTIME,

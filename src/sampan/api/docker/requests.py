@@ -31,7 +31,6 @@ _UNSUPPORTED = (
     ("device_requests", "DeviceRequests"),
     ("cpu_realtime_period", "CpuRealtimePeriod"),
     ("cpu_realtime_runtime", "CpuRealtimeRuntime"),
-    ("userns_mode", "UsernsMode"),
 )
 
 
@@ -86,6 +85,7 @@ def host_config(body: wire.HostConfig, network_disabled: bool = False) -> model.
         pid_mode=body.pid_mode or "",
         ipc_mode=body.ipc_mode or "",
         uts_mode=body.uts_mode or "",
+        userns_mode=body.userns_mode or "",
         cgroupns_mode=body.cgroupns_mode or "",
         binds=tuple(body.binds or ()),
         mounts=mounting.requested(_given(body.mounts) or ()),

@@ -1,0 +1,57 @@
+"""A mount of another container, to be shared with a new one: its /dev/shm.
+
+A mount namespace's mounts can be cloned by its inhabitants only. So a short-lived child enters it,
+clones what is at the path and sends the descriptor. The path is resolved inside of the other
+container's root, so what that one plants there leads to its own files at most.
+
+Imported by the spawner ahead of time: it is closed to imports when it is needed.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+
+from sampan.kernel import fds, mounts, namespaces, process
+from sampan.kernel import numbers as n
+from sampan.kernel.paths import Root
+from sampan.runtime.failure import reason
+
+_MAX_MESSAGE = 4096
+
+
+def clone(namespace: str, path: str) -> int:
+    """A detached clone of the mount at `path` in the mount namespace at the path `namespace`.
+
+    Raises OSError: the container is gone, or nothing is at the path.
+    """
+    entered = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    try:
+        pid, pidfd = process.clone3(0)
+        if pid == 0:
+            _send(theirs, entered, path)
+        theirs.close()
+        message, received = fds.receive(ours, _MAX_MESSAGE)
+        process.forget(pidfd)
+    finally:
+        os.close(entered)
+        ours.close()
+        theirs.close()
+    if not received:
+        code, _, text = message.decode("utf-8", "replace").partition(" ")
+        raise OSError(int(code or errno.EIO), text or "the child died")
+    return received[0]
+
+
+def _send(sock: _socket.socket, namespace: int, path: str) -> None:
+    """In the child, which never returns."""
+    try:
+        namespaces.setns(namespace, n.CLONE_NEWNS)
+        root = Root(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        fds.send(sock, b"0", [mounts.clone_tree(root.open_path(path), recursive=False)])
+    except OSError as error:
+        fds.send(sock, f"{error.errno or 0} {reason(error)}".encode()[:_MAX_MESSAGE])
+    finally:
+        os._exit(0)
