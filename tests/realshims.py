@@ -42,7 +42,8 @@ def real_lab(directory):
     for path in lab.cgroups:
         cgroup = cgroups.manager(path)
         wait_for(f"{path} is gone", lambda cgroup=cgroup: _removed(cgroup))
-    assert lab.complaints() == ""
+    complaints = lab.complaints()
+    assert complaints == ""
 
 
 def _removed(cgroup):

@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sampan.shim.exits import parse_kept
+
 TIMEOUT = 20.0
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 
@@ -98,6 +100,14 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in text.split()]
 
 
+def name_of(pid: int) -> str:
+    """The name that ps shows; empty for a process that has gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def unframe(data: bytes) -> dict[int, bytes]:
     """Docker's frames, joined by stream."""
     streams: dict[int, bytes] = {}
@@ -127,6 +137,8 @@ class Shim:
                 return self.events.pop(index)
         while True:
             message = receive(self.sock)
+            if message is None and name == "exit":
+                return {"event": "exit", **self.record()}  # a keeper says no more
             assert message is not None, f"the shim went away before {name}: {self.events}"
             if message.get("event") == name:
                 return message
@@ -163,8 +175,11 @@ class Shim:
         return [json.loads(line) for line in path.read_bytes().splitlines()]
 
     def record(self) -> Event:
-        """The exit record."""
-        return json.loads((self.directory / "exit.json").read_bytes())
+        """The exit record, of a monitor or of a keeper."""
+        try:
+            return json.loads((self.directory / "exit.json").read_bytes())
+        except FileNotFoundError:
+            return parse_kept((self.directory / "exit").read_bytes())
 
     def state(self) -> Event:
         """The state record."""
@@ -249,17 +264,37 @@ class Lab:
         return {"process": {"args": list(args), "terminal": terminal}}
 
     def children(self) -> list[int]:
-        """What the nursery has forked: the shims, and the spare one."""
-        (nursery,) = children(self.spawner.pid)
-        return children(nursery)
+        """The parents of containers, and the spare ones: the nursery's forks, and keepers."""
+        nursery = self.nursery()
+        keepers = [pid for pid in children(self.spawner.pid) if pid != nursery]
+        return [*keepers, *children(nursery)]
+
+    def nursery(self) -> int:
+        """The process that forks shims and monitors; 0 when there is none."""
+        named = [pid for pid in children(self.spawner.pid) if name_of(pid) == "sampan-nursery"]
+        return named[0] if named else 0
+
+    def spares(self) -> list[int]:
+        """What waits for a container when no other is left: a keeper, a shim, and their blanks."""
+        found: list[int] = []
+
+        def are_there() -> bool:
+            parents = self.children()
+            blanks = [child for one in parents for child in children(one)]
+            found[:] = [*parents, *blanks]
+            return (len(parents), len(blanks)) == (2, 2)
+
+        wait_for("the spares are there, alone and complete", are_there)
+        return found
 
     def spare(self) -> tuple[int, int]:
         """The one shim that waits for a container, and its blank child, when no other is left."""
         found: list[tuple[int, int]] = []
 
         def is_there() -> bool:
-            found[:] = [(one, child) for one in self.children() for child in children(one)]
-            return len(found) == 1 and self.children() == [found[0][0]]
+            shims = children(self.nursery())
+            found[:] = [(one, child) for one in shims for child in children(one)]
+            return len(found) == len(shims) == 1
 
         wait_for("the spare is there, alone and complete", is_there)
         return found[0]

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from realshims import process, real_lab, sh, started
-from shimlab import children, is_running, wait_for
+from sampan.kernel import cgroups
+from sampan.tasks import recovery
+from shimlab import is_running, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 
@@ -29,7 +31,7 @@ def test_init_dies_with_its_shim(lab):
     kill(shim.state()["shim_pid"])
     wait_for("init dies", lambda: not is_running(pid))
     # Nobody recorded the exit: whoever recovers finds the state, no record, and no process.
-    assert not (shim.directory / "exit.json").exists()
+    assert recovery.read_exit(str(shim.directory)) is None
     assert shim.state()["pid"] == pid
 
 
@@ -74,7 +76,7 @@ def test_shims_outlive_the_spawner_and_the_engine(lab):
 
 def test_the_spare_and_its_namespaces_die_with_the_spawner(lab):
     lab.run("/bin/true").next_event("exit")
-    family = lab.spare()
+    family = lab.spares()
     lab.spawner.kill()
     lab.spawner.wait()
     wait_for("all of it dies", lambda: not any(is_running(pid) for pid in family))
@@ -83,21 +85,20 @@ def test_the_spare_and_its_namespaces_die_with_the_spawner(lab):
 def test_a_launch_whose_engine_died_is_recorded_all_the_same(lab):
     shim = lab.run(*sh("exit 12"))
     shim.sock.close()
-    wait_for("the record", (shim.directory / "exit.json").exists)
+    wait_for("the record", lambda: recovery.read_exit(str(shim.directory)) is not None)
     assert shim.record()["code"] == 12
 
 
 def test_a_nursery_that_died_is_replaced(lab):
     lab.run("/bin/true").next_event("exit")
-    (nursery,) = children(lab.spawner.pid)
-    family = nursery, *lab.spare()
+    nursery = lab.nursery()
+    family = nursery, *lab.spares()
     for pid in family:
         kill(pid)
     wait_for("they are dead", lambda: not any(is_running(pid) for pid in family))
     for _ in range(2):
         assert lab.run(*sh("exit 4")).next_event("exit")["code"] == 4
-    wait_for("one nursery is there", lambda: len(children(lab.spawner.pid)) == 1)
-    assert children(lab.spawner.pid) != [nursery]
+    wait_for("another nursery is there", lambda: lab.nursery() not in (0, nursery))
 
 
 def test_a_launch_whose_shim_was_killed_says_nothing_that_forbids_another(lab):
@@ -120,3 +121,105 @@ def test_a_launch_whose_shim_was_killed_says_nothing_that_forbids_another(lab):
     shim.ended()
     assert shim.events == []
     assert list(shim.directory.iterdir()) == []
+
+
+def monitor_of(keeper):
+    """The monitor that watches for a keeper, which is the nursery's child or the keeper's own."""
+    for comm in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            if comm.read_text() != "sampan-monitor\n":
+                continue
+            links = [os.readlink(link) for link in comm.parent.joinpath("fd").iterdir()]
+            names = comm.parent.joinpath("fdinfo")
+            if "anon_inode:[pidfd]" not in links:
+                continue
+            if any(f"Pid:\t{keeper}\n" in info.read_text() for info in names.iterdir()):
+                return int(comm.parent.name)
+        except FileNotFoundError:
+            continue
+    return 0
+
+
+def test_a_quiet_container_has_no_interpreter_for_a_parent(lab):
+    shim = lab.run("/bin/sleep", "1000")
+    started(shim)
+    keeper = shim.state()["shim_pid"]
+    assert os.readlink(f"/proc/{keeper}/exe").startswith("/memfd:sampan-shim")
+    assert monitor_of(keeper) == 0
+    assert shim.call("state")["state"]["status"] == "running"
+    assert monitor_of(keeper)
+
+
+def test_a_container_survives_its_first_monitor_and_not_its_second(lab):
+    shim = lab.run("/bin/sleep", "1000")
+    pid = started(shim)
+    keeper = shim.state()["shim_pid"]
+    assert shim.call("state")["ok"]
+    first = monitor_of(keeper)
+    kill(first)
+    again = shim.reconnect()
+    assert again.next_event("hello")["state"]["status"] == "running"
+    assert again.call("exec", exec="e", process=process(*sh("exit 3")))["ok"]
+    assert again.next_event("exec-exit")["code"] == 3
+    second = monitor_of(keeper)
+    assert second not in (0, first)
+    kill(second)
+    wait_for("init dies", lambda: not is_running(pid))
+
+
+def test_a_monitor_is_to_be_had_without_the_nursery(lab):
+    shim = lab.run(*sh("trap 'exit 6' TERM; while :; do sleep 0.01; done"))
+    await_trap(started(shim))
+    nursery = lab.nursery()
+    lab.spawner.kill()
+    lab.spawner.wait()
+    kill(nursery)
+    wait_for("it is dead", lambda: not is_running(nursery))
+    assert shim.call("state")["state"]["status"] == "running"
+    shim.call("signal", sig=signal.SIGTERM)
+    assert shim.next_event("exit")["code"] == 6
+
+
+def test_a_monitor_is_to_be_had_from_the_next_nursery(lab):
+    shim = lab.run("/bin/sleep", "1000")
+    started(shim)
+    nursery = lab.nursery()
+    os.kill(nursery, signal.SIGSTOP)
+    second = shim.reconnect()  # it asks, and is not heard
+    kill(nursery)
+    assert second.next_event("hello")["state"]["status"] == "running"
+
+
+def test_output_at_the_very_end_is_not_lost(lab):
+    for number in range(20):
+        shim = lab.run(*sh(f"echo word{number}; exit {number}"))
+        assert shim.next_event("exit")["code"] == number
+        assert [record["log"] for record in shim.log()] == [f"word{number}\n"]
+
+
+def test_a_container_without_output_may_go_on(lab):
+    shim = lab.run(*sh("trap 'exit 9' TERM; exec >&- 2>&-; while :; do sleep 0.01; done"))
+    await_trap(started(shim))
+    shim.call("signal", sig=signal.SIGTERM)
+    assert shim.next_event("exit")["code"] == 9
+
+
+def test_what_a_container_made_below_its_cgroup_goes_with_it(lab):
+    spec = lab.spec("/bin/sleep", "1000")
+    shim = lab.run(spec=spec)
+    pid = started(shim)
+    cgroup = cgroups.manager(spec["linux"]["cgroupsPath"])
+    tree, path = cgroup.places()[0]
+    os.mkdir(f"{path}/below", dir_fd=tree.fd)
+    kill(pid)
+    assert shim.next_event("exit")["code"] == 137
+    assert not cgroup.exists()
+
+
+def await_trap(pid):
+    """Wait until the shell catches SIGTERM, which the first process of a container ignores."""
+    status = Path(f"/proc/{pid}/status")
+    caught = 1 << (signal.SIGTERM - 1)
+    wait_for(
+        "it listens", lambda: int(status.read_text().split("SigCgt:")[1].split()[0], 16) & caught
+    )

@@ -11,7 +11,7 @@ import pytest
 
 from sampan.kernel import fds, machine, process
 from sampan.kernel.cgroups import manager
-from sampan.kernel.machine import OWN_SCRIPT, SYS, Label, Script
+from sampan.kernel.machine import ANY, OWN_SCRIPT, SYS, Label, Script
 from sampan.runtime import create, machines, rootfs
 from sampan.runtime.blank import make_blank
 from sampan.runtime.failure import NeedsInterpreter
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.skipif(
 TEST_CGROUP = "/sampan-test"
 KINDS = ["ipc", "mount", "network", "pid", "uts"]
 SYS_READ = 0
+SYS_CLONE3 = 435
 
 
 def carry_out(script: Script) -> tuple[int, bytes, bytes]:
@@ -51,6 +52,25 @@ def write(script: Script, text: bytes) -> None:
 def end(script: Script) -> None:
     """exit_group(0)"""
     script.call(231, 0)
+
+
+def test_a_result_or_any_error_can_go_on_elsewhere():
+    script = Script(OWN_SCRIPT)
+    child, parent, refused = Label(), Label(), Label()
+    arguments = script.data(struct.pack("<8Q", 0, 0, 0, 0, process.SIGCHLD, 0, 0, 0))
+    script.call(SYS_CLONE3, arguments, 64, equals=0, at=child, then=parent)
+    script.place(child)
+    write(script, b"child ")
+    script.call(SYS["exit_group"], 7)
+    script.place(parent)
+    script.call(SYS["waitid"], 0, 0, 0, os.WEXITED, 0)
+    write(script, b"parent ")
+    script.call(SYS["close"], 99, tolerate=ANY, at=refused)
+    write(script, b"never ")
+    script.place(refused)
+    write(script, b"refused")
+    end(script)
+    assert carry_out(script) == (0, b"child parent refused", b"")
 
 
 def test_results_are_arguments_of_later_calls(tmp_path):

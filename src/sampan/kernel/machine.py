@@ -1,15 +1,15 @@
-"""A program of 170 bytes that carries out a list of system calls, in place of an interpreter.
+"""A program of 173 bytes that carries out a list of system calls, in place of an interpreter.
 
 The first process of a container needs no Python: what it does was planned before it was born, and
 is a list. This program walks the list, so that no interpreter, no heap and no import system ever
 stands inside of a container, and so that its birth copies no memory.
 
 A `Script` is such a list. Each record is one call with five arguments (the sixth is 0), the place
-of its result, the record that follows, and what happens when it fails: `tolerate` names up to two
-errors that go on elsewhere (or is ANY), all others end the program. An argument is a number, bytes
-(put beside the records, with a NUL; the call gets their address), or a `Value`: what lies at an
-address as 32 bits when the call is made, such as the result of an earlier one or a descriptor that
-came with a message.
+of its result, the record that follows, and where two results that are named go on instead: errors
+that are no failure (or ANY), or a value such as the 0 that clone3 returns in a child. All other
+errors end the program. An argument is a number, bytes (put beside the records, with a NUL; the call
+gets their address), or a `Value`: what lies at an address as 32 bits when the call is made, such as
+the result of an earlier one or a descriptor that came with a message.
 
 The program has the descriptor `REPORT`. Where a record fails, the record's address and the
 errno are written to it, 16 bytes, and the exit code is 127. That is all it can say: who
@@ -35,6 +35,8 @@ ANY = (0,)
 _PAGE = 0x1000
 _RECORD = struct.Struct("<II6Q4I")
 _RESULT, _NEXT = 48, 56  # offsets in a record
+_ANY_ERROR = 0x80  # in the second word of a record
+_NOTHING = 0x80000000  # as the low half of a result: no descriptor, no count, no error
 _ADDRESS = struct.Struct("<I")
 _PADDING = bytes(8)
 _REPORT = struct.Struct("<QQ")
@@ -61,17 +63,17 @@ _CODE = {
         b"\x45\x31\xc9"  # xor r9d, r9d
         b"\x0f\x05"  # syscall
         b"\x49\x89\x44\x24\x30"  # mov [r12+48], rax
-        b"\x41\x8b\x5c\x24\x38"  # mov ebx, [r12+56]
-        b"\x48\x3d\x00\xf0\xff\xff"  # cmp rax, -4096
-        b"\x76\x21"  # jbe go
-        b"\xf7\xd8"  # neg eax
         b"\x41\x8b\x5c\x24\x3c"  # mov ebx, [r12+60]
-        b"\x85\xdb\x74\x1b"  # test ebx, ebx; jz fail
-        b"\x41\x83\x7c\x24\x40\x00\x74\x0e"  # cmp dword [r12+64], ANY; je go
-        b"\x41\x3b\x44\x24\x40\x74\x07"  # cmp eax, [r12+64]; je go
-        b"\x41\x3b\x44\x24\x44\x75\x05"  # cmp eax, [r12+68]; jne fail
-        b"\x41\x89\xdc\xeb\x81"  # go: mov r12d, ebx; jmp step
-        b"\x50\x41\x54\x48\x89\xe6"  # fail: push rax; push r12; mov rsi, rsp
+        b"\x85\xdb\x74\x0e"  # test ebx, ebx; jz plain
+        b"\x41\x3b\x44\x24\x40\x74\x14"  # cmp eax, [r12+64]; je go
+        b"\x41\x3b\x44\x24\x44\x74\x0d"  # cmp eax, [r12+68]; je go
+        b"\x41\x8b\x5c\x24\x38"  # plain: mov ebx, [r12+56]
+        b"\x48\x3d\x00\xf0\xff\xff\x77\x05"  # cmp rax, -4096; ja failed
+        b"\x41\x89\xdc\xeb\x8b"  # go: mov r12d, ebx; jmp step
+        b"\x41\x8b\x5c\x24\x3c"  # failed: mov ebx, [r12+60]
+        b"\x41\xf6\x44\x24\x04\x80\x75\xee"  # test byte [r12+4], 128; jnz go
+        b"\xf7\xd8"  # neg eax
+        b"\x50\x41\x54\x48\x89\xe6"  # push rax; push r12; mov rsi, rsp
         b"\xba\x10\x00\x00\x00"  # mov edx, 16
         b"\xbf\x03\x00\x00\x00"  # mov edi, REPORT
         b"\xb8\x01\x00\x00\x00"  # mov eax, SYS_write
@@ -86,14 +88,19 @@ _ELF_MACHINES = {"x86_64": 62}
 SYS = {
     "x86_64": {
         "capset": 126,
+        "clock_gettime": 228,
         "close": 3,
         "dup2": 33,
+        "dup3": 292,
+        "epoll_wait": 232,
         "execve": 59,
+        "execveat": 322,
         "exit_group": 231,
         "faccessat": 269,
         "fchdir": 81,
         "fchownat": 260,
         "fcntl": 72,
+        "fsync": 74,
         "ioctl": 16,
         "keyctl": 250,
         "mkdirat": 258,
@@ -102,15 +109,19 @@ SYS = {
         "mount": 165,
         "munmap": 11,
         "openat": 257,
+        "pipe2": 293,
         "pivot_root": 155,
         "poll": 7,
         "prctl": 157,
+        "pread64": 17,
         "prlimit64": 302,
         "read": 0,
         "recvmsg": 47,
+        "renameat": 264,
         "rt_sigaction": 13,
         "rt_sigprocmask": 14,
         "seccomp": 317,
+        "sendmsg": 46,
         "setdomainname": 171,
         "setgroups": 116,
         "sethostname": 170,
@@ -119,12 +130,16 @@ SYS = {
         "setresuid": 117,
         "setsid": 112,
         "socket": 41,
+        "socketpair": 53,
         "symlinkat": 266,
+        "tee": 276,
         "umask": 95,
         "umount2": 166,
         "unlinkat": 263,
         "unshare": 272,
+        "waitid": 247,
         "write": 1,
+        "writev": 20,
     }
 }.get(n.MACHINE, {})
 """Numbers of the older calls; those from 424 on are in `numbers`."""
@@ -176,13 +191,15 @@ class Script:
         number: int,
         *arguments: Argument,
         tolerate: tuple[int, ...] = (),
+        equals: int | None = None,
         at: Label | None = None,
         then: Label | None = None,
     ) -> Value:
         """Add a call; its result.
 
-        `then` is what follows it, the next record if None. `at` is what follows an error that is
-        one of `tolerate`; the next record if None.
+        `then` is what follows it, the next record if None. `at` is what follows the result
+        `equals`, or an error that is one of `tolerate` (both together are two at most, or ANY and
+        one); the next record if None.
         """
         words, mask = [0, 0, 0, 0, 0], 0
         for place, argument in enumerate(arguments):
@@ -198,11 +215,19 @@ class Script:
         following = self.base + start + _RECORD.size
         if then is not None:
             self._labels.append((start + _NEXT, then))
-        if at is not None and tolerate:
+        if at is not None and (tolerate or equals is not None):
             self._labels.append((start + _NEXT + 4, at))
-        first, second = (tolerate[0], tolerate[-1]) if tolerate else (0, 0)
-        on_error = following if tolerate else 0
-        self._records += _RECORD.pack(number, mask, *words, 0, following, on_error, first, second)
+        if tolerate == ANY:
+            mask |= _ANY_ERROR
+            named = []
+        else:
+            named = [-error & 0xFFFFFFFF for error in tolerate]
+        if equals is not None:
+            named.append(equals)
+        # Without a name the two are a number that no call returns.
+        first, second = (named[0], named[-1]) if named else (_NOTHING, _NOTHING)
+        on_named = following if tolerate or equals is not None else 0
+        self._records += _RECORD.pack(number, mask, *words, 0, following, on_named, first, second)
         return Value(self.base + start + _RESULT)
 
     def text(self, content: bytes) -> int:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import _socket
 import os
+import sys
 
+import sampan
 from sampan.kernel import cgroups
+from sampan.kernel.cgroups.hierarchy import mounted
 from sampan.runtime import (
     birth,
     blank,
@@ -24,8 +27,11 @@ from sampan.runtime import (
 )
 from sampan.runtime.exec import spawn
 from sampan.runtime.readiness import is_possible
+from sampan.shim import keeper
 from sampan.shim.launch import Runtime
+from sampan.shim.spares import Keepers
 
+_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from sampan.shim.waking import main; main()"
 USUAL = ("ipc", "mount", "network", "pid", "uts")
 
 TYPE_CHECKING = False
@@ -47,6 +53,7 @@ def runtime() -> Runtime:
         adopt=_adopt,
         begin=create.begin,
         cgroup=_cgroup,
+        keepers=_keepers if _can_keep() else None,
         kinds=_kinds,
         mount=rootfs.mount,
         prepare=_prepare,
@@ -59,6 +66,25 @@ def programs() -> list[int]:
     """The descriptors that shims share: the program of the usual blank, where there is one."""
     usual = frozenset(USUAL)
     return [machines.machine_for(usual)[1]] if is_possible(usual) else []
+
+
+def _can_keep() -> bool:
+    """Whether a quiet container can be left to a keeper: its memory is counted, and we are root."""
+    counted = any("memory" in tree.controllers or tree.version == 2 for tree in mounted())
+    return keeper.is_possible() and is_possible(frozenset(USUAL)) and counted and os.geteuid() == 0
+
+
+def _keepers(wake: int) -> Keepers:
+    kinds = sorted(USUAL)
+    trees = [tree.fd for tree, _ in cgroups.manager("/sampan").places()]
+    python = os.open("/proc/self/exe", os.O_RDONLY | os.O_CLOEXEC)
+    given = {keeper.WAKE: wake, keeper.BLANK: machines.machine_for(frozenset(kinds))[1]}
+    given |= {keeper.PYTHON: python, **dict(enumerate(trees, keeper.TREES))}
+    source = os.path.dirname(os.path.dirname(os.path.abspath(sampan.__file__)))
+    boot = keeper.Boot(sys.executable, _BOOT, source)
+    made = Keepers(kinds, keeper.image(kinds, len(trees), boot), given)
+    os.close(python)
+    return made
 
 
 def _kinds(spec: dict[str, Any]) -> tuple[list[str], str | Born]:

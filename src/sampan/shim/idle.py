@@ -15,8 +15,8 @@ from marshal import dumps, loads
 
 from sampan.kernel import fds as descriptors
 from sampan.kernel import process
-from sampan.shim.launch import MAX_REPORT
 from sampan.shim.monitor import Monitor
+from sampan.shim.spares import MAX_REPORT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -23,19 +23,20 @@ import select
 from time import time_ns
 
 from sampan.kernel import fds as descriptors
-from sampan.kernel import process
 from sampan.kernel.identity import start_time
 from sampan.runtime.failure import NeedsInterpreter
+from sampan.shim import keeper
 from sampan.shim.control import SOCKET, failure, listen, parse
 from sampan.shim.exits import STATE, encode, write_record
 from sampan.shim.logs import DRIVERS
 from sampan.shim.loop import complain
+from sampan.shim.spares import Kept
 from sampan.shim.stdio import close_ends, make_pipes
 
 MAX_PROGRAM = 1024 * 1024
-MAX_REPORT = 256 * 1024
 DYING = 100
 """Milliseconds that a killed process may take from the end of its sockets to its own."""
+_LONGEST = 1024  # of the texts in what a keeper is sent
 _SEND = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
 _STIRS = select.EPOLLIN | select.EPOLLRDHUP
 _STIRRING = ("stdout", "stderr", "master", "pidfd", "listener", "control")
@@ -45,11 +46,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Protocol
 
+    from sampan.kernel.cgroups.hierarchy import Hierarchy
+    from sampan.shim.spares import Keepers, Spare, Spares
+
     Message = dict[str, Any]
 
     class Cgroup(Protocol):
-        """What the monitor needs of kernel.cgroups."""
+        """What the monitor and the keeper need of kernel.cgroups."""
 
+        def places(self) -> list[tuple[Hierarchy, str]]: ...
+        def open_counts(self) -> int: ...
         def pids(self) -> list[int]: ...
         def kill(self) -> None: ...
         def oom_kills(self) -> int: ...
@@ -94,10 +100,21 @@ class Runtime:
     `adopt` makes one again of its parts in the spawner. `begin` gives it its order. `kinds` says
     which namespaces a configuration needs: new ones, and the path of the pid namespace that is
     joined. `resume` opens the gate of a container. `cgroup` finds the cgroup by the state that
-    `begin` described.
+    `begin` described. `keepers` makes the parents of quiet containers, where there are such; it is
+    given the socket that leads to the nursery.
     """
 
-    __slots__ = ("adopt", "begin", "cgroup", "kinds", "mount", "prepare", "resume", "spawn")
+    __slots__ = (
+        "adopt",
+        "begin",
+        "cgroup",
+        "keepers",
+        "kinds",
+        "mount",
+        "prepare",
+        "resume",
+        "spawn",
+    )
 
     def __init__(
         self,
@@ -110,98 +127,17 @@ class Runtime:
         prepare: Callable[[list[str], str, bool], Blank],
         resume: Callable[[int, int, str], None],
         spawn: Callable[..., Spawned],
+        keepers: Callable[[int], Keepers] | None = None,
     ) -> None:
         self.adopt = adopt
         self.begin = begin
         self.cgroup = cgroup
+        self.keepers = keepers
         self.kinds = kinds
         self.mount = mount
         self.prepare = prepare
         self.resume = resume
         self.spawn = spawn
-
-
-class Spare:
-    """A shim that is forked already and sleeps, and the blank that is its child.
-
-    `sock` leads to the shim, which has `shim_end` under the same number; `bell` is the epoll that
-    it sleeps on. Both ends and the bell are open here until the launch, so that we may shape the
-    bell.
-    """
-
-    __slots__ = ("_is_used", "_offer", "_pidfd", "bell", "pid", "shim_end", "sock")
-
-    def __init__(
-        self, pid: int, sock: _socket.socket, shim_end: _socket.socket, bell: select.epoll
-    ) -> None:
-        self.pid, self.sock, self.shim_end, self.bell = pid, sock, shim_end, bell
-        self._pidfd = process.pidfd_open(pid)
-        self._offer: tuple[list[str], int, int, int, bool] | None = None
-        self._is_used = False
-
-    def is_alive(self) -> bool:
-        """Whether the shim and its blank are still there."""
-        if self.has_ended():
-            return False
-        ended = select.poll()
-        try:
-            ended.register(self._take_offer()[2], select.POLLIN)
-        except OSError:
-            return False
-        return not ended.poll(0)
-
-    def has_ended(self, patience: int = 0) -> bool:
-        """Whether the shim has died, or does so within `patience` milliseconds."""
-        ended = select.poll()
-        ended.register(self._pidfd, select.POLLIN)
-        return bool(ended.poll(patience))
-
-    def _take_offer(self) -> tuple[list[str], int, int, int, bool]:
-        """(kinds, pid, pidfd, socket, whether it is the machine) of the blank.
-
-        Raises OSError when the shim is gone.
-        """
-        if self._offer is None:
-            self._await()
-            data, fds = descriptors.receive(self.sock, MAX_REPORT)
-            # The sender is our own fork.
-            kinds, pid, is_machine = marshal.loads(data)  # noqa: S302
-            self._offer = kinds, pid, fds[0], fds[1], is_machine
-        return self._offer
-
-    def _await(self) -> None:
-        """Wait for a message of the shim, or its end. We hold its end of the socket as well."""
-        ready = select.poll()
-        ready.register(self.sock.fileno(), select.POLLIN)
-        ready.register(self._pidfd, select.POLLIN)
-        if self.sock.fileno() not in dict(ready.poll()):
-            raise OSError(32, "the spare shim is gone")
-
-    def blank(
-        self, runtime: Runtime, kinds: list[str], pid_namespace: str, *, interpreted: bool
-    ) -> Any:
-        """A blank with new namespaces of `kinds`; the shim makes one if its own does not fit."""
-        offer = None if self._is_used else self._take_offer()
-        self._offer, self._is_used = None, True
-        fits = offer is not None and not pid_namespace and sorted(kinds) == sorted(offer[0])
-        if offer is None or not fits or (interpreted and offer[4]):
-            if offer is not None:
-                descriptors.close_all([offer[2], offer[3]])
-            self.bell.modify(self.shim_end.fileno(), select.EPOLLIN)
-            self.sock.send(marshal.dumps(("prepare", (kinds, pid_namespace, interpreted))))
-            offer = self._take_offer()
-            self._offer = None
-            self.bell.modify(self.shim_end.fileno(), 0)
-        return runtime.adopt(*offer)
-
-    def close(self) -> None:
-        """Let go of it; a shim without a container ends then."""
-        if self._offer is not None:
-            descriptors.close_all([self._offer[2], self._offer[3]])
-        os.close(self._pidfd)
-        self.sock.close()
-        self.shim_end.close()
-        self.bell.close()
 
 
 class Launch:
@@ -216,12 +152,14 @@ class Launch:
         "_request",
         "_runtime",
         "_spare",
+        "_spares",
     )
 
-    def __init__(self, runtime: Runtime, spare: Spare, control: int) -> None:
-        """Own `control`, which leads to the engine, and the spare."""
+    def __init__(self, runtime: Runtime, spares: Spares, control: int) -> None:
+        """Own `control`, which leads to the engine."""
         self._runtime = runtime
-        self._spare = spare
+        self._spares = spares
+        self._spare: Spare | None = None
         self._control = _socket.socket(-1, -1, -1, control)
         self._created: Created | None = None
         self._request: Message = {}
@@ -285,6 +223,32 @@ class Launch:
         }
         self._fds["listener"] = listen(directory)
 
+    def _choose(self, kinds: list[str], pid_namespace: str, *, interpreted: bool) -> Spare:
+        """The parent: a keeper where one will do."""
+        if interpreted and isinstance(self._spare, Kept):
+            self._let_go()
+        if self._spare is None and not interpreted and not pid_namespace and self._is_quiet():
+            self._spare = self._spares.kept(kinds)
+        if self._spare is None:
+            self._spare = self._spares.shim()
+        return self._spare
+
+    def _is_quiet(self) -> bool:
+        """Whether it starts at once, with nobody attached, and its facts fit a keeper's buffer."""
+        facts, spec = self._facts, self._request["spec"]
+        container = spec.get("process") or {}
+        if facts["stdin"] or facts["attach"] or not facts["start"] or container.get("terminal"):
+            return False
+        path = (spec.get("linux") or {}).get("cgroupsPath") or ""
+        log = facts["log"][1] if facts["log"] else ""
+        texts = [facts["id"], log, (container.get("args") or [""])[0]]
+        return len(os.fsencode(path)) < keeper.PATH_SIZE and max(map(len, texts)) < _LONGEST
+
+    def _let_go(self) -> None:
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
+
     def _repeat(self) -> bool:
         """What the machine could not do is an interpreter's; whether there is more to come."""
         try:
@@ -321,6 +285,7 @@ class Launch:
         root = self._runtime.mount(word) if word else None
         try:
             kinds, pid_namespace = self._runtime.kinds(spec)
+            spare = self._choose(kinds, pid_namespace, interpreted=interpreted)
             self._created = self._runtime.begin(
                 self._facts["id"],
                 spec,
@@ -332,9 +297,7 @@ class Launch:
                 ),
                 use_gate=not self._facts["start"],
                 die_with_parent=True,
-                blank=self._spare.blank(
-                    self._runtime, kinds, pid_namespace, interpreted=interpreted
-                ),
+                blank=spare.blank(self._runtime, kinds, pid_namespace, interpreted=interpreted),
             )
         finally:
             close_ends(ends)
@@ -351,47 +314,58 @@ class Launch:
 
     def _hand_over(self) -> None:
         """Everything to the shim, then the word to the engine."""
-        created, facts = self._created, self._facts
+        created, facts, spare = self._created, self._facts, self._spare
         assert created is not None
+        assert spare is not None
         facts |= {"pid": created.pid, "state": created.state, "program": created.program}
         self._fds["pidfd"] = created.pidfd
         if facts["start"]:
             facts["started"] = time_ns()
         else:
             self._fds["gate"], self._fds["sync"] = map(os.dup, created.give_up_gate())
-        self._send()
+        if isinstance(spare, Kept):
+            self._send_kept(spare)
+        else:
+            self._send(spare)
         if facts["start"]:
-            self._arm()
+            self._arm(spare)
             # Only now: were we killed before, the end of our socket would still wake the shim.
-            self._spare.bell.unregister(self._spare.shim_end.fileno())
+            spare.bell.unregister(spare.shim_end.fileno())
             event = {"event": "started", "pid": created.pid, "time": facts["started"]}
             self._tell(event)
         created.release()
         self._close()
 
-    def _send(self) -> None:
-        self._fds["control"] = self._control.detach()
-        names = list(self._fds)
-        spare = self._spare
+    def _send(self, spare: Spare) -> None:
+        names = ["control", *self._fds]
         # A container that is not started at once is the awake shim's to start.
         spare.bell.modify(spare.shim_end.fileno(), 0 if self._facts["start"] else select.EPOLLIN)
         text = marshal.dumps(("launched", (self._facts, names)))
-        descriptors.send(spare.sock, text, [*self._fds.values(), *self._attached])
-        self._control = _socket.socket(-1, -1, -1, self._fds.pop("control"))
+        fds = [self._control.fileno(), *self._fds.values(), *self._attached]
+        descriptors.send(spare.sock, text, fds)
 
-    def _arm(self) -> None:
+    def _send_kept(self, spare: Kept) -> None:
+        """As a keeper needs it: the cgroup's path in front, and a fixed list of descriptors."""
+        cgroup = self._runtime.cgroup(self._facts["state"])
+        self._fds["oom"] = cgroup.open_counts()
+        fds = {**self._fds, "control": self._control.fileno(), "keeper": spare.pidfd}
+        names = [name if name in fds else "" for name in keeper.PASSED]
+        path = os.fsencode(cgroup.places()[0][1]).ljust(keeper.PATH_SIZE, b"\0")
+        passed = [fds.get(name, fds["directory"]) for name in keeper.PASSED]
+        descriptors.send(spare.sock, path + marshal.dumps((self._facts, names)), passed)
+
+    def _arm(self, spare: Spare) -> None:
         """Let the shim sleep until one of these has something.
 
         An epoll holds files, not numbers: what is registered here stays so when our copies are
         closed, for the shim's copies wait in its socket.
         """
-        bell = self._spare.bell
         for name in _STIRRING:
             fd = self._control.fileno() if name == "control" else self._fds.get(name, -1)
             if fd >= 0:
-                bell.register(fd, select.EPOLLIN)
+                spare.bell.register(fd, select.EPOLLIN)
         for fd, wish in zip(self._attached, self._facts["attach"], strict=True):
-            bell.register(fd, _STIRS if wish.get("stdin") else 0)
+            spare.bell.register(fd, _STIRS if wish.get("stdin") else 0)
 
     def _tell(self, event: Message) -> None:
         """Tell the engine ourselves, for the shim would have to wake up for it."""
@@ -417,7 +391,7 @@ class Launch:
         # One that is killed closes its sockets first and has ended a moment later. When it has, our
         # silence lets the engine try again.
         is_cut = isinstance(error, ConnectionError)
-        if not self._spare.has_ended(DYING if is_cut else 0):
+        if self._spare is None or not self._spare.has_ended(DYING if is_cut else 0):
             self._tell({"event": "start-failed", **failure(error)})
         self._close()
 
@@ -425,9 +399,10 @@ class Launch:
         self._control.close()
         descriptors.close_all([*self._fds.values(), *self._attached])
         self._fds, self._attached = {}, []
-        self._spare.close()
+        self._let_go()
 
     def _write_state(self, created: Created) -> None:
+        assert self._spare is not None
         state = {
             "v": 1,
             "id": self._facts["id"],

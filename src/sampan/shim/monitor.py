@@ -6,9 +6,10 @@ The order at the end is fixed: init is reaped, its output drained, what is left 
 killed, the cgroup removed, `exit.json` flushed to the disk, and only then are engines told. Nothing
 that an engine or a client does (or fails to do) can delay the record by more than the drain.
 
-The spawner has made the container and hands it over (launch.py). The monitor is the parent of init
-and of every exec, and the subreaper of what they orphan. Codes are taken by pidfd; strays are
-looked at without being taken first, so that none is ever stolen.
+The spawner has made the container and hands it over (launch.py). The monitor is the parent of init,
+unless a keeper is (keeper.py), which then tells it how init ended; and of every exec, and the
+subreaper of what they orphan. Codes are taken by pidfd; strays are looked at without being taken
+first, so that none is ever stolen.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from time import time_ns
 from sampan.kernel import process
 from sampan.shim.control import Connection, Listener, failure
 from sampan.shim.execs import LOST, Execs, take_status
-from sampan.shim.exits import EXIT, STATE, write_record
+from sampan.shim.exits import EXIT, KEPT_STATUS, STATE, read_kept, write_record
 from sampan.shim.launch import read_filter
 from sampan.shim.logs import JsonFile, open_log
 from sampan.shim.loop import Loop, complain
@@ -55,6 +56,7 @@ class Monitor:
         "_gate",
         "_id",
         "_is_lost",
+        "_keeper",
         "_listener",
         "_log",
         "_loop",
@@ -81,6 +83,7 @@ class Monitor:
         self._gate = (-1, -1, "")
         self._id = ""
         self._is_lost = False
+        self._keeper = -1
         self._listener: Listener | None = None
         self._log: JsonFile | None = None
         self._seccomp = (-1, 0)
@@ -120,7 +123,11 @@ class Monitor:
             session.open_pipes(*(fds.get(name, -1) for name in ("stdin", "stdout", "stderr")))
         for fd, wish in zip(attached, facts["attach"], strict=True):
             session.attach(fd, wish)
-        self._loop.add(self._pidfd, self._init_ready)
+        self._keeper = fds.get("keeper", -1)
+        if self._keeper >= 0:
+            self._loop.add(self._keeper, self._keeper_ended)
+        else:
+            self._loop.add(self._pidfd, self._init_ready)
         self._connect(adopt(fds["control"]))
         if not self._started:
             self._tell({"event": "created", "pid": self._pid})
@@ -134,6 +141,19 @@ class Monitor:
         self._loop.remove(self._pidfd)
         self._status = (*status, time_ns())
         self._is_lost = status is LOST
+        self._session.end()
+
+    def _keeper_ended(self, _events: int) -> None:
+        """Our container's parent is gone: it has left how init ended, or was killed before."""
+        self._loop.remove(self._keeper)
+        try:
+            record = read_kept(self._directory, KEPT_STATUS)
+        except (FileNotFoundError, ValueError):
+            # The keeper was killed, and init with it, by the signal for its parent's end.
+            self._is_lost = True
+            self._status = 128 + process.SIGKILL, process.SIGKILL, time_ns()
+        else:
+            self._status = record["code"], record["signal"], record["time"]
         self._session.end()
 
     def _drained(self) -> None:
@@ -152,6 +172,10 @@ class Monitor:
         }
         try:
             write_record(self._directory, EXIT, record, sync=True)
+            if self._keeper >= 0:
+                os.unlink(KEPT_STATUS, dir_fd=self._directory)
+        except FileNotFoundError:
+            pass  # the keeper left none
         except OSError as error:
             # Told all the same: the engine's row is then the only record.
             complain(f"write {EXIT} of {self._id}: {error}")

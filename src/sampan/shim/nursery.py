@@ -1,11 +1,12 @@
-"""The nursery: a quiet copy of the spawner that does nothing but fork shims.
+"""The nursery: a quiet copy of the spawner that does nothing but fork shims and monitors.
 
 Memory is shared with whom one was forked from until one of the two writes. A busy parent writes all
 the time, and every page it copies for itself leaves the old one to its children alone, each with
 its own. So shims are forked from a process that has imported everything and then only waits: it
-gets two descriptors, forks, and answers with the pid.
+gets two descriptors, forks, and answers with the pid. What a keeper sends to the other socket
+becomes a monitor (waking.py).
 
-It ends with the spawner; its shims live on.
+It ends when the spawner and all keepers are gone; its shims live on.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from errno import EPIPE
 from sampan.kernel import fds as descriptors
 from sampan.kernel import process
 from sampan.shim.idle import become_shim
-from sampan.shim.launch import Spare
+from sampan.shim.keeper import LARGEST
 from sampan.shim.loop import complain
+from sampan.shim.spares import Spare
+from sampan.shim.waking import watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,14 +37,31 @@ _PID = struct.Struct("i")
 
 
 class Nursery:
-    """The spawner's end of the nursery; one that has died is replaced."""
+    """The spawner's end of the nursery; one that has died is replaced.
 
-    __slots__ = ("_of", "_sock")
+    `wake` is the keepers' socket. We hold both of its ends, so that it outlives a nursery.
+    """
+
+    __slots__ = ("_of", "_sock", "wake")
 
     def __init__(self, runtime: Runtime, signals: int, kept: AbstractSet[int]) -> None:
         """Fork the nursery. `signals` reads SIGCHLD; `kept` are descriptors that shims share."""
-        self._of = runtime, signals, kept
-        self._sock = _fork(*self._of)
+        wakers, wake = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self.wake = wake.detach()
+        self._of = wakers, runtime, {signals, *kept}, signals
+        self._sock = _fork_nursery(*self._of)
+
+    def fileno(self) -> int:
+        """What hangs up when the nursery ends."""
+        return self._sock.fileno()
+
+    def revive(self) -> None:
+        """Fork another if this one has ended."""
+        ended = select.poll()
+        ended.register(self._sock.fileno(), 0)
+        if ended.poll(0):
+            self._sock.close()
+            self._sock = _fork_nursery(*self._of)
 
     def new_shim(self) -> Spare:
         """A new shim that sleeps.
@@ -52,8 +72,7 @@ class Nursery:
         try:
             return self._ask()
         except (BrokenPipeError, ConnectionResetError):
-            self._sock.close()
-            self._sock = _fork(*self._of)
+            self.revive()
             return self._ask()
 
     def _ask(self) -> Spare:
@@ -75,41 +94,76 @@ class Nursery:
             raise
 
 
-def _fork(runtime: Runtime, signals: int, kept: AbstractSet[int]) -> _socket.socket:
+def _fork_nursery(
+    wakers: _socket.socket, runtime: Runtime, kept: AbstractSet[int], signals: int
+) -> _socket.socket:
     """Fork a nursery; our end of its socket."""
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     if os.fork() == 0:
         ours.close()
-        _serve(theirs, runtime, signals, kept)
+        _serve(theirs, wakers, runtime, kept, signals)
     theirs.close()
     return ours
 
 
 def _serve(
-    sock: _socket.socket, runtime: Runtime, signals: int, kept: AbstractSet[int]
+    sock: _socket.socket,
+    wakers: _socket.socket,
+    runtime: Runtime,
+    kept: AbstractSet[int],
+    signals: int,
 ) -> NoReturn:
-    """Be the nursery until the spawner is gone."""
+    """Be the nursery until the spawner and all keepers are gone."""
     try:
         process.set_name("sampan-nursery")
-        keep_only({0, 1, 2, sock.fileno(), *kept})
-        while True:
-            word, fds = descriptors.receive(sock, 1)
-            if not word:
-                break
-            try:
-                pid = os.fork()
-            except OSError as error:
-                pid = -(error.errno or 1)
-            if pid == 0:
-                _become(fds[0], fds[1], signals, runtime, kept)
-            descriptors.close_all(fds)
-            sock.send(_PID.pack(pid), _socket.MSG_NOSIGNAL)
-    except BrokenPipeError:
-        pass  # the spawner is gone
+        keep_only({0, 1, 2, sock.fileno(), wakers.fileno(), *kept})
+        ready = select.poll()
+        ready.register(sock.fileno(), select.POLLIN)
+        ready.register(wakers.fileno(), select.POLLIN)
+        left = 2
+        while left:
+            for fd, _ in ready.poll():
+                is_spawner = fd == sock.fileno()
+                data, fds = _hear(sock if is_spawner else wakers)
+                if not data:
+                    ready.unregister(fd)
+                    left -= 1
+                    continue
+                pid = _fork()
+                if pid == 0 and is_spawner:
+                    _become(fds[0], fds[1], signals, runtime, kept)
+                elif pid == 0:
+                    keep_only({0, 1, 2, *fds, *kept})
+                    watch(data, fds, signals, runtime)
+                descriptors.close_all(fds)
+                if is_spawner:
+                    _answer(sock, pid)
     except BaseException as error:
         complain(f"nursery: {type(error).__name__}: {error}")
     finally:
         os._exit(0)
+
+
+def _hear(sock: _socket.socket) -> tuple[bytes, list[int]]:
+    try:
+        return descriptors.receive(sock, LARGEST)
+    except ConnectionResetError:  # it went without reading our answer
+        return b"", []
+
+
+def _answer(sock: _socket.socket, pid: int) -> None:
+    try:
+        sock.send(_PID.pack(pid), _socket.MSG_NOSIGNAL)
+    except BrokenPipeError:
+        pass  # the spawner is gone; its end is heard next
+
+
+def _fork() -> int:
+    """The child's pid, 0 in the child, or the error negated."""
+    try:
+        return os.fork()
+    except OSError as error:
+        return -(error.errno or 1)
 
 
 def _become(

@@ -5,8 +5,8 @@ socket pair. It imports everything a shim and the runtime need, closes the impor
 the collector so that forks share its memory, and then waits for launch messages: JSON, and
 descriptors of which the first is the control socket of the new shim.
 
-A shim that was forked before takes each container; the next one is asked for when there is nothing
-else to do. Several launches can be under way; each is a `Launch` that is stepped when its
+A parent that was made before takes each container (spares.py); the next one is made when there is
+nothing else to do. Several launches can be under way; each is a `Launch` that is stepped when its
 container-to-be has something to say. The end of the engine's socket means that the engine is gone:
 the launches under way are finished, the spawner exits, and its shims live on.
 
@@ -30,17 +30,16 @@ from sampan.kernel import process
 from sampan.kernel.cgroups import hierarchy
 from sampan.kernel.signals import signal_fd
 from sampan.runtime import freeze
-from sampan.shim.control import failure
-from sampan.shim.exits import encode
-from sampan.shim.launch import Launch, Spare
+from sampan.shim.launch import Launch
 from sampan.shim.loop import complain
 from sampan.shim.nursery import Nursery
+from sampan.shim.spares import Spares
 
 LARGEST = 4 * 1024 * 1024
 """Bytes of one launch message."""
 
 QUIET = 3
-"""Milliseconds without anything to do after which the next shim is forked."""
+"""Milliseconds without anything to do after which the next parent is made."""
 
 PATIENCE = 10.0
 """Seconds that launches under way have left when the engine is gone."""
@@ -48,7 +47,7 @@ PATIENCE = 10.0
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
     from sampan.shim.launch import Runtime
 
@@ -111,18 +110,21 @@ def harden() -> None:
 
 
 class Spawner:
-    """The loop: messages of the engine, words of containers-to-be, and a spare shim."""
+    """The loop: messages of the engine, words of containers-to-be, and the spares."""
 
-    __slots__ = ("_engine", "_nursery", "_poll", "_runtime", "_spare", "_underway")
+    __slots__ = ("_engine", "_nursery", "_nursery_end", "_poll", "_runtime", "_spares", "_underway")
 
     def __init__(self, engine: _socket.socket, runtime: Runtime, nursery: Nursery) -> None:
         self._engine = engine
-        self._nursery = nursery
         self._runtime = runtime
-        self._spare: Spare | None = None
+        keepers = runtime.keepers(nursery.wake) if runtime.keepers is not None else None
+        self._spares = Spares(keepers, nursery.new_shim)
         self._underway: dict[int, Launch] = {}
         self._poll = select.poll()
         self._poll.register(engine.fileno(), select.POLLIN)
+        self._nursery = nursery
+        self._nursery_end = nursery.fileno()
+        self._poll.register(self._nursery_end, 0)  # its end alone
 
     def run(self) -> None:
         """Serve until the engine is gone and the launches under way have ended."""
@@ -130,16 +132,18 @@ class Spawner:
         deadline = 0.0
         while is_open or (self._underway and time.monotonic() < deadline):
             # A spare is made when nothing else is to be done, so that no container waits for it.
-            is_missing = self._spare is None and is_open
+            is_missing = is_open and not self._spares.is_complete
             events = self._poll.poll(QUIET if is_missing else None if is_open else 1000)
             if not events and is_missing:
                 self._prepare()
             for fd, _ in events:
                 if fd in self._underway:
                     self._step(fd)
+                elif fd == self._nursery_end:
+                    self._revive_nursery()
                 elif not self._hear():
                     is_open, deadline = False, time.monotonic() + PATIENCE
-                    self._poll.unregister(self._engine.fileno())
+                    self._poll.unregister(fd)
 
     def _hear(self) -> bool:
         """Take one launch; false when the engine is gone."""
@@ -153,12 +157,7 @@ class Spawner:
         if not fds:
             complain("spawner: a launch without a control socket")
             return True
-        try:
-            launch = Launch(self._runtime, self._take_spare(), fds[0])
-        except OSError as error:
-            _refuse(fds[0], error)
-            descriptors.close_all(fds)
-            return True
+        launch = Launch(self._runtime, self._spares, fds[0])
         if launch.begin(data, fds[1:]):
             self._watch(launch)
         return True
@@ -174,30 +173,20 @@ class Spawner:
         self._underway[launch.fileno()] = launch
         self._poll.register(launch.fileno(), select.POLLIN)
 
+    def _revive_nursery(self) -> None:
+        """At once, for a keeper may wait for its monitor."""
+        self._poll.unregister(self._nursery_end)
+        self._nursery.revive()
+        self._nursery_end = self._nursery.fileno()
+        self._poll.register(self._nursery_end, 0)
+
     def _prepare(self) -> None:
         try:
-            self._spare = self._nursery.new_shim()
+            self._spares.make()
         except ProcessLookupError:
             pass  # somebody killed it at birth; the next quiet moment brings another
         except OSError as error:
-            complain(f"spawner: prepare a shim: {error}")
-
-    def _take_spare(self) -> Spare:
-        spare, self._spare = self._spare, None
-        if spare is not None and not spare.is_alive():
-            spare.close()
-            spare = None
-        return spare or self._nursery.new_shim()
-
-
-def _refuse(fd: int, error: Exception) -> None:
-    sock = _socket.socket(-1, -1, -1, os.dup(fd))
-    event: dict[str, Any] = {"event": "start-failed", **failure(error)}
-    try:
-        descriptors.send(sock, encode(event).encode("ascii"))
-    except OSError as lost:
-        complain(f"spawner: refuse a launch: {lost}")
-    sock.close()
+            complain(f"spawner: prepare a parent: {error}")
 
 
 if __name__ == "__main__":

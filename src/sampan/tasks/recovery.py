@@ -4,7 +4,7 @@ A shim's directory is the licence of its launch: the engine makes it, the shim r
 without it. So a directory without a socket and without records is a launch that came to nothing,
 and removing it stops a shim that was only about to begin.
 
-    state.json  who runs      exit.json  how it ended      shim.sock  where a living shim listens
+    state.json  who runs      exit.json or exit  how it ended      shim.sock  where a shim listens
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sampan.kernel import cgroups
-from sampan.shim.exits import EXIT, write_record
+from sampan.shim.control import SOCKET
+from sampan.shim.exits import EXIT, KEPT_EXIT, KEPT_STATUS, STATE, parse_kept, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 LOST_CODE = 137
 LOST = "the monitor of the container died"
 
-_FILES = ("exit.json", "state.json", "shim.sock")
+_FILES = (EXIT, KEPT_EXIT, KEPT_STATUS, STATE, SOCKET)
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -89,11 +90,14 @@ def revoke(directory: str) -> bool:
 
 def read_exit(directory: str) -> ExitRecord | None:
     """How the container ended, None when no whole record is there."""
-    content = _read(f"{directory}/exit.json")
-    if content is None:
-        return None
+    content = _read(f"{directory}/{EXIT}")
     try:
+        if content is None:
+            with open(f"{directory}/{KEPT_EXIT}", "rb") as file:
+                content = parse_kept(file.read(1 << 16))
         return ExitRecord.of(content)
+    except FileNotFoundError:
+        return None
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -112,6 +116,15 @@ def write_lost(directory: str, record: ExitRecord) -> None:
         write_record(fd, EXIT, content, sync=True)
     finally:
         os.close(fd)
+
+
+def read_status(directory: str) -> ExitRecord | None:
+    """How the first process ended, where its keeper heard it and the monitor wrote no record."""
+    try:
+        with open(f"{directory}/{KEPT_STATUS}", "rb") as file:
+            return ExitRecord.of(parse_kept(file.read(1 << 16)))
+    except (OSError, ValueError):
+        return None
 
 
 def has_state(directory: str) -> bool:

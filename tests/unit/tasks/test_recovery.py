@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import struct
 
 import pytest
 
@@ -40,6 +42,36 @@ def test_exit_records(tmp_path):
 def test_a_record_that_is_none(tmp_path, content):
     (tmp_path / "exit.json").write_text(content)
     assert recovery.read_exit(str(tmp_path)) is None
+
+
+def kept(how: int, status: int, text: bytes) -> bytes:
+    information = struct.pack("<iiiiiii", 17, 0, how, 0, 9, 0, status).ljust(128, b"\0")
+    return information + struct.pack("<qq", 5, 6) + text.ljust(256, b"\0")
+
+
+def test_the_record_of_a_keeper(tmp_path):
+    text = b"oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"
+    (tmp_path / "exit").write_bytes(kept(os.CLD_KILLED, 9, text))
+    record = recovery.read_exit(str(tmp_path))
+    assert record == recovery.ExitRecord(137, 9, True, 5_000_000_006, 9, False)
+    (tmp_path / "exit").write_bytes(kept(os.CLD_EXITED, 3, b"oom_kill 0\n"))
+    assert recovery.read_exit(str(tmp_path)).code == 3
+    (tmp_path / "exit.json").write_text(json.dumps({**RECORD, "code": 4}))
+    assert recovery.read_exit(str(tmp_path)).code == 4  # a monitor's says more
+
+
+def test_what_a_keeper_heard_is_no_end(tmp_path):
+    (tmp_path / "status").write_bytes(kept(os.CLD_EXITED, 3, b""))
+    assert recovery.read_exit(str(tmp_path)) is None
+    assert recovery.read_status(str(tmp_path)).code == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 399, b"x" * 401])
+def test_a_record_of_a_keeper_that_is_none(tmp_path, content):
+    (tmp_path / "exit").write_bytes(content)
+    (tmp_path / "status").write_bytes(content)
+    assert recovery.read_exit(str(tmp_path)) is None
+    assert recovery.read_status(str(tmp_path)) is None
 
 
 def test_found_and_state(tmp_path):

@@ -197,6 +197,16 @@ class Cgroup:
         )
         return sum(stats.pairs(text).get("oom_kill", 0) for text in texts)
 
+    def places(self) -> list[tuple[Hierarchy, str]]:
+        """Where the cgroup is in each hierarchy, that of memory last."""
+        return self._dirs
+
+    def open_counts(self) -> int:
+        """A descriptor of the file with `oom_kills`; OSError without the memory controller."""
+        tree, path = self._directory("memory", "count kills for want of memory")
+        name = f"{path}/memory.oom_control"
+        return os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=tree.fd)
+
     def watch_oom(self) -> EventWatch:
         """Be told when the cgroup runs out of memory; OSError without the memory controller."""
         from sampan.kernel.cgroups.watch import EventWatch

@@ -203,6 +203,15 @@ class Cgroup:
         """How many processes the kernel has killed here and below for want of memory."""
         return stats.pairs(self.look("memory", "memory.events")).get("oom_kill", 0)
 
+    def places(self) -> list[tuple[hierarchy.Hierarchy, str]]:
+        """Where the cgroup is: in the one hierarchy."""
+        return [(self._tree, self._name)]
+
+    def open_counts(self) -> int:
+        """A descriptor of the file with `oom_kills`; OSError without the memory controller."""
+        name = f"{self._name}/memory.events"
+        return os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._tree.fd)
+
     def watch_oom(self) -> FileWatch:
         """Be told when the kernel kills here for want of memory."""
         from sampan.kernel.cgroups.watch import FileWatch
