@@ -154,6 +154,7 @@ def rich(tmp_path) -> dict:
     config = plain()
     source = tmp_path / "source"
     source.mkdir(exist_ok=True)
+    (tmp_path / "root/run").mkdir(mode=0o750, exist_ok=True)
     (source / "f").write_text("bound\n")
     config["hostname"], config["domainname"] = "box", "example"
     config["root"]["readonly"] = True

@@ -11,6 +11,7 @@ import struct
 
 from sampan.kernel.libc import address, buffer, c_uint, c_void_p, check, syscall
 
+FLAG_NEW_LISTENER = 8
 FLAG_SPEC_ALLOW = 4
 _INSTRUCTION_SIZE = 8  # struct sock_filter
 _NUMBERS = {"x86_64": 317, "aarch64": 277, "i686": 354, "armv7l": 383}

@@ -21,9 +21,9 @@ import os
 
 from sampan.kernel import bpf
 from sampan.kernel import syscall_table as table
-from sampan.kernel.filters import FLAG_SPEC_ALLOW, load
+from sampan.kernel.filters import FLAG_NEW_LISTENER, FLAG_SPEC_ALLOW, load
 
-__all__ = ["FLAG_SPEC_ALLOW", "Filter", "compile", "load"]
+__all__ = ["FLAG_NEW_LISTENER", "FLAG_SPEC_ALLOW", "Filter", "compile", "load"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,13 +59,13 @@ OPERATORS = frozenset(
     f"SCMP_CMP_{name}" for name in ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
 )
 FLAG_LOG = 2
-FLAG_NEW_LISTENER = 8
+_WAIT_KILLABLE_RECV = 32
 FLAGS = {
     # Synchronising threads means nothing for a process that has one; runc ignores it as well.
     "SECCOMP_FILTER_FLAG_TSYNC": 0,
     "SECCOMP_FILTER_FLAG_LOG": FLAG_LOG,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": FLAG_SPEC_ALLOW,
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": _WAIT_KILLABLE_RECV,
 }
 DEFAULT_FLAGS = FLAG_SPEC_ALLOW
 
@@ -177,6 +177,8 @@ def compile(profile: dict[str, Any], arch: str = "host") -> Filter:  # noqa: A00
     flags = _parse_flags(profile.get("flags"))
     if any(result == NOTIFY for _, _, result in rules):
         flags |= FLAG_NEW_LISTENER
+    else:  # how a listener is waited for says nothing where there is none
+        flags &= ~_WAIT_KILLABLE_RECV
     listed = {native, *_parse_architectures(profile.get("architectures"))}
     program = _assemble([name for name in _FAMILY[native] if name in listed], rules, default)
     return Filter(program, flags)

@@ -57,6 +57,7 @@ class Assembly:
     __slots__ = (
         "_cgroup_fds",
         "_ready",
+        "_root_fd",
         "calls",
         "fresh",
         "joins",
@@ -72,12 +73,12 @@ class Assembly:
     stdio: list[Value]
     writers: Writers
 
-    def __init__(self, ready: Ready, joins: list[str], sources: list[int]) -> None:
+    def __init__(self, ready: Ready, joins: list[str], root: int, sources: list[int]) -> None:
         """`joins` are the kinds of namespaces joined; `sources` the bind mounts' descriptors."""
         if len(sources) > _MAX_SOURCES or not _JOINABLE.issuperset(joins):
             raise NeedsInterpreter("namespaces that are joined, or too many bind mounts")
         passed = ready.passed
-        self._ready = ready
+        self._ready, self._root_fd = ready, root
         self.begin(Calls(ORDER_BASE))
         self.root, self.stdio = passed[1], [passed[2], passed[3], passed[4]]
         self.joins = {kind: passed[index] for index, kind in enumerate(joins, 5)}
@@ -182,6 +183,10 @@ class Assembly:
         if fresh:
             self.fresh[path] = mount
 
+    def open_root(self) -> int:
+        """A descriptor of the root file system, the caller's."""
+        return os.dup(self._root_fd)
+
     def _place_in(self, parent: Value, mount: Value, name: str, *, directory: bool) -> None:
         """In a file system that this script has made: nothing but what it made is there."""
         head = name.rpartition("/")[0]
@@ -253,9 +258,13 @@ def _attach_root(a: Assembly, one: o.AttachRoot) -> None:
 def _mount(a: Assembly, one: o.Mount) -> None:
     if MountOptions(one.options).propagation:
         raise NeedsInterpreter("propagation of a new file system")
-    mount = a.usual(one.kind, one.source, one.options)
+    options = one.options
+    if one.kind == "tmpfs" and not o.has_mode(options):
+        mode = readiness.tmpfs_mode(a.open_root(), one.destination, a.mounted, a.fresh)
+        options = [*mode, *options]
+    mount = a.usual(one.kind, one.source, options)
     if mount is None:
-        mount = readiness.make(a.calls, one.kind, one.source, one.options)
+        mount = readiness.make(a.calls, one.kind, one.source, options)
     a.place(mount, one.destination, directory=True, fresh=one.kind == "tmpfs")
 
 

@@ -13,9 +13,10 @@ import os
 import time
 
 from sampan.kernel import cgroups, fds, machine
+from sampan.kernel.filters import FLAG_NEW_LISTENER
 from sampan.kernel.identity import start_time
 from sampan.kernel.paths import Root
-from sampan.runtime import freeze, init, rootfs, sources, users, validate
+from sampan.runtime import freeze, init, readiness, rootfs, sources, users, validate
 from sampan.runtime.assembly import Assembly
 from sampan.runtime.blank import Blank, make_blank, reap
 from sampan.runtime.credentials import give
@@ -286,7 +287,7 @@ class _Builder:
     """What the parent holds while it makes a container."""
 
     def __init__(self, container_id: str, spec: dict[str, Any], bundle: str) -> None:
-        self.spec, self.bundle = spec, bundle
+        self.spec, self.bundle, self.container_id = spec, bundle, container_id
         self.linux: dict[str, Any] = spec.get("linux") or {}
         self.cgroup_path = self.linux.get("cgroupsPath") or f"/sampan/{container_id}"
         self.cgroup: Cgroup | None = None
@@ -318,8 +319,9 @@ class _Builder:
             self._join_fds.append(fd)
         for mount in filter(is_bind, self.spec.get("mounts") or []):
             if self.bound_inside:
-                break
-            self._sources.append(sources.clone(mount))
+                sources.check_may_bind_inside(mount)
+                continue
+            self._sources.append(sources.clone(mount, self.linux))
             self._owned.append(self._sources[-1])
         self.cgroup = cgroups.manager(self.cgroup_path)
 
@@ -361,7 +363,21 @@ class _Builder:
         given: tuple[bytes, int] | None,
     ) -> None:
         """Tell the child what it becomes."""
+        if self.linux.get("netDevices"):
+            from sampan.runtime import netdevices
+
+            joined = dict(zip((kind for kind, _ in self.join), self._join_fds, strict=True))
+            netdevices.move(self.linux, created.pid, joined.get("network", -1))
         program = self._filter(given)
+        if program and program[1] & FLAG_NEW_LISTENER:
+            from sampan.runtime import listener
+
+            if created.blank.ready is not None:
+                raise NeedsInterpreter("a seccomp listener")
+            state = {"id": self.container_id, "bundle": self.bundle}
+            facts.listener = len(self._sources), listener.state_of(self.spec, state)
+            self._sources.append(listener.connect(self.linux["seccomp"]))
+            self._owned.append(self._sources[-1])
         plan = build(self.spec, facts)
         if created.blank.ready is not None:
             self._order_machine(created, plan, stdio, gate, program)
@@ -396,9 +412,10 @@ class _Builder:
         assert self.cgroup is not None
         if gate is not None or min(stdio) < 0:
             raise NeedsInterpreter("a start gate, or a terminal")
-        assembly = Assembly(created.blank.ready, [kind for kind, _ in self.join], self._sources)
+        joins = [kind for kind, _ in self.join]
+        assembly = Assembly(created.blank.ready, joins, self._root, self._sources)
         script = assembly.pack(plan, self.cgroup.doors(), program)
-        self._prepare(assembly.prepare)
+        readiness.make_mount_points(self._root, assembly.prepare)
         uid = self.spec["process"].get("user", {}).get("uid") or 0
         for fd in stdio:
             give(fd, uid)
@@ -407,15 +424,6 @@ class _Builder:
             created.send(init.ORDER, [text, self._root, *stdio, *self._join_fds, *self._sources])
         finally:
             os.close(text)
-
-    def _prepare(self, wanted: list[tuple[str, bool]]) -> None:
-        """Make the mount points that the root lacks; what cannot be made is not explained here."""
-        root = Root(self._root)
-        try:
-            for path, is_directory in wanted:
-                os.close(root.make_directories(path) if is_directory else root.make_file(path))
-        except (OSError, ValueError) as error:
-            raise NeedsInterpreter(str(error)) from error
 
     def _filter(self, given: tuple[bytes, int] | None) -> tuple[bytes, int] | None:
         if given is None and self.linux.get("seccomp"):
@@ -470,11 +478,6 @@ def _describe(
         "cgroup": builder.cgroup_path,
         "namespaces": kinds,
     }
-
-
-def check_config(spec: dict[str, Any]) -> None:
-    """Raises InvalidConfig where `create` would, and makes nothing."""
-    validate.check(spec)
 
 
 def resume(gate: int, messages: int, program: str) -> None:

@@ -31,6 +31,7 @@ from sampan.runtime import credentials as c
 from sampan.runtime import operations as o
 from sampan.runtime.calls import MISSING, Calls
 from sampan.runtime.failure import NeedsInterpreter, RuntimeFailure
+from sampan.runtime.mountoptions import EXTENSIONS
 from sampan.runtime.variants import SessionKeyring
 
 TYPE_CHECKING = False
@@ -163,8 +164,14 @@ class DirectAssembly(assembly.Assembly):
             raise NeedsInterpreter("cgroup mounts with unusual options")
         return readiness.cgroup_tree(self.calls, one.hierarchies, one.links)
 
+    def open_root(self) -> int:
+        """A descriptor of the root file system, the caller's."""
+        return os.open(self._root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
     def source(self, one: o.BindMount) -> tuple[Value, bool]:
         """The source is found in the new mount namespace, which still is a copy of the host's."""
+        if not EXTENSIONS.isdisjoint(one.options):
+            raise NeedsInterpreter("a bind mount with mapped ids")
         directory = _is_directory(one.source)
         recursive = "rbind" in one.options
         return self.calls.clone_tree(n.AT_FDCWD, one.source, recursive=recursive), directory

@@ -12,7 +12,7 @@ from sampan.runtime.credentials import give
 from sampan.runtime.direct import Direct, DirectAssembly
 from sampan.runtime.facts import facts_of
 from sampan.runtime.failure import NeedsInterpreter
-from sampan.runtime.plan import build, clone_flags, namespaces
+from sampan.runtime.plan import build, clone_flags, is_rare, namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def is_possible(spec: dict[str, Any]) -> bool:
         or process.get("terminal")
         or process.get("preserveFds")
         or "username" in (process.get("user") or {})
+        or is_rare(process, spec.get("linux") or {})
     )
 
 

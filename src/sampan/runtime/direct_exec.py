@@ -96,6 +96,7 @@ def _refuse_unusual(state: dict[str, Any], process_spec: dict[str, Any]) -> None
         or process_spec.get("terminal")
         or process_spec.get("preserveFds")
         or "username" in (process_spec.get("user") or {})
+        or plan.is_rare(process_spec, (state.get("config") or {}).get("linux") or {})
     ):
         raise NeedsInterpreter("an exec that the machine does not do")
 

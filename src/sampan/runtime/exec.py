@@ -12,6 +12,7 @@ import os
 
 from sampan.kernel import cgroups, fds, namespaces, process
 from sampan.kernel import numbers as n
+from sampan.kernel.filters import FLAG_NEW_LISTENER
 from sampan.kernel.paths import Root
 from sampan.runtime import init, plan, users, validate
 from sampan.runtime.blank import reap
@@ -120,9 +121,12 @@ def _spawn(
     if "user" in state["namespaces"]:
         from sampan.runtime import mappings  # noqa: F401  for the child, which imports nothing
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    agent = -1
     try:
         _resolve_inside(state, process_spec)
         before, after = operations(state, process_spec, pidfd, filtered=filter_program is not None)
+        if filter_program and filter_program[1] & FLAG_NEW_LISTENER:
+            agent = _listen(state, before, after)
         stage = Stage(rootfs=-1, stdio=stdio, sync=theirs, stock=Stock([]))
         stage.take_cgroup_fds(cgroup_fds)
         stage.seccomp = filter_program
@@ -132,7 +136,7 @@ def _spawn(
             init.enter(before, after, stage, theirs)
     finally:
         theirs.close()
-        fds.close_all(cgroup_fds)
+        fds.close_all(cgroup_fds if agent < 0 else [*cgroup_fds, agent])
     return _await(pid, child, ours)
 
 
@@ -153,6 +157,9 @@ def operations(
     own_users = "user" in state["namespaces"]
     flags = 0 if own_users and os.geteuid() else _flags_of(state)
     before: list[Operation] = []
+    linux = (state.get("config") or {}).get("linux") or {}
+    early, late = plan.rare_operations(process_spec, linux, is_exec=True)
+    before += early
     if process_spec.get("oomScoreAdj") is not None:
         before.append(OomScore(process_spec["oomScoreAdj"]))
     before += [
@@ -163,9 +170,20 @@ def operations(
     if terminal:
         before.append(ExecTerminal(plan.console_size(process_spec)))
     before.append(Session(terminal=terminal))
+    before += late
     before += plan.locate(process_spec, create_directory=False)
     after = plan.become(process_spec, {"seccomp": filtered}, die_with_parent=False)
     return before, after
+
+
+def _listen(state: dict[str, Any], before: list[Operation], after: list[Operation]) -> int:
+    """The connection to the agent that answers for the container's filter."""
+    from sampan.runtime import listener
+
+    config = state["config"]
+    connection = listener.connect(config["linux"]["seccomp"])
+    listener.put(before, after, -1 - connection, listener.state_of(config, state))
+    return connection
 
 
 def _flags_of(state: dict[str, Any]) -> int:

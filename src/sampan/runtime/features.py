@@ -6,12 +6,10 @@ field.
 
 from __future__ import annotations
 
-from sampan.kernel import capabilities, cgroups, seccomp
+from sampan.kernel import capabilities, cgroups, scheduling, seccomp
 from sampan.runtime import hooks
-from sampan.runtime.mountoptions import ATTRIBUTES, PROPAGATION
+from sampan.runtime.mountoptions import ATTRIBUTES, EXTENSIONS, PROPAGATION
 from sampan.version import OCI_RUNTIME_SPEC_VERSION, VERSION
-
-_NEEDS_LISTENER = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 def document() -> dict[str, Any]:
     """The features document (features.md of the runtime specification)."""
     words = ["bind", "rbind", *ATTRIBUTES, *("r" + word for word in ATTRIBUTES)]
-    words += [*PROPAGATION, *("r" + word for word in PROPAGATION)]
+    words += [*EXTENSIONS, *PROPAGATION, *("r" + word for word in PROPAGATION)]
     unified = cgroups.mode() == "unified"
     return {
         "ociVersionMin": "1.0.0",
@@ -34,16 +32,21 @@ def document() -> dict[str, Any]:
             "cgroup": {"v1": not unified, "v2": unified, "systemd": False, "systemdUser": False},
             "seccomp": {
                 "enabled": True,
-                "actions": sorted(set(seccomp.ACTIONS) - {"SCMP_ACT_NOTIFY"}),
+                "actions": sorted(seccomp.ACTIONS),
                 "operators": sorted(seccomp.OPERATORS),
                 "archs": sorted(seccomp.ARCHITECTURES),
                 "knownFlags": sorted(seccomp.FLAGS),
-                "supportedFlags": sorted(set(seccomp.FLAGS) - {_NEEDS_LISTENER}),
+                "supportedFlags": sorted(seccomp.FLAGS),
             },
-            "apparmor": {"enabled": False},
-            "selinux": {"enabled": False},
+            "apparmor": {"enabled": True},
+            "selinux": {"enabled": True},
             "intelRdt": {"enabled": False},
-            "mountExtensions": {"idmap": {"enabled": False}},
+            "memoryPolicy": {
+                "modes": sorted(scheduling.MEMORY_MODES),
+                "flags": sorted(scheduling.MEMORY_FLAGS),
+            },
+            "mountExtensions": {"idmap": {"enabled": True}},
+            "netDevices": {"enabled": True},
         },
         "annotations": {"org.sampan.version": VERSION},
     }

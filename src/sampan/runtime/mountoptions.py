@@ -39,7 +39,9 @@ PROPAGATION = {
 
 # Flags of the super block that the mount API takes by name.
 _SUPER_FLAGS = frozenset(("sync", "dirsync", "mand", "lazytime"))
-_IGNORED = frozenset(
+# Words that are no option of a mount: they say how it is made (`sources`, `copyup`).
+EXTENSIONS = frozenset(("idmap", "ridmap", "tmpcopyup"))
+_IGNORED = EXTENSIONS | frozenset(
     "defaults async nomand nolazytime silent loud iversion noiversion acl noacl".split()
 )
 

@@ -14,7 +14,7 @@ import stat
 
 from sampan.kernel import loopback, mounts, namespaces
 from sampan.kernel import numbers as n
-from sampan.kernel.paths import openat2
+from sampan.kernel.paths import Root, openat2
 from sampan.runtime.mountoptions import MountOptions
 from sampan.runtime.stage import Stage
 
@@ -217,20 +217,49 @@ class Mount(Operation):
         self.kind, self.source, self.destination, self.options = kind, source, destination, options
 
     def execute(self, stage: Stage) -> None:
-        mount = stage.stock.take(self.kind, self.source, self.options)
+        options = self.options_on(stage)
+        target = self.open_target(stage)
+        mount = stage.stock.take(self.kind, self.source, options)
         if self.kind == "proc":
             stage.proc_device = os.fstat(mount).st_dev
-        stage.place(mount, self._target(stage))
-        _propagate(stage, self.destination, MountOptions(self.options))
+        stage.place(mount, target)
+        self.propagate(stage)
 
-    def _target(self, stage: Stage) -> int:
+    def options_on(self, stage: Stage) -> list[str]:
+        """The options; a tmpfs has the mode of what it covers, unless they name one (as runc)."""
+        if self.kind != "tmpfs" or has_mode(self.options):
+            return self.options
+        return [*mode_of(stage.root, self.destination), *self.options]
+
+    def open_target(self, stage: Stage) -> int:
+        """The directory that is mounted over, made if missing."""
         if self.kind in ("proc", "sysfs", "cgroup", "cgroup2"):
             return _plain_directory(stage, self.destination)
         return writable_target(stage, self.destination, directory=True)
 
+    def propagate(self, stage: Stage) -> None:
+        """How the mount propagates, where the options say so."""
+        _propagate(stage, self.destination, MountOptions(self.options))
+
     def describe(self) -> str:
         words = ",".join(self.options) or "defaults"
         return f"mount {self.kind} on {self.destination} ({words})"
+
+
+def has_mode(options: list[str]) -> bool:
+    """Whether the options of a tmpfs name its mode."""
+    return any(word.startswith("mode=") for word in options)
+
+
+def mode_of(root: Root, path: str) -> list[str]:
+    """The option for the mode of the directory `path`; none where there is no such directory."""
+    try:
+        fd = root.open(path, os.O_PATH | os.O_DIRECTORY)
+    except OSError:  # it is made, or refused, by who needs it
+        return []
+    mode = stat.S_IMODE(os.fstat(fd).st_mode)
+    os.close(fd)
+    return [f"mode={mode:04o}"]
 
 
 class BindMount(Operation):

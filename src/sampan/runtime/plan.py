@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
     Packed = tuple[list[tuple[str, list[object]]], list[tuple[str, list[object]]]]
 
+# Fields that few configurations have; their rules and operations are in `extensions`.
+RARE_PROCESS = frozenset(
+    ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity")
+)
+RARE_LINUX = frozenset(("intelRdt", "memoryPolicy", "mountLabel", "netDevices", "personality"))
+NOTIFY = "SCMP_ACT_NOTIFY"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_UMASK = 0o022
 
@@ -34,6 +40,8 @@ class Facts:
     `root_path`: of the root file system, where the container binds it, and the sources of its other
     bind mounts, itself. `has_score`: whether oom_score_adj was set at birth.
     `described`: the OCI state that hooks inside read, where there are any.
+    `listener`: (the number of the connection to a seccomp agent among the sources, what it is
+    told), where there is one.
     """
 
     __slots__ = (
@@ -44,6 +52,7 @@ class Facts:
         "die_with_parent",
         "has_score",
         "hierarchies",
+        "listener",
         "root_path",
         "sealed",
         "unified",
@@ -60,6 +69,7 @@ class Facts:
         self.root_path = ""
         self.has_score = False
         self.described: dict[str, Any] = {}
+        self.listener: tuple[int, str] | None = None
 
 
 class Plan:
@@ -133,6 +143,8 @@ def build(spec: dict[str, Any], facts: Facts) -> Plan:
     if "user" in new or any(kind == "user" for kind, _ in join):
         before += _own_users(spec, linux, new, facts)
     before += _settings(spec, linux, new, facts)
+    early, late = rare_operations(spec["process"], linux, is_exec=False)
+    before += early
     before += _mounts(spec, linux, facts)
     group = [o.JoinCgroup(facts.cgroup, unshare="cgroup" in new)] if facts.cgroup else []
     if spec.get("hooks"):
@@ -141,13 +153,34 @@ def build(spec: dict[str, Any], facts: Facts) -> Plan:
         before += [*_covers(spec, linux), *group]
     terminal = bool(spec["process"].get("terminal"))
     before.append(c.Session(terminal=terminal))
+    before += late
     before += locate(spec["process"], create_directory=True)
     if not facts.sealed:
         before.append(c.Trampoline(spec["process"].get("preserveFds") or 0))
     plan.after_gate = become(spec["process"], linux, die_with_parent=facts.die_with_parent)
     if spec.get("hooks"):
         plan.after_gate[-1:-1] = _start_hooks(spec, facts)
+    if facts.listener is not None:
+        from sampan.runtime import listener
+
+        listener.put(before, plan.after_gate, *facts.listener)
     return plan
+
+
+def is_rare(process: dict[str, Any], linux: dict[str, Any]) -> bool:
+    """Whether there is a field that few configurations have."""
+    return not (RARE_PROCESS.isdisjoint(process) and RARE_LINUX.isdisjoint(linux))
+
+
+def rare_operations(
+    process: dict[str, Any], linux: dict[str, Any], *, is_exec: bool
+) -> tuple[list[o.Operation], list[o.Operation]]:
+    """What the rarer fields ask for: while /proc is the host's, and once the cgroup is joined."""
+    if not is_rare(process, linux):
+        return [], []
+    from sampan.runtime import extensions
+
+    return extensions.operations(process, linux, is_exec=is_exec)
 
 
 def _hooks_inside(spec: dict[str, Any], facts: Facts) -> list[o.Operation]:
@@ -234,7 +267,7 @@ def _mounts(spec: dict[str, Any], linux: dict[str, Any], facts: Facts) -> list[o
             operations.append(_bind(mount, -1 if facts.root_path else binds))
             binds += 1
         else:
-            operations += _mount(mount, facts)
+            operations += _mount(mount, linux, facts)
     operations += _devices(spec, linux)
     return operations
 
@@ -262,22 +295,43 @@ def is_bind(mount: dict[str, Any]) -> bool:
     return (mount.get("type") or "bind") == "bind" or "bind" in options or "rbind" in options
 
 
+def is_idmapped(mount: dict[str, Any]) -> bool:
+    """Whether the mount shows other owners than its source has."""
+    options = mount.get("options") or []
+    return (
+        "uidMappings" in mount
+        or "gidMappings" in mount
+        or "idmap" in options
+        or "ridmap" in options
+    )
+
+
 def _bind(mount: dict[str, Any], index: int) -> o.Operation:
     options = list(mount.get("options") or [])
     if "bind" not in options and "rbind" not in options:
         options.append("bind")
+    if is_idmapped(mount) and "ridmap" not in options:
+        options.append("idmap")  # mappings say so without the word
     return o.BindMount(mount.get("source") or "", mount["destination"], options, index)
 
 
-def _mount(mount: dict[str, Any], facts: Facts) -> list[o.Operation]:
+def _mount(mount: dict[str, Any], linux: dict[str, Any], facts: Facts) -> list[o.Operation]:
     options = list(mount.get("options") or [])
     kind, destination = mount.get("type") or "bind", mount["destination"]
     source = mount.get("source") or ""
-    if kind in ("cgroup", "cgroup2"):
-        if facts.unified:
-            return [o.Mount("cgroup2", source, destination, options)]
+    if kind == "cgroup" and not facts.unified:
         links = facts.cgroup_links
         return [o.CgroupMount(destination, options, facts.hierarchies, links)]
+    if kind == "cgroup":
+        kind = "cgroup2"
+    if linux.get("mountLabel"):
+        from sampan.runtime import labels
+
+        options = labels.mount_options(kind, options, linux["mountLabel"])
+    if kind == "tmpfs" and "tmpcopyup" in options:
+        from sampan.runtime.copyup import CopiedUpTmpfs
+
+        return [CopiedUpTmpfs(source, destination, options)]
     return [o.Mount(kind, source, destination, options)]
 
 

@@ -15,10 +15,12 @@ import struct
 from sampan.kernel import loopback, machine, process
 from sampan.kernel import numbers as n
 from sampan.kernel.machine import SYS, Value
+from sampan.kernel.paths import Root
 from sampan.runtime import stock
 from sampan.runtime.calls import Calls, Passed
 from sampan.runtime.failure import NeedsInterpreter
 from sampan.runtime.mountoptions import MountOptions
+from sampan.runtime.operations import mode_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -179,3 +181,35 @@ def _await_order(calls: Calls) -> Passed:
         SYS["mmap"], machine.ORDER_BASE, _MAX_ORDER, _PROT_READ_WRITE, flags, passed[0], then=order
     )
     return passed
+
+
+def make_mount_points(root: int, wanted: list[tuple[str, bool]]) -> None:
+    """Make (path, whether it is a directory) below `root` where the root lacks it.
+
+    Raises NeedsInterpreter: what cannot be made is not explained here.
+    """
+    try:
+        for path, is_directory in wanted:
+            make = Root(root).make_directories if is_directory else Root(root).make_file
+            os.close(make(path))
+    except (OSError, ValueError) as error:
+        raise NeedsInterpreter(str(error)) from error
+
+
+def tmpfs_mode(
+    root: int, destination: str, mounted: list[str], fresh: dict[str, Value]
+) -> list[str]:
+    """As `operations.mode_of`, of what `root` has there, or a mount that is new and empty.
+
+    `root` is closed. Raises NeedsInterpreter where another mount is what is covered.
+    """
+    path = os.path.normpath(destination)
+    above = [one for one in mounted if path.startswith(one + "/")]
+    try:
+        if not above:
+            return mode_of(Root(root), path)
+    finally:
+        os.close(root)
+    if max(above, key=len) not in fresh:
+        raise NeedsInterpreter(f"a tmpfs with the mode of {path} in another mount")
+    return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from sampan.kernel import mounts
@@ -9,6 +10,7 @@ from sampan.kernel import numbers as n
 from sampan.kernel.paths import openat2
 from sampan.runtime import rootfs
 from sampan.runtime.failure import RuntimeFailure, reason
+from sampan.runtime.plan import is_idmapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 _BELOW = n.RESOLVE_BENEATH | n.RESOLVE_NO_SYMLINKS | n.RESOLVE_NO_MAGICLINKS
 
 
-def clone(mount: dict[str, Any]) -> int:
+def clone(mount: dict[str, Any], linux: dict[str, Any]) -> int:
     """A detached clone of a bind mount's source, made where the caller's mounts are.
 
     Four members are the engine's own: `tree` is the file system of an image to take in place of the
@@ -44,6 +46,8 @@ def clone(mount: dict[str, Any]) -> int:
             os.close(source)
         if mount.get("ids"):
             _map(cloned, mount["ids"])
+        elif is_idmapped(mount):
+            _map_ids(cloned, mount, linux)
         return cloned
     except OSError as error:
         where = f"bind mount of {mount.get('source')} on {mount['destination']}"
@@ -62,3 +66,20 @@ def _map(mount: int, ids: dict[str, Any]) -> None:
         raise OSError(error.errno, what) from error
     finally:
         os.close(space)
+
+
+def check_may_bind_inside(mount: dict[str, Any]) -> None:
+    """Raises RuntimeFailure when only a caller with rights over the host could make the mount."""
+    if is_idmapped(mount):
+        where = f"bind mount of {mount.get('source')} on {mount['destination']}"
+        raise RuntimeFailure(errno.EPERM, "only root may map the ids of files", where)
+
+
+def _map_ids(cloned: int, mount: dict[str, Any], linux: dict[str, Any]) -> None:
+    from sampan.runtime import idmaps
+
+    try:
+        idmaps.apply(cloned, mount, linux)
+    except BaseException:
+        os.close(cloned)
+        raise

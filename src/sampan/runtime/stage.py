@@ -33,6 +33,7 @@ class Stage:
         "_empty_directory",
         "master",
         "namespace_fds",
+        "own_pid",
         "proc",
         "proc_device",
         "program",
@@ -56,6 +57,7 @@ class Stage:
         self.sync = sync
         self.trampoline = -1
         self.proc = -1
+        self.own_pid = 0
         self._cgroup_fds: list[int] | None = None
         self.namespace_fds: dict[str, int] = {}
         self.sources: list[int] = []

@@ -12,28 +12,18 @@ from sampan.kernel.namespaces import KINDS
 from sampan.kernel.rlimits import KINDS as LIMITS
 from sampan.runtime.devices import KINDS as DEVICE_KINDS
 from sampan.runtime.failure import InvalidConfig
-from sampan.runtime.mountoptions import PROPAGATION
+from sampan.runtime.mountoptions import EXTENSIONS, PROPAGATION
+from sampan.runtime.plan import NOTIFY, RARE_LINUX, RARE_PROCESS, is_bind, is_idmapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_EXTENDED = EXTENSIONS | {"uidMappings", "gidMappings"}
 _MAX_ID = 2**32 - 2
 _IPC_SYSCTLS = frozenset(
     "kernel.msgmax kernel.msgmnb kernel.msgmni kernel.sem kernel.shmall kernel.shmmax "
     "kernel.shmmni kernel.shm_rmid_forced".split()
-)
-_UNSUPPORTED = (
-    "linux.intelRdt",
-    "linux.memoryPolicy",
-    "linux.netDevices",
-    "linux.personality",
-    "linux.mountLabel",
-    "process.apparmorProfile",
-    "process.selinuxLabel",
-    "process.scheduler",
-    "process.ioPriority",
-    "process.execCPUAffinity",
 )
 
 
@@ -42,8 +32,6 @@ def check(spec: dict[str, Any]) -> None:
     _need(isinstance(spec, dict), "config", "must be an object")
     version = spec.get("ociVersion")
     _need(isinstance(version, str) and version.startswith("1."), "ociVersion", "must be 1.x")
-    for path in _UNSUPPORTED:
-        _need(not _get(spec, path), path, "is not supported by this runtime yet")
     root = spec.get("root")
     _need(isinstance(root, dict) and isinstance(root.get("path"), str), "root.path", "is missing")
     process = spec.get("process")
@@ -55,6 +43,11 @@ def check(spec: dict[str, Any]) -> None:
     _check_mounts(spec, linux)
     _check_sysctls(linux)
     _check_devices(linux)
+    _check_listener(linux)
+    if not RARE_LINUX.isdisjoint(linux):
+        from sampan.runtime import extensions
+
+        extensions.check_linux(linux)
     if any(linux.get(key) for key in ("uidMappings", "gidMappings", "timeOffsets")) or not (
         {"user", "time"}.isdisjoint(one["type"] for one in linux.get("namespaces") or [])
     ):
@@ -92,18 +85,15 @@ def check_process(process: dict[str, Any]) -> None:
             _need(value in BITS, f"process.capabilities.{name}", f"unknown capability {value!r}")
     score = process.get("oomScoreAdj") or 0
     _need(-1000 <= score <= 1000, "process.oomScoreAdj", f"{score} is not within -1000 to 1000")
+    if not RARE_PROCESS.isdisjoint(process):
+        from sampan.runtime import extensions
+
+        extensions.check_process(process)
 
 
 def _need(condition: bool, field: str, problem: str) -> None:
     if not condition:
         raise InvalidConfig(f"{field}: {problem}")
-
-
-def _get(spec: dict[str, Any], path: str) -> object:
-    found: Any = spec
-    for key in path.split("."):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found
 
 
 def _is_strings(values: object) -> bool:
@@ -149,14 +139,25 @@ def _check_mounts(spec: dict[str, Any], linux: dict[str, Any]) -> None:
         good = isinstance(destination, str) and destination.startswith("/")
         _need(good and "\0" not in destination, f"{field}.destination", "must be absolute")
         _need(_is_strings(mount.get("options") or []), f"{field}.options", "must be strings")
-        for unsupported in ("uidMappings", "gidMappings"):
-            _need(not mount.get(unsupported), f"{field}.{unsupported}", "is not supported yet")
-        options = mount.get("options") or []
-        for word in ("tmpcopyup", "idmap", "ridmap"):
-            _need(word not in options, f"{field}.options", f"{word} is not supported yet")
+        if not _EXTENDED.isdisjoint((*(mount.get("options") or []), *mount)):
+            _check_extended(mount, linux, field)
     for field in ("maskedPaths", "readonlyPaths"):
         for path in linux.get(field) or []:
             _need(isinstance(path, str) and path.startswith("/"), f"linux.{field}", "not absolute")
+
+
+def _check_extended(mount: dict[str, Any], linux: dict[str, Any], field: str) -> None:
+    """tmpcopyup and mapped ids; their modules are loaded here, before a child is made."""
+    options = mount.get("options") or []
+    if "tmpcopyup" in options:
+        from sampan.runtime import copyup  # noqa: F401
+
+        _need(mount.get("type") == "tmpfs", f"{field}.options", "tmpcopyup is for tmpfs only")
+    if is_idmapped(mount):
+        from sampan.runtime import idmaps
+
+        _need(is_bind(mount), field, "id-mapped mounts are only supported for bind-mounts")
+        idmaps.check(mount, linux, field)
 
 
 def _check_sysctls(linux: dict[str, Any]) -> None:
@@ -175,6 +176,18 @@ def _check_sysctls(linux: dict[str, Any]) -> None:
         domain = key == "kernel.domainname"
         _need(not domain or "uts" in own, field, f"{name} needs a uts namespace")
         _need(ipc or net or domain, field, f"{name} is not in a separate kernel namespace")
+
+
+def _check_listener(linux: dict[str, Any]) -> None:
+    """What SCMP_ACT_NOTIFY needs; all else is refused by the compiler of filters."""
+    profile = linux.get("seccomp")
+    if not isinstance(profile, dict):
+        return
+    rules = profile.get("syscalls") or []
+    if any(isinstance(rule, dict) and rule.get("action") == NOTIFY for rule in rules):
+        from sampan.runtime import listener
+
+        listener.check(profile)
 
 
 def _check_devices(linux: dict[str, Any]) -> None:

@@ -59,7 +59,7 @@ def test_the_example_is_accepted():
         ("linux.devices", [{"path": "/dev/x", "type": "z"}], "linux.devices"),
         ("mounts", [{"destination": "x"}], "mounts[0].destination"),
         ("mounts", [{"destination": "/x", "options": [1]}], "mounts[0].options"),
-        ("mounts", [{"destination": "/x", "options": ["idmap"]}], "mounts[0].options"),
+        ("mounts", [{"destination": "/x", "options": ["idmap"]}], "mounts[0]"),
         ("hostname", "h" * 65, "hostname"),
     ],
 )
