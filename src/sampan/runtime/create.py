@@ -366,18 +366,10 @@ class _Builder:
         if self.linux.get("netDevices"):
             from sampan.runtime import netdevices
 
-            joined = dict(zip((kind for kind, _ in self.join), self._join_fds, strict=True))
-            netdevices.move(self.linux, created.pid, joined.get("network", -1))
+            netdevices.move(self.linux, created.pid, self.join, self._join_fds)
         program = self._filter(given)
         if program and program[1] & FLAG_NEW_LISTENER:
-            from sampan.runtime import listener
-
-            if created.blank.ready is not None:
-                raise NeedsInterpreter("a seccomp listener")
-            state = {"id": self.container_id, "bundle": self.bundle}
-            facts.listener = len(self._sources), listener.state_of(self.spec, state)
-            self._sources.append(listener.connect(self.linux["seccomp"]))
-            self._owned.append(self._sources[-1])
+            self._find_agent(created, facts)
         plan = build(self.spec, facts)
         if created.blank.ready is not None:
             self._order_machine(created, plan, stdio, gate, program)
@@ -399,6 +391,16 @@ class _Builder:
                 created.send(init.SOURCES, self._sources[start : start + fds.MAX_PASSED])
         finally:
             os.close(text)
+
+    def _find_agent(self, created: Created, facts: Facts) -> None:
+        from sampan.runtime import listener
+
+        if created.blank.ready is not None:
+            raise NeedsInterpreter("a seccomp listener")
+        state = {"id": self.container_id, "bundle": self.bundle}
+        facts.listener = len(self._sources), listener.state_of(self.spec, state)
+        self._sources.append(listener.connect(self.linux["seccomp"]))
+        self._owned.append(self._sources[-1])
 
     def _order_machine(
         self,

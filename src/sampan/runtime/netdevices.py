@@ -52,13 +52,15 @@ def _is_name(name: object) -> bool:
     return name not in (".", "..") and not any(c in "/:\0" or c.isspace() for c in name)
 
 
-def move(linux: dict[str, Any], pid: int, joined: int) -> None:
-    """Move the devices of the configuration to the network namespace behind `joined`.
+def move(linux: dict[str, Any], pid: int, join: list[tuple[str, str]], join_fds: list[int]) -> None:
+    """Move the devices of the configuration to the container's network namespace.
 
-    To that of the process `pid` where `joined` is -1. Raises RuntimeFailure with the device that
-    did not move.
+    That is the one of the process `pid`, unless `pid` will still join it: (kind, path) and
+    descriptor of each. Raises RuntimeFailure with the device that did not move.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC
+    kinds = (kind for kind, _ in join)
+    joined = dict(zip(kinds, join_fds, strict=True)).get("network", -1)
     namespace = os.dup(joined) if joined >= 0 else os.open(f"/proc/{pid}/ns/net", flags)
     try:
         _move_all(linux, namespace)
