@@ -11,6 +11,8 @@ import struct
 
 from sampan.kernel.libc import address, buffer, c_uint, c_void_p, check, syscall
 
+NOTIFY = "SCMP_ACT_NOTIFY"
+"""The action that an agent answers, for which a filter has a listener."""
 FLAG_NEW_LISTENER = 8
 FLAG_SPEC_ALLOW = 4
 _INSTRUCTION_SIZE = 8  # struct sock_filter

@@ -17,11 +17,11 @@ import os
 
 from sampan.jsontext import encode
 from sampan.kernel import fds, filters
+from sampan.kernel.filters import NOTIFY
 from sampan.runtime import hooks
 from sampan.runtime.credentials import Seccomp
 from sampan.runtime.failure import InvalidConfig, RuntimeFailure, reason
 from sampan.runtime.operations import Operation
-from sampan.runtime.plan import NOTIFY
 from sampan.version import OCI_RUNTIME_SPEC_VERSION
 
 TYPE_CHECKING = False

@@ -26,7 +26,6 @@ RARE_PROCESS = frozenset(
     ("apparmorProfile", "selinuxLabel", "scheduler", "ioPriority", "execCPUAffinity")
 )
 RARE_LINUX = frozenset(("intelRdt", "memoryPolicy", "mountLabel", "netDevices", "personality"))
-NOTIFY = "SCMP_ACT_NOTIFY"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_UMASK = 0o022
 

@@ -8,12 +8,13 @@ that uses it.
 from __future__ import annotations
 
 from sampan.kernel.capabilities import BITS
+from sampan.kernel.filters import NOTIFY
 from sampan.kernel.namespaces import KINDS
 from sampan.kernel.rlimits import KINDS as LIMITS
 from sampan.runtime.devices import KINDS as DEVICE_KINDS
 from sampan.runtime.failure import InvalidConfig
 from sampan.runtime.mountoptions import EXTENSIONS, PROPAGATION
-from sampan.runtime.plan import NOTIFY, RARE_LINUX, RARE_PROCESS, is_bind, is_idmapped
+from sampan.runtime.plan import RARE_LINUX, RARE_PROCESS, is_bind, is_idmapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
