@@ -395,11 +395,8 @@ class _Builder:
     def _find_agent(self, created: Created, facts: Facts) -> None:
         from sampan.runtime import listener
 
-        if created.blank.ready is not None:
-            raise NeedsInterpreter("a seccomp listener")
         state = {"id": self.container_id, "bundle": self.bundle}
-        facts.listener = len(self._sources), listener.state_of(self.spec, state)
-        self._sources.append(listener.connect(self.linux["seccomp"]))
+        facts.listener = listener.attach(created.blank, self.spec, state, self._sources)
         self._owned.append(self._sources[-1])
 
     def _order_machine(

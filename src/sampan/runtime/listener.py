@@ -20,7 +20,7 @@ from sampan.kernel import fds, filters
 from sampan.kernel.filters import NOTIFY
 from sampan.runtime import hooks
 from sampan.runtime.credentials import Seccomp
-from sampan.runtime.failure import InvalidConfig, RuntimeFailure, reason
+from sampan.runtime.failure import InvalidConfig, NeedsInterpreter, RuntimeFailure, reason
 from sampan.runtime.operations import Operation
 from sampan.version import OCI_RUNTIME_SPEC_VERSION
 
@@ -28,6 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from sampan.runtime.blank import Blank
     from sampan.runtime.stage import Stage
 
 _NAME = "seccompFd"  # of the descriptor, in the state
@@ -57,6 +58,19 @@ def check(profile: dict[str, Any]) -> None:
         if rule.get("action") == NOTIFY and (taken := _NEEDED.intersection(rule["names"])):
             problem = f"{NOTIFY} cannot be used for the {min(taken)} syscall"
             raise InvalidConfig(f"{field}.syscalls[{index}]: {problem}")
+
+
+def attach(
+    blank: Blank, spec: dict[str, Any], state: dict[str, Any], sources: list[int]
+) -> tuple[int, str]:
+    """Connect to the agent for a new container: the last of `sources`; for `Facts.listener`.
+
+    Raises NeedsInterpreter where the child is the machine, RuntimeFailure where no agent is.
+    """
+    if blank.ready is not None:
+        raise NeedsInterpreter("a seccomp listener")
+    sources.append(connect(spec["linux"]["seccomp"]))
+    return len(sources) - 1, state_of(spec, state)
 
 
 def connect(profile: dict[str, Any]) -> int:
