@@ -9,7 +9,7 @@ from sampan.images.service import ImageService
 from sampan.layers.workers import LayerWorkers
 from sampan.registry.client import Registry
 from sampan.registry.retry import Retry
-from sampan.snapshots.overlay import OverlaySnapshotter
+from sampan.snapshots.choosing import choose
 from sampan.spec.platform import Platform
 from sampan.store.content import ContentStore
 from sampan.store.database import Database
@@ -34,13 +34,14 @@ class Store:
         proxies=None,
         policy=None,
         trust=None,
+        snapshotter="overlay",
     ) -> None:
         self.layout = Layout(f"{root}/root", f"{root}/state")
         self.layout.create()
         self.db = Database.open(self.layout.database)
         self.content = ContentStore(self.layout, self.db)
         self.content.reconcile()
-        self.snapshots = OverlaySnapshotter(self.layout, self.db)
+        self.snapshots = choose(self.layout, self.db, wanted=snapshotter)
         self.snapshots.reconcile()
         self.collector = Collector(self.db, self.content, self.snapshots.discard)
         self.workers = workers or LayerWorkers(2)

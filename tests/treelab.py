@@ -80,8 +80,8 @@ def describe(root, *, times: bool = True) -> dict[bytes, tuple[object, ...]]:
 
 def _links(top: bytes, status: os.stat_result) -> list[bytes]:
     same = []
-    for directory, _, files in os.walk(top):
-        for name in files:
+    for directory, folders, files in os.walk(top):
+        for name in [*folders, *files]:  # a link to a directory is among the folders
             path = os.path.join(directory, name)
             other = os.lstat(path)
             if (other.st_dev, other.st_ino) == (status.st_dev, status.st_ino):

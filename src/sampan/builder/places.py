@@ -13,7 +13,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from sampan.layers import whiteouts
+from sampan.kernel import overlaymarks
 
 if TYPE_CHECKING:
     from sampan.snapshots.base import Mount
@@ -110,6 +110,6 @@ def _is_copy(parent: int, name: str, status: os.stat_result, below: os.stat_resu
         return False
     fd = os.open(name, _LIST, dir_fd=parent)
     try:
-        return not whiteouts.is_opaque(fd)
+        return not overlaymarks.is_opaque(fd)
     finally:
         os.close(fd)

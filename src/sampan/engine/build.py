@@ -42,7 +42,7 @@ from sampan.layers.workers import LayerWorkers
 from sampan.registry.client import Registry
 from sampan.registry.hosts import Hosts
 from sampan.registry.proxies import Proxies
-from sampan.snapshots.overlay import OverlaySnapshotter
+from sampan.snapshots.choosing import choose
 from sampan.store.content import ContentStore
 from sampan.store.database import Database
 from sampan.store.gc import Collector
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
     from sampan.engine.config import EngineConfig
     from sampan.engine.containers import Entry
+    from sampan.snapshots.overlay import OverlaySnapshotter
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ async def _services(config: EngineConfig, layout: Layout, undo: AsyncExitStack) 
     undo.push_async_callback(db.close)
     content = ContentStore(layout, db, disk)
     undo.push_async_callback(content.aclose)
-    snapshots = OverlaySnapshotter(layout, db, disk)
+    snapshots = await asyncio.to_thread(choose, layout, db, disk, config.snapshotter)
     undo.push_async_callback(snapshots.aclose)
     await asyncio.to_thread(snapshots.reconcile)
     await asyncio.to_thread(content.reconcile)

@@ -36,7 +36,8 @@ class EngineConfig:
     `registries` has more for each registry, see `registry.settings`, and `registry_directories` are
     looked at for certificates and hosts files. The four of images are the policy of
     `images.retention`: seconds, bytes, bytes, and patterns of names. `trust_policy` is the file of
-    `images.policy`; another than the default must be there, and "" is none.
+    `images.policy`; another than the default must be there, and "" is none. `snapshotter` is
+    overlay, native, or auto: what works where the root is.
     """
 
     root: str = DEFAULT_ROOT
@@ -60,6 +61,7 @@ class EngineConfig:
     image_max_size: int = 0
     image_min_free: int = 0
     image_keep: tuple[str, ...] = ()
+    snapshotter: str = "auto"
     http_proxy: str = ""
     https_proxy: str = ""
     no_proxy: str = ""

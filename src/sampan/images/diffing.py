@@ -82,10 +82,12 @@ class Differ:
             _directory(mount) as tree,
             FromWorker() as pipe,
         ):
-            lowers = mount["lowers"] if mount["type"] == "overlay" else ()
+            work = self._workers.changes(
+                pipe.writer, tree, _lowers(mount), overlay="parent" not in mount
+            )
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(_read_all(pipe))
-                tasks.create_task(pipe.fill(self._workers.changes(pipe.writer, tree, lowers)))
+                tasks.create_task(pipe.fill(work))
         return [_change(record) for record in reading.result().split(b"\0") if record]
 
     async def commit(
@@ -109,9 +111,20 @@ class Differ:
             Conflict: a file became shorter while it was read.
             ResourceExhausted: the disk is full.
         """
-        with one_error("commit layer"), _directory(mount) as tree, FromWorker() as pipe:
+        with (
+            one_error("commit layer"),
+            _directory(mount) as tree,
+            _parent(mount) as lower,
+            FromWorker() as pipe,
+        ):
             work = self._workers.diff(
-                pipe.writer, tree, compression=compression, newest=newest, root=_root(mount)
+                pipe.writer,
+                tree,
+                lower,
+                overlay=lower < 0,
+                compression=compression,
+                newest=newest,
+                root=_root(mount),
             )
             async with asyncio.TaskGroup() as tasks:
                 storing = tasks.create_task(self._store(pipe, lease))
@@ -168,9 +181,30 @@ def _directory(mount: Mount) -> Iterator[int]:
         os.close(fd)
 
 
+@contextmanager
+def _parent(mount: Mount) -> Iterator[int]:
+    """The whole tree that the directory of a mount began as; -1 where an overlay knows."""
+    if mount["type"] == "overlay" or "parent" not in mount:
+        yield -1
+        return
+    fd = os.open(mount["parent"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _lowers(mount: Mount) -> Sequence[str]:
+    """The directories below the writable one, topmost first."""
+    if mount["type"] == "overlay":
+        return mount["lowers"]
+    return [mount["parent"]] if "parent" in mount else []
+
+
 def _root(mount: Mount) -> tuple[int, int, int] | None:
     """Mode, owner and group that the root has without this layer."""
-    if mount["type"] == "bind" or not mount["lowers"]:
+    lowers = _lowers(mount)
+    if not lowers:
         return None
-    status = os.stat(mount["lowers"][0])
+    status = os.stat(lowers[0])
     return status.st_mode, status.st_uid, status.st_gid

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sampan.errors import DigestMismatch, ResourceExhausted
+from sampan.kernel import overlaymarks
 from sampan.layers import header, tree, whiteouts
 from sampan.layers.compression import open_stream
 from sampan.layers.feed import Feed
@@ -165,7 +166,7 @@ class Extractor:
     def _white_out(self, parent: int, canonical: bytes, name: bytes) -> None:
         """Hide the lower `name`. What this layer itself has there stays, by the specification."""
         try:
-            whiteouts.make(parent, name)
+            overlaymarks.make(parent, name)
         except FileExistsError:
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):

@@ -22,7 +22,7 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from sampan.layers import whiteouts
+from sampan.kernel import overlaymarks
 from sampan.layers.limits import (
     MAX_COMPONENT,
     MAX_DEPTH,
@@ -171,7 +171,7 @@ class Tree:
         status = os.stat(part, dir_fd=parent, follow_symlinks=False)
         if stat.S_ISLNK(status.st_mode):
             return os.readlink(part, dir_fd=parent)
-        if whiteouts.is_whiteout(status):
+        if overlaymarks.is_gone(parent, part, status):
             os.unlink(part, dir_fd=parent)
             return self._make(parent, canonical, part, whiteout=True)
         raise LayerError(f"apply layer: {show(canonical)} is a file, not a directory")
@@ -196,7 +196,7 @@ class Tree:
         """Make the directory `directory` at `canonical` opaque."""
         fd = os.open(b".", _READ, dir_fd=directory)
         try:
-            whiteouts.make_opaque(fd)
+            overlaymarks.make_opaque(fd)
         finally:
             os.close(fd)
         if self._lowers:
@@ -245,7 +245,7 @@ def _is_opaque(directory: int) -> bool:
     except OSError:
         return False
     try:
-        return whiteouts.is_opaque(fd)
+        return overlaymarks.is_opaque(fd)
     finally:
         os.close(fd)
 

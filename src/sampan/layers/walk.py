@@ -18,6 +18,7 @@ import stat
 from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from sampan.kernel import overlaymarks
 from sampan.layers import whiteouts
 from sampan.layers.limits import MAX_DEPTH, MAX_ENTRIES, LayerError, show
 
@@ -114,7 +115,7 @@ class Walk:
             yield Found(Step.GONE, path, level.upper, name)
             return
         status = os.stat(name, dir_fd=level.upper, follow_symlinks=False)
-        if self._overlay and whiteouts.is_whiteout(status):
+        if self._overlay and overlaymarks.is_whiteout(status):
             yield Found(Step.GONE, path, level.upper, name)
             return
         below = _below(level.lower, name)
@@ -196,4 +197,4 @@ def _is_opaque(directory: int, path: bytes) -> bool:
             f"make layer: the directory {show(path)} was renamed by redirection, which a layer "
             "cannot say: mount overlays with redirect_dir=off"
         )
-    return whiteouts.is_opaque(directory)
+    return overlaymarks.is_opaque(directory)

@@ -31,7 +31,7 @@ from typing import Any, Final
 
 from sampan.errors import DataLoss, ResourceExhausted, SampanError
 from sampan.kernel import fds as descriptors
-from sampan.kernel import mounts, process
+from sampan.kernel import mounts, overlaymarks, process
 from sampan.kernel import numbers as n
 from sampan.layers import sandbox
 from sampan.layers.apply import apply
@@ -89,6 +89,7 @@ def _warm() -> None:
     for kind in Compression:
         open_stream(null, kind)
     os.close(null)
+    overlaymarks.opaque_attribute()
     json.dumps({"warm": True}).encode("utf-8", "replace")
     gc.collect()
     gc.freeze()
@@ -189,8 +190,8 @@ def _diff(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
 def _export(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
     """The files of several layers, as one tree without anything below it."""
     lowers = job["lowers"]
-    word = {"type": "overlay", "lowers": lowers} if len(lowers) > 1 else None
-    mount = rootfs.mount(word or {"type": "bind", "source": lowers[0]})
+    word = _stacked(lowers) if len(lowers) > 1 else {"type": "bind", "source": lowers[0]}
+    mount = rootfs.mount(word)
     mounts.set_attributes(mount, on=n.MOUNT_ATTR_RDONLY)
     sandbox.depend_on(parent)
     tree = sandbox.become_root(mount)
@@ -218,11 +219,16 @@ def _open_tree(lowers: list[str]) -> int:
         return -1
     if len(lowers) == 1:
         return os.open(lowers[0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    mount = rootfs.mount({"type": "overlay", "lowers": lowers})
+    mount = rootfs.mount(_stacked(lowers))
     try:
         return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount)
     finally:
         os.close(mount)
+
+
+def _stacked(lowers: list[str]) -> dict[str, Any]:
+    user_marks = overlaymarks.opaque_attribute() == overlaymarks.USER_OPAQUE
+    return {"type": "overlay", "lowers": lowers, "userxattr": user_marks}
 
 
 def _split(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:

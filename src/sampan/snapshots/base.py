@@ -49,14 +49,18 @@ class OverlayMount(TypedDict):
     lowers: list[str]
     upper: NotRequired[str]
     work: NotRequired[str]
+    userxattr: NotRequired[bool]  # its marks are attributes of users, as in a user namespace
     ids: NotRequired[Ids]
 
 
 class BindMount(TypedDict):
-    """One directory as it is."""
+    """One directory as it is. `parent` is the directory of the whole tree that it began as, where
+    it is not an overlay that would know."""
 
     type: Literal["bind"]
     source: str
+    read_only: NotRequired[bool]
+    parent: NotRequired[str]
     ids: NotRequired[Ids]
 
 

@@ -39,6 +39,7 @@ from sampan.store.trash import Trash
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from sampan.snapshots.base import OverlayMount
     from sampan.store.database import Connection, Database
     from sampan.store.layout import Layout
 
@@ -69,7 +70,18 @@ class OverlaySnapshotter:
     that a container, its snapshot and its event are one write. `pool` deletes and measures.
     """
 
-    def __init__(self, layout: Layout, db: Database, pool: Executor | None = None) -> None:
+    kind = "overlay"
+
+    def __init__(
+        self,
+        layout: Layout,
+        db: Database,
+        pool: Executor | None = None,
+        *,
+        user_marks: bool = False,
+    ) -> None:
+        """`user_marks`: the kernel takes the attributes of users for overlayfs' marks here."""
+        self._user_marks = user_marks
         self._layout = layout
         self._db = db
         self._own = None if pool else ThreadPoolExecutor(DISK_THREADS, "sampan-snapshots")
@@ -119,7 +131,7 @@ class OverlaySnapshotter:
         roots = [self._root(number) for number in numbers]
         if len(roots) == 1:
             return {"type": "bind", "source": roots[0]}
-        return {"type": "overlay", "lowers": roots}
+        return self._marked({"type": "overlay", "lowers": roots})
 
     async def usage(self, key: str) -> Usage:
         """See `Snapshotter.usage`. Measured once for a committed snapshot."""
@@ -241,7 +253,7 @@ class OverlaySnapshotter:
         number = snapshots.insert(conn, key, kind, below[0] if below else None)
         _hold(conn, lease, key)
         try:
-            self._make_directories(number, below)
+            self._make_directories(number, kind, below)
         except OSError as error:
             # The row is rolled back, and its number with it.
             self.trash.discard(self._layout.snapshot(number))
@@ -250,7 +262,8 @@ class OverlaySnapshotter:
             raise
         return self._mount(number, kind, below)
 
-    def _make_directories(self, number: int, below: tuple[int, ...]) -> None:
+    def _make_directories(self, number: int, kind: Kind, below: tuple[int, ...]) -> None:
+        del kind  # it matters where files are copied
         path = self._layout.snapshot(number)
         if os.path.lexists(path):
             # Left by a transaction that did not commit: its number came back with the roll-back.
@@ -266,11 +279,18 @@ class OverlaySnapshotter:
     def _mount(self, number: int, kind: Kind, below: tuple[int, ...]) -> Mount:
         lowers = [self._root(lower) for lower in below]
         if kind is Kind.VIEW:
-            return {"type": "overlay", "lowers": [self._root(number), *lowers]}
+            return self._marked({"type": "overlay", "lowers": [self._root(number), *lowers]})
         if not lowers:
             return {"type": "bind", "source": self._root(number)}
         work = f"{self._layout.snapshot(number)}/work"
-        return {"type": "overlay", "lowers": lowers, "upper": self._root(number), "work": work}
+        return self._marked(
+            {"type": "overlay", "lowers": lowers, "upper": self._root(number), "work": work}
+        )
+
+    def _marked(self, mount: OverlayMount) -> Mount:
+        if self._user_marks:
+            mount["userxattr"] = True
+        return mount
 
     def _settle_root(self, number: int, below: tuple[int, ...]) -> None:
         root = self._root(number)

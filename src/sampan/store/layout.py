@@ -112,6 +112,11 @@ class Layout:
         """The directory of all file system states."""
         return os.path.join(self.root, "snapshots")
 
+    @property
+    def snapshotter(self) -> str:
+        """The file that says what made the snapshots."""
+        return os.path.join(self.root, "snapshotter")
+
     def snapshot(self, number: int) -> str:
         """The directory of snapshot `number`, which holds `fs` and `work`."""
         return os.path.join(self.root, "snapshots", str(int(number)))
