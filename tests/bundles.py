@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,18 @@ from sampan.runtime.specification import example
 
 BUSYBOX = "/bin/busybox"
 OCI = str(Path(sys.executable).parent / "sampan-oci")
+
+# What a container looks like from inside, line by line.
+PROBE = """
+cat /proc/self/mountinfo | cut -d' ' -f4- | sed 's/ - / /;s/lowerdir=.*//;s/[0-9]*:[0-9]*//' | sort
+grep -E 'Cap|Uid|Gid|Groups|NoNew|Seccomp|Sig[BI]|Umask' /proc/self/status
+hostname; pwd; env | sort; ulimit -a; ls -l /proc/self/fd | wc -l
+find /dev | sort | xargs ls -ld | sed 's/  *[A-Z][a-z][a-z]  *[0-9]* .*:[0-9]* / /'
+ls -R /sys/fs/cgroup | head -5; cat /proc/self/cgroup; cat /proc/self/oom_score_adj
+cat /proc/kcore /proc/keys | wc -c; ls /proc/acpi /sys/firmware; echo x > /proc/sysrq-trigger
+ip addr show lo 2>&1 | sed 's/valid.*//'; cat /bound/f; touch /bound/new; stat -c %U /proc/1
+ls -ld /run/sub; cat /proc/sys/net/ipv4/ip_unprivileged_port_start
+"""
 
 
 def make_rootfs(path: Path) -> Path:
@@ -93,6 +106,18 @@ class Bundle:
         """What `state` answers."""
         found: dict[str, object] = json.loads(self.oci("state", self.id, check=True).stdout)
         return found
+
+    def ended(self, seconds: float = 20) -> bool:
+        """Whether the first process ends in time; waits for its pidfd."""
+        try:
+            recorded = json.loads((self.root / self.id / "state.json").read_text())
+            pidfd = os.pidfd_open(recorded["pid"])
+        except ProcessLookupError:
+            return True
+        try:
+            return bool(select.select([pidfd], [], [], seconds)[0])
+        finally:
+            os.close(pidfd)
 
     def group(self) -> cgroups.Cgroup:
         """The container's cgroup."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bundles import PROBE
 from sampan.kernel import fds, machine, process
 from sampan.kernel.cgroups import manager
 from sampan.kernel.machine import ANY, OWN_SCRIPT, SYS, Label, Script
@@ -127,18 +128,6 @@ def test_started_from_inside_it_only_ends():
     result = subprocess.run([f"/proc/self/fd/{program}"], pass_fds=[program], check=False)
     os.close(program)
     assert result.returncode == 127
-
-
-PROBE = """
-cat /proc/self/mountinfo | cut -d' ' -f4- | sed 's/ - / /;s/lowerdir=.*//;s/[0-9]*:[0-9]*//' | sort
-grep -E 'Cap|Uid|Gid|Groups|NoNew|Seccomp|Sig[BI]|Umask' /proc/self/status
-hostname; pwd; env | sort; ulimit -a; ls -l /proc/self/fd | wc -l
-find /dev | sort | xargs ls -ld | sed 's/  *[A-Z][a-z][a-z]  *[0-9]* .*:[0-9]* / /'
-ls -R /sys/fs/cgroup | head -5; cat /proc/self/cgroup; cat /proc/self/oom_score_adj
-cat /proc/kcore /proc/keys | wc -c; ls /proc/acpi /sys/firmware; echo x > /proc/sysrq-trigger
-ip addr show lo 2>&1 | sed 's/valid.*//'; cat /bound/f; touch /bound/new; stat -c %U /proc/1
-ls -ld /run/sub; cat /proc/sys/net/ipv4/ip_unprivileged_port_start
-"""
 
 
 def plain() -> dict:

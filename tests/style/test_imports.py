@@ -58,7 +58,7 @@ def rooms(modules):
     [
         (("sampan.shim.spawner", "sampan.shim.containers"), RUNTIME | JSON | {"gc"}),
         (("sampan.runtime.launch",), RUNTIME),
-        (("sampan.runtime.__main__", "sampan.runtime.verbs"), RUNTIME | {"pwd"}),
+        (("sampan.runtime.__main__", "sampan.runtime.verbs"), RUNTIME | {"gc", "pwd"}),
     ],
     ids=["spawner", "launch", "sampan-oci"],
 )

@@ -31,6 +31,7 @@ c_ulong = "c_ulong"
 c_void_p = "c_void_p"
 
 _library: list[ctypes.CDLL] = []
+_declared: list[Callable[[], object]] = []
 
 
 def load() -> ctypes.CDLL:
@@ -40,6 +41,13 @@ def load() -> ctypes.CDLL:
 
         _library.append(ctypes.CDLL(None, use_errno=True))
     return _library[0]
+
+
+def bind_all() -> None:
+    """Bind every prototype now, in a process whose children are to share the memory of it."""
+    for bind in _declared:
+        bind()
+    _declared.clear()
 
 
 def _bind(name: str, result: str, arguments: tuple[str, ...]) -> Callable[..., int]:
@@ -55,12 +63,15 @@ def prototype(name: str, result: str, *arguments: str) -> Callable[..., int]:
     """The C function `name` with fixed types; errno is kept for `check`."""
     bound: Callable[..., int] | None = None
 
-    def call(*values: object) -> int:
+    def bind() -> Callable[..., int]:
         nonlocal bound
-        if bound is None:
-            bound = _bind(name, result, arguments)
-        return bound(*values)
+        bound = _bind(name, result, arguments)
+        return bound
 
+    def call(*values: object) -> int:
+        return (bound or bind())(*values)
+
+    _declared.append(bind)
     return call
 
 

@@ -6,6 +6,7 @@ expect; `run` and `exec` end with the process's own status.
 
 from __future__ import annotations
 
+import gc
 import posix
 import sys
 from posix import _exit as end
@@ -22,7 +23,13 @@ DEFAULT_ROOT = "/run/sampan-oci"
 
 def start() -> NoReturn:
     """Run the command of this process and end it, without the clean-up of an interpreter."""
-    end(main())
+    gc.disable()  # it would run a hundred times over what is imported
+    status = main()
+    if getattr(sys.meta_path[0], "missed", True) and sys.argv[0] == "-c":
+        from sampan.runtime import packing
+
+        packing.refresh()
+    end(status)
 
 
 def main() -> int:

@@ -13,7 +13,6 @@ import stat
 from sampan.kernel import capabilities, filters, process, rlimits, trampoline
 from sampan.kernel import numbers as n
 from sampan.kernel.libc import c_char_p, c_long, c_size_t, check, prototype
-from sampan.kernel.terminal import become_controlling
 from sampan.runtime.failure import RuntimeFailure
 from sampan.runtime.operations import Operation, open_proc
 from sampan.runtime.stage import Stage
@@ -48,6 +47,8 @@ class Session(Operation):
     def execute(self, stage: Stage) -> None:
         os.setsid()
         if self.terminal:
+            from sampan.kernel.terminal import become_controlling  # `init` has it loaded
+
             become_controlling(stage.stdio[0])
         for target, source in enumerate(stage.stdio):
             os.dup2(source, target, inheritable=True)

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 
-from sampan.kernel import mounts, terminal
+from sampan.kernel import mounts
 from sampan.runtime.operations import Operation, writable_target
 from sampan.runtime.stage import Stage
 from sampan.runtime.stock import DEVICES, LINKS
@@ -132,6 +132,8 @@ def open_terminal(stage: Stage, size: tuple[int, int] | None) -> tuple[int, int]
     if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(5, 2):
         os.close(ptmx)
         raise OSError(errno.ENODEV, "/dev/pts/ptmx is not the terminal multiplexer")
+    from sampan.kernel import terminal  # `init` has it loaded
+
     master, peer = terminal.open_pair(ptmx)
     if size:
         terminal.set_size(master, *size)

@@ -9,7 +9,7 @@ import time
 from sampan.kernel import cgroups, fds, machine
 from sampan.runtime import readiness, validate
 from sampan.runtime.credentials import give
-from sampan.runtime.direct import Direct, DirectAssembly
+from sampan.runtime.direct import Direct, DirectAssembly, clear_of_report
 from sampan.runtime.facts import facts_of
 from sampan.runtime.failure import NeedsInterpreter
 from sampan.runtime.plan import build, clone_flags, is_rare, namespaces
@@ -60,7 +60,7 @@ def create(
     try:
         group = cgroups.manager(spec["linux"]["cgroupsPath"])
         for kind, path in join:
-            joined[kind] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            joined[kind] = clear_of_report(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         script = _script(spec, group, attach_at, joined, filter_program, gate)
         created = Direct(script, spec["process"]["args"][0], [gate, *joined.values()])
         created.state = _describe(container_id, created, spec, bundle)

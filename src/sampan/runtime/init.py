@@ -22,7 +22,12 @@ import marshal
 import os
 import select
 
-from sampan.kernel import fds, process, trampoline
+from sampan.kernel import (
+    fds,
+    process,
+    terminal,  # noqa: F401  for operations, which import it too late
+    trampoline,
+)
 from sampan.runtime.failure import RuntimeFailure, reason
 from sampan.runtime.freeze import close_imports
 from sampan.runtime.operations import Operation

@@ -13,6 +13,7 @@ import sys
 
 import sampan
 from sampan.kernel import cgroups
+from sampan.kernel.cgroups import v1, v2  # noqa: F401  before the imports are closed
 from sampan.kernel.cgroups.hierarchy import mounted
 from sampan.runtime import (
     birth,

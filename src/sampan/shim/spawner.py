@@ -26,7 +26,7 @@ import sys
 import time
 
 from sampan.kernel import fds as descriptors
-from sampan.kernel import process
+from sampan.kernel import libc, process
 from sampan.kernel.cgroups import hierarchy
 from sampan.kernel.signals import signal_fd
 from sampan.runtime import freeze
@@ -103,6 +103,7 @@ def harden() -> None:
     # Only the soft limit: the container's own limits start from the hard one.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     time.gmtime(0)  # the C library reads its time zone now
+    libc.bind_all()
     freeze.close_imports()
     gc.collect()
     gc.disable()

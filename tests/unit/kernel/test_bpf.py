@@ -6,7 +6,7 @@ import pytest
 
 from bpfmachine import run_classic, run_device, seccomp_data
 from sampan.kernel import bpf
-from sampan.kernel.cgroups import devices
+from sampan.kernel.cgroups import device_program, devices
 
 BLOCK, CHAR = 1, 2
 M, R, W = 1, 2, 4
@@ -18,7 +18,9 @@ def rule(allow, kind=None, major=None, minor=None, access=None):
 
 
 def allowed(rules, kind, access, major, minor):
-    return bool(run_device(devices.program(devices.policy(rules)), kind, access, major, minor))
+    return bool(
+        run_device(device_program.program(devices.policy(rules)), kind, access, major, minor)
+    )
 
 
 def by_rules(rules, kind, access, major, minor):
@@ -107,7 +109,7 @@ def test_program_says_what_the_rules_say():
         [rule(True, "c", 0xFFFFFFFF, 0x80000000, "r")],
     )
     for rules in lists:
-        program = devices.program(devices.policy(rules))
+        program = device_program.program(devices.policy(rules))
         for kind in (BLOCK, CHAR):
             for access in range(1, 8):
                 for major in (0, 1, 7, 8, 136, 0x80000000, 0xFFFFFFFF):

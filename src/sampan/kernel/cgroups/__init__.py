@@ -13,12 +13,14 @@ A limit that was asked for and cannot be set is an OSError naming the field: nev
 
 from __future__ import annotations
 
-from sampan.kernel.cgroups import hierarchy, v1, v2
+from sampan.kernel.cgroups import hierarchy
 from sampan.kernel.cgroups.hierarchy import forget, mounted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from sampan.kernel.cgroups import v1, v2
 
     Cgroup = v1.Cgroup | v2.Cgroup
 
@@ -35,8 +37,14 @@ def mode() -> str:
 
 
 def detect() -> type[v1.Cgroup | v2.Cgroup]:
-    """The class that manages cgroups on this host."""
-    return v2.Cgroup if mode() == "unified" else v1.Cgroup
+    """The class that manages cgroups on this host; the other version is not even imported."""
+    if mode() == "unified":
+        from sampan.kernel.cgroups import v2
+
+        return v2.Cgroup
+    from sampan.kernel.cgroups import v1
+
+    return v1.Cgroup
 
 
 def manager(path: str) -> Cgroup:

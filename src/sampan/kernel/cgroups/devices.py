@@ -11,24 +11,21 @@ rule allows. The devices every container has under runc are always added.
 
 from __future__ import annotations
 
-from sampan.kernel import bpf
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     Meta = tuple[str, int, int]  # type, major, minor; -1 is any
 
-_ANY = -1
+ANY = -1
 _ACCESS = {"m": 1, "r": 2, "w": 4}  # BPF_DEVCG_ACC_*
-_TYPES = {"b": 1, "c": 2}  # BPF_DEVCG_DEV_*
 _MAX_NUMBER = 0xFFFFFFFF
 
 # What runc appends to every list: making any node, the harmless character devices, pseudo
 # terminals and tun.
 ALWAYS: tuple[tuple[Meta, str], ...] = (
-    (("c", _ANY, _ANY), "m"),
-    (("b", _ANY, _ANY), "m"),
+    (("c", ANY, ANY), "m"),
+    (("b", ANY, ANY), "m"),
     (("c", 1, 3), "rwm"),
     (("c", 1, 5), "rwm"),
     (("c", 1, 7), "rwm"),
@@ -36,7 +33,7 @@ ALWAYS: tuple[tuple[Meta, str], ...] = (
     (("c", 1, 9), "rwm"),
     (("c", 5, 0), "rwm"),
     (("c", 5, 2), "rwm"),
-    (("c", 136, _ANY), "rwm"),
+    (("c", 136, ANY), "rwm"),
     (("c", 10, 200), "rwm"),
 )
 
@@ -62,7 +59,7 @@ class Policy:
 
     def _remove(self, meta: Meta, access: str) -> None:
         kind, major, minor = meta
-        for wider in ((kind, _ANY, minor), (kind, major, _ANY), (kind, _ANY, _ANY)):
+        for wider in ((kind, ANY, minor), (kind, major, ANY), (kind, ANY, ANY)):
             # The kernel would ignore such a rule silently: refuse rather than leave open.
             if wider != meta and not self.allow and self.exceptions.get(wider, set()) & set(access):
                 raise ValueError(
@@ -95,11 +92,11 @@ def parse_list(text: str) -> Policy:
     for line in text.split("\n"):
         kind, _, rest = line.partition(" ")
         if kind == "a":
-            result.apply(True, ("a", _ANY, _ANY), "rwm")
+            result.apply(True, ("a", ANY, ANY), "rwm")
         elif rest:
             numbers, _, access = rest.partition(" ")
             major, _, minor = numbers.partition(":")
-            first, second = (_ANY if n == "*" else int(n) for n in (major, minor))
+            first, second = (ANY if n == "*" else int(n) for n in (major, minor))
             result.exceptions[kind, first, second] = set(access)
     return result
 
@@ -119,7 +116,7 @@ def _parse(rule: dict[str, Any], field: str) -> tuple[bool, Meta, str]:
 
 def _number(value: object, field: str) -> int:
     if value is None:
-        return _ANY
+        return ANY
     if not isinstance(value, int) or isinstance(value, bool) or not -1 <= value <= _MAX_NUMBER:
         raise ValueError(f"{field}: {value!r} is not a device number")
     return value
@@ -127,49 +124,8 @@ def _number(value: object, field: str) -> int:
 
 def _text(meta: Meta, access: set[str] | str) -> str:
     kind, major, minor = meta
-    numbers = ":".join("*" if number == _ANY else str(number) for number in (major, minor))
+    numbers = ":".join("*" if number == ANY else str(number) for number in (major, minor))
     return f"{kind} {numbers} {''.join(letter for letter in 'rwm' if letter in access)}"
-
-
-def program(rules: Policy) -> bytes:
-    """The policy as eBPF: r0 is 1 for an access that is allowed.
-
-    The context is {u32 access << 16 | type, u32 major, u32 minor}. An allowing exception must
-    cover every access that is asked for; a denying one matches if it covers any.
-    """
-    code = [
-        bpf.load_context(2, 0),
-        bpf.and_immediate(2, 0xFFFF),
-        bpf.load_context(3, 0),
-        bpf.shift_right(3, 16),
-        bpf.load_context(4, 4),
-        bpf.load_context(5, 8),
-    ]
-    for meta, access in rules.exceptions.items():
-        code.extend(_exception(meta, access, rules.allow))
-    code.extend((bpf.move_immediate(0, int(rules.allow)), bpf.leave()))
-    return b"".join(code)
-
-
-def _exception(meta: Meta, access: set[str], default: bool) -> list[bytes]:
-    kind, major, minor = meta
-    bits = sum(_ACCESS[letter] for letter in access)
-    tests: list[list[bytes]] = []  # each ends in a jump, filled with the way to the next exception
-    tests.append([bpf.jump_not_equal(2, _TYPES[kind])])
-    if bits != 7:
-        covered = bits if default else ~bits & 7
-        jump = bpf.jump_equal(1, 0) if default else bpf.jump_not_equal(1, 0)
-        tests.append([bpf.move_register(1, 3), bpf.and_immediate(1, covered), jump])
-    for register, number in ((4, major), (5, minor)):
-        if number != _ANY:
-            tests.append([bpf.jump_not_equal(register, number)])
-    verdict = [bpf.move_immediate(0, int(not default)), bpf.leave()]
-    code: list[bytes] = []
-    length = sum(map(len, tests)) + len(verdict)
-    for test in tests:
-        code.extend(test[:-1])
-        code.append(bpf.jump_by(test[-1], length - len(code) - 1))
-    return code + verdict
 
 
 def difference(current: Policy, wanted: Policy) -> tuple[list[str], list[str]]:

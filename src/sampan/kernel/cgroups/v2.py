@@ -14,7 +14,7 @@ import os
 import time
 
 from sampan.kernel import bpf
-from sampan.kernel.cgroups import applying, devices, hierarchy, stats, v2_limits
+from sampan.kernel.cgroups import applying, device_program, devices, hierarchy, stats, v2_limits
 from sampan.kernel.cgroups.tree import (
     exists,
     kill_all,
@@ -264,7 +264,7 @@ class Cgroup:
 
     def _set_devices(self, rules: devices.Policy) -> None:
         try:
-            program = bpf.load_device_program(devices.program(rules))
+            program = bpf.load_device_program(device_program.program(rules))
             try:
                 directory = self.clone_fd()
                 assert directory is not None
