@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import subprocess
+import threading
 import time
 from contextlib import contextmanager
 
@@ -14,6 +15,7 @@ import pytest
 from tests.netlab import needs_net
 
 import dockerlab
+from sampan.network import dns
 
 pytestmark = [
     needs_net,
@@ -43,6 +45,7 @@ def docker(daemon):
         assert done.code == code, f"{words}: {done.out}{done.err}"
         return (done.err if code else done.out).strip()
 
+    call.daemon = daemon
     yield call
     for name in call("ps", "-aq").split():
         call("rm", "-f", name)
@@ -235,3 +238,105 @@ def test_nothing_is_lost_when_the_daemon_is_killed(daemon, docker):
     docker("run", "--rm", "bb:1", "true")
     docker("rm", "-f", "web")
     assert fetch("127.0.0.1", 18084) == ""
+
+
+def resolve(docker, name, wanted, kind="a"):
+    """The addresses that a container gets for a name."""
+    words = ["exec", name, "busybox", "nslookup", f"-type={kind}", wanted]
+    done = docker.daemon.docker(*words)
+    found = [line.split()[-1] for line in done.lines if line.startswith("Address")]
+    return found[1:] if done.code == 0 else []
+
+
+def test_names_are_known_within_a_network_and_not_across(docker):
+    for name, number in (("front", 94), ("back", 95)):
+        docker("network", "create", "--ipv6", "--subnet", f"10.{number}.0.0/24", "--subnet",
+               f"fd{number}::/64", name)  # fmt: skip
+    sleep = ["bb:1", "sleep", "1000"]
+    docker("run", "-d", "--name", "web", "--network", "front", "--network-alias", "www",
+           "--ip", "10.94.0.5", "--ip6", "fd94::5", *sleep)  # fmt: skip
+    docker("run", "-d", "--name", "db", "--network", "back", "--ip", "10.95.0.6", *sleep)
+    docker("run", "-d", "--name", "me", "--network", "front", *sleep)
+    docker("run", "-d", "--name", "plain", *sleep)
+    assert "nameserver 127.0.0.11" in docker("exec", "me", "cat", "/etc/resolv.conf")
+    short = docker("inspect", "web", "--format", "{{.Id}}")[:12]
+    for name in ("web", "WWW", "web.front", short):
+        assert resolve(docker, "me", name) == ["10.94.0.5"]
+    assert resolve(docker, "me", "web", "aaaa") == ["fd94::5"]
+    assert "web.front" in docker("exec", "me", "busybox", "nslookup", "10.94.0.5")
+    assert resolve(docker, "me", "db") == []
+    assert resolve(docker, "plain", "web") == []
+    docker("network", "connect", "--alias", "store", "back", "me")
+    assert resolve(docker, "me", "db") == ["10.95.0.6"]
+    assert resolve(docker, "db", "store") != []
+    docker("network", "connect", "front", "plain")
+    assert resolve(docker, "plain", "www") == ["10.94.0.5"]  # its resolv.conf has followed
+    docker("rename", "web", "site")
+    assert resolve(docker, "me", "site") == ["10.94.0.5"]
+    assert resolve(docker, "me", "web") == []
+    docker("stop", "-t", "0", "site")
+    assert resolve(docker, "me", "site") == []
+    docker.daemon.stop(9)
+    docker.daemon.start()
+    assert resolve(docker, "me", "db") == ["10.95.0.6"]
+
+
+@contextmanager
+def name_server():
+    """A name server of the host; the names that it was asked for."""
+    asked = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("192.0.2.1", 53))
+
+        def serve():
+            while True:
+                data, peer = sock.recvfrom(512)
+                if data == b"end":
+                    return
+                query = dns.parse(data)
+                asked.append(query.name)
+                sock.sendto(dns.answer(query, ["203.0.113.9"]), peer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield asked
+        finally:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+                last.sendto(b"end", ("192.0.2.1", 53))
+            thread.join()
+
+
+def test_other_names_are_asked_where_the_container_may_ask(docker):
+    docker("network", "create", "open")
+    docker("network", "create", "--internal", "closed")
+    sleep = ["--dns", "192.0.2.1", "bb:1", "sleep", "1000"]
+    docker("run", "-d", "--name", "out", "--network", "open", *sleep)
+    docker("run", "-d", "--name", "in", "--network", "closed", *sleep)
+    with name_server() as asked:
+        assert resolve(docker, "out", "example.org") == ["203.0.113.9"]
+        assert resolve(docker, "in", "secret.example.org") == []
+        assert asked == ["example.org"]
+
+
+def test_port_53_is_free_for_a_name_server_of_the_containers_own(docker):
+    docker("network", "create", "open")
+    docker("run", "-d", "--name", "ns", "--network", "open", "bb:1", "busybox", "nc", "-l", "-p",
+           "53")  # fmt: skip
+    eventually(lambda: ":0035 " in docker("exec", "ns", "cat", "/proc/net/tcp", "/proc/net/tcp6"))
+    assert resolve(docker, "ns", "ns") != []
+
+
+def test_links(docker):
+    docker("network", "create", "open")
+    docker("run", "-d", "--name", "db", "--network", "open", "bb:1", "sleep", "1000")
+    docker("run", "-d", "--name", "me", "--network", "open", "--link", "db:store", "bb:1",
+           "sleep", "1000")  # fmt: skip
+    assert resolve(docker, "me", "store") == resolve(docker, "me", "db") != []
+    assert resolve(docker, "db", "store") == []
+    docker("run", "-d", "--name", "old", "bb:1", "sleep", "1000")
+    hosts = docker("run", "--rm", "--link", "old:store", "bb:1", "cat", "/etc/hosts")
+    address = json.loads(docker("inspect", "old"))[0]["NetworkSettings"]["IPAddress"]
+    assert f"{address}\tstore " in hosts
+    said = docker("run", "--link", "nosuch", "bb:1", "true", code=125)
+    assert "could not get container for nosuch" in said

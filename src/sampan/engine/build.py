@@ -133,7 +133,7 @@ async def _services(config: EngineConfig, layout: Layout, undo: AsyncExitStack) 
     reserve.keep()
     containers = Containers(db, events, reserve)
     images = await _images(config, layout, db, content, snapshots, containers, events, undo)
-    networks = Networks(config, layout, db, events)
+    networks = Networks(config, layout, db, events, containers)
     undo.push_async_callback(networks.aclose)
     return Services(
         config=config,

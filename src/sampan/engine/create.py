@@ -19,7 +19,7 @@ from sampan.engine import joining, limits, mounts, ranges, resolve
 from sampan.engine.config import reach
 from sampan.engine.model import Container, Created, LogDriver, MountType, Ownership
 from sampan.engine.start import SNAPSHOT, overlay_above, split_rootfs
-from sampan.errors import InvalidArgument, NotFound
+from sampan.errors import ContainerNotFound, InvalidArgument, NotFound
 from sampan.ids import new_id
 from sampan.spec.platform import Platform
 
@@ -54,6 +54,7 @@ class Creator:
         services = self._services
         _check_source(config, owner)
         host, warnings = limits.check(self._named(host))
+        self._check_links(host)
         container_id = new_id()
         name = services.containers.reserve(name, container_id)
         try:
@@ -105,6 +106,13 @@ class Creator:
             if word == "container" and ref:
                 named[name] = f"container:{self._find(ref).id}"
         return replace(host, **named) if named else host
+
+    def _check_links(self, host: HostConfig) -> None:
+        for link in host.links:
+            try:
+                self._find(link.partition(":")[0])
+            except ContainerNotFound as error:  # to clients, 404 means that the image is missing
+                raise InvalidArgument(f"could not get container for {link}: {error}") from error
 
     def _name_target(self, container: Container) -> Container:
         """`container:NAME` by its id; the container has that one's host name then."""

@@ -31,11 +31,16 @@ def make(directory: str) -> bool:
 
 
 def write_names(
-    directory: str, container: Container, endpoints: Sequence[Endpoint], gateway: str
+    directory: str,
+    container: Container,
+    endpoints: Sequence[Endpoint],
+    gateway: str,
+    linked: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """hosts and hostname. `gateway` is the host's address for `host-gateway`."""
+    """hosts and hostname. `gateway` is the host's address for `host-gateway`, `linked` are
+    addresses and names of containers that this one was linked to."""
     config, host = container.config, container.host
-    extra = []
+    extra = list(linked)
     for entry in host.extra_hosts:
         name, _, address = entry.partition(":")
         extra.append((gateway if address == HOST_GATEWAY else address.strip("[]"), name))
@@ -53,18 +58,27 @@ def write_names(
 
 def write_resolver(directory: str, container: Container, *, own: bool) -> None:
     """resolv.conf; `own` where the container asks our resolver."""
+    _write(f"{directory}/resolv.conf", _resolver_text(container, own=own))
+
+
+def turn_to_own_resolver(directory: str, container: Container) -> None:
+    """Let a running container ask our resolver from now on, unless it has another file by now."""
+    path = f"{directory}/resolv.conf"
+    if _read(path) == _resolver_text(container, own=False):
+        _write(path, _resolver_text(container, own=True))
+
+
+def _resolver_text(container: Container, *, own: bool) -> str:
     host = container.host
     if host.network_mode == "host" and not (host.dns or host.dns_search or host.dns_options):
-        _write(f"{directory}/resolv.conf", _read("/etc/resolv.conf"))
-        return
-    text = resolv.for_container(
+        return _read("/etc/resolv.conf")
+    return resolv.for_container(
         resolv.read_host(),
         own=own,
         servers=host.dns,
         search=host.dns_search,
         options=host.dns_options,
     )
-    _write(f"{directory}/resolv.conf", text)
 
 
 def _write(path: str, text: str) -> None:

@@ -74,6 +74,8 @@ def settle(
         network = registry.find(default if name in _DEFAULTS else name).network
         check(network, wish)
         found[network.name] = wish
+    if host.links and registry.find(mode).network.has_names:
+        found[mode] = replace(found[mode], links=(*found[mode].links, *host.links))
     return replace(host, network_mode=mode), found
 
 
@@ -93,8 +95,6 @@ def check(network: Network, wish: EndpointRequest) -> None:
         )
     if network.name == BRIDGE and wish.aliases:
         raise InvalidArgument("network-scoped aliases are only supported for user-defined networks")
-    if wish.links:
-        raise InvalidArgument("links are not supported: containers of a network find each other")
     _check_addresses(network, wish)
     if wish.mac:
         ipam.parse_mac(wish.mac)

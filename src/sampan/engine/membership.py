@@ -42,7 +42,11 @@ class Membership:
             joining.check(network, wish)
             changed = replace(container, networks={**container.networks, network.name: wish})
             if container.status.is_running:
+                had = networks.has_resolver(entry.id)
                 await networks.connect(changed, network, wish)
+                if networks.has_resolver(entry.id) and not had:
+                    directory = self._services.layout.container(entry.id)
+                    etcfiles.turn_to_own_resolver(directory, container)
             await self._services.containers.change(entry, changed)
             self._tell_names(entry)
 
@@ -85,6 +89,7 @@ class Membership:
             entry.container,
             services.networks.endpoints(entry.id),
             services.networks.host_address(entry.id),
+            services.networks.linked(entry.container),
         )
 
 

@@ -324,6 +324,7 @@ class HostConfig:
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
     ports: tuple[Binding, ...] = ()
     publish_all: bool = False
     masked_paths: tuple[str, ...] | None = None

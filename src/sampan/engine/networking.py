@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sampan.engine import events as bus
 from sampan.engine import joining, netrecords
 from sampan.engine.config import reach
+from sampan.engine.naming import Naming
 from sampan.engine.networks import DEFAULT_BRIDGE, Registry, predefined, prune_filter
 from sampan.engine.wiring import Joined, Wiring, why_not
 from sampan.errors import (
@@ -32,6 +33,7 @@ from sampan.errors import (
 from sampan.network import checking
 from sampan.network.model import BINDING, BRIDGE, NONE, Driver, Published
 from sampan.network.ports import Guards
+from sampan.network.resolver import Resolver
 from sampan.store import networks as rows
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sampan.engine.config import EngineConfig
+    from sampan.engine.containers import Containers
     from sampan.engine.events import Events
     from sampan.engine.filters import Filters
     from sampan.engine.model import Container, Event
@@ -53,7 +56,14 @@ log = logging.getLogger(__name__)
 class Networks:
     """Every network of the engine, and who is in it."""
 
-    def __init__(self, config: EngineConfig, layout: Layout, db: Database, events: Events) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        layout: Layout,
+        db: Database,
+        events: Events,
+        containers: Containers,
+    ) -> None:
         self._config = config
         self._db = db
         self._events = events
@@ -61,6 +71,8 @@ class Networks:
         self._registry = Registry()
         self._joined: dict[str, Joined] = {}
         self._guards = Guards()
+        self._naming = Naming(self._registry, self._joined, containers)
+        self._resolver = Resolver(self._naming)
 
     # life
 
@@ -96,6 +108,8 @@ class Networks:
                 log.warning("port %d of the host was taken while no engine ran", lost.host_port)
             try:
                 joined.space = await self._wiring.open(path)
+                await self._wiring.open_doors(joined)
+                self._serve_names(owner, joined)
             except SampanError as error:
                 log.error("networks of %s: %s", owner, error)  # noqa: TRY400 - no trace needed
         busy = {one.network for joined in self._joined.values() for one in joined.endpoints}
@@ -107,6 +121,7 @@ class Networks:
 
     async def aclose(self) -> None:
         """Let go of everything; what containers have stays theirs."""
+        await self._resolver.aclose()
         self._guards.close()
         joined = self._joined.values()
         opened = [one.space for one in joined if one.space is not None]
@@ -244,9 +259,13 @@ class Networks:
                 return endpoint.gateway4
         return self.find(BRIDGE).pools[0].gateway
 
-    def has_resolver(self, container: Container) -> bool:
-        """Whether a container asks our own resolver."""
-        return any(self.find(one.network).has_names for one in self.endpoints(container.id))
+    def linked(self, container: Container) -> Sequence[tuple[str, str]]:
+        """(address, names) of the containers that this one was linked to on the default bridge."""
+        return self._naming.linked(container)
+
+    def has_resolver(self, owner: str) -> bool:
+        """Whether a container asks our own name server."""
+        return self._resolver.serves(owner)
 
     async def prepare(self, container: Container) -> str:
         """Join the container's networks; the path of its network namespace, "" when it has none.
@@ -265,11 +284,14 @@ class Networks:
             reach(self._config, "network-joined")
             networks = [self.find(one.network) for one in joined.endpoints]
             gateway = joining.gateway_of(joined.endpoints, container.networks)
-            joined.space = await self._wiring.wire(networks, joined, gateway)
+            names = self._naming.needs_resolver(container)
+            await self._wiring.wire(networks, joined, gateway, names=names)
+            self._serve_names(container.id, joined)
         except BaseException:
             self.release(container.id)
             raise
         self._wiring.refill_later(networks[0])
+        assert joined.space is not None
         return joined.space.path
 
     def release(self, owner: str) -> None:
@@ -280,6 +302,7 @@ class Networks:
         made: list[Event] = []
         for endpoint in joined.endpoints:
             made += self._forget(endpoint)
+        self._resolver.close(owner)
         self._guards.release(joined.published)
         written = self._db.submit(partial(_left, owner=owner, made=made))
         written.add_done_callback(self._told)
@@ -319,6 +342,9 @@ class Networks:
             wishes = {**container.networks, network.name: wish}
             gateway = joining.gateway_of(joined.endpoints, wishes)
             await self._wiring.connect(joined, network, endpoint, gateway)
+            if self._naming.needs_resolver(container) and not self.has_resolver(container.id):
+                await self._wiring.open_doors(joined)
+                self._serve_names(container.id, joined)
         except BaseException:
             joined.endpoints.remove(endpoint)
             self._forget(endpoint)
@@ -339,6 +365,12 @@ class Networks:
         await self._wiring.disconnect(joined, endpoint, gateway)
 
     # details
+
+    def _serve_names(self, owner: str, joined: Joined) -> None:
+        """Give the doors of a container to the name server."""
+        if joined.doors is not None:
+            self._resolver.open(owner, joined.doors)
+            joined.doors = None
 
     def _lease(self, container: Container, joined: Joined) -> None:
         """Take addresses and ports, in memory and as bound sockets."""

@@ -254,9 +254,10 @@ class Starter:
         networks = self._services.networks
         endpoints = networks.endpoints(container.id)
         gateway = networks.host_address(container.id)
-        etcfiles.write_names(directory, container, endpoints, gateway)
+        linked = networks.linked(container)
+        etcfiles.write_names(directory, container, endpoints, gateway, linked)
         if container.host.network_mode != "none":
-            own = networks.has_resolver(container)
+            own = networks.has_resolver(container.id)
             etcfiles.write_resolver(directory, container, own=own)
 
     def _mounts(self, container: Container) -> tuple[dict[str, Any], ...]:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sampan.errors import FailedPrecondition, SampanError
-from sampan.network import firewall, spaces
+from sampan.network import doors, firewall, spaces
 from sampan.network.firewall import Watch
 from sampan.network.model import Driver
 from sampan.network.plumbing import Plumber
@@ -24,6 +24,7 @@ from sampan.network.plumbing import Plumber
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from sampan.network.doors import Doors
     from sampan.network.ipam import Subnet
     from sampan.network.model import Endpoint, Network, Published
     from sampan.network.spaces import Space
@@ -44,6 +45,8 @@ class Joined:
     endpoints: list[Endpoint]
     space: Space | None = None
     published: list[Published] = field(default_factory=list)
+    doors: Doors | None = None
+    """Sockets of the name server, until it has them."""
     target: Endpoint | None = None
     """The endpoint that the published ports lead to."""
 
@@ -99,12 +102,22 @@ class Wiring:
             self._listen()
 
     async def wire(
-        self, networks: Sequence[Network], joined: Joined, gateway: Endpoint | None
-    ) -> Space:
-        """A namespace with an interface in every network; ports lead to it."""
-        space: Space = await self._do("join networks", self._make, networks, joined, gateway)
+        self,
+        networks: Sequence[Network],
+        joined: Joined,
+        gateway: Endpoint | None,
+        *,
+        names: bool = False,
+    ) -> None:
+        """A namespace with an interface in every network; ports lead to it. With `names`, it can
+        ask our name server."""
+        await self._do("join networks", self._make, networks, joined, gateway, names)
         self._listen()
-        return space
+
+    async def open_doors(self, joined: Joined) -> None:
+        """Let what is there already ask our name server."""
+        assert joined.space is not None
+        joined.doors = await self._do("open name server", doors.open_doors, joined.space)
 
     async def connect(
         self, joined: Joined, network: Network, endpoint: Endpoint, gateway: Endpoint | None
@@ -151,8 +164,12 @@ class Wiring:
     # in the thread
 
     def _make(
-        self, networks: Sequence[Network], joined: Joined, gateway: Endpoint | None
-    ) -> Space:  # fmt: skip
+        self,
+        networks: Sequence[Network],
+        joined: Joined,
+        gateway: Endpoint | None,
+        names: bool,
+    ) -> None:
         for network in networks:
             if network.driver is Driver.BRIDGE:
                 self._plumber.make_bridge(network)
@@ -164,12 +181,17 @@ class Wiring:
                     space, network, endpoint, routed=endpoint is gateway, link=link, bridge=bridge
                 )
                 link = bridge = ""
+            if names:
+                joined.doors = doors.open_doors(space)
             if joined.target is not None:
                 self._plumber.publish(joined.target, joined.published)
         except BaseException:
+            for sock in joined.doors or ():
+                sock.close()
+            joined.doors = None
             space.close()
             raise
-        return space
+        joined.space = space
 
     def _start_with(self, network: Network) -> tuple[Space, str, str]:
         """A namespace, and the link in it and its bridge where there is one already."""
@@ -202,6 +224,8 @@ class Wiring:
     def _let_go(self, joined: Joined) -> None:
         if joined.target is not None:
             self._plumber.withdraw(joined.target, joined.published)
+        for sock in joined.doors or ():
+            sock.close()
         if joined.space is not None:
             joined.space.close()
 

@@ -81,8 +81,9 @@ def for_container(
 
 def reachable(servers: tuple[str, ...]) -> tuple[str, ...]:
     """The servers that a container can ask itself."""
+    found = ((server, ip_address(server.partition("%")[0])) for server in servers)
     return tuple(
-        server for server in servers if not ip_address(server.partition("%")[0]).is_loopback
+        server for server, where in found if not (where.is_loopback or where.is_link_local)
     )
 
 

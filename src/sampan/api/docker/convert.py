@@ -34,7 +34,7 @@ def inspect(container: model.Container, live: Live = NOTHING) -> wire.ContainerI
         log_path=container.log_path,
         name="/" + container.name,
         restart_count=container.state.restart_count,
-        host_config=host_answer(container.host),
+        host_config=host_answer(container.host, container.name),
         mounts=mounting.points(container),
         config=config_answer(container),
         network_settings=endpoints.settings(container, live),
@@ -124,8 +124,8 @@ def image_name(container: model.Container) -> str:
     return container.config.image or container.image_name or container.config.rootfs or ""
 
 
-def host_answer(host: model.HostConfig) -> wire.HostConfig:
-    """The `HostConfig` of inspect."""
+def host_answer(host: model.HostConfig, name: str) -> wire.HostConfig:
+    """The `HostConfig` of inspect; `name` is the container's."""
     return wire.HostConfig(
         binds=list(host.binds) or None,
         log_config=_log_answer(host.log),
@@ -145,6 +145,7 @@ def host_answer(host: model.HostConfig) -> wire.HostConfig:
         extra_hosts=list(host.extra_hosts) or None,
         group_add=list(host.group_add) or None,
         ipc_mode=host.ipc_mode or "private",
+        links=endpoints.links(host.links, name),
         oom_score_adj=host.oom_score_adj,
         pid_mode=host.pid_mode,
         privileged=host.privileged,

@@ -182,6 +182,12 @@ def port_list(container: Container, live: Live) -> list[wire.Port]:
     return found
 
 
+def links(asked: Sequence[str], name: str) -> list[str] | None:
+    """`HostConfig.Links`: `/db:/me/store` for `db:store` of the container `me`."""
+    pairs = (link.partition(":") for link in asked)
+    return [f"/{other}:/{name}/{alias or other}" for other, _, alias in pairs] or None
+
+
 def wanted_ports(asked: Sequence[Binding]) -> dict[str, list[wire.PortBinding] | None]:
     """`HostConfig.PortBindings`: what was asked for."""
     found: dict[str, list[wire.PortBinding] | None] = {}

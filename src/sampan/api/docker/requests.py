@@ -27,7 +27,6 @@ RUNTIMES = frozenset(("", DEFAULT_RUNTIME, "runc", "io.containerd.runc.v2"))
 """Names by which clients ask for the one runtime that is here."""
 
 _UNSUPPORTED = (
-    ("links", "Links"),
     ("device_requests", "DeviceRequests"),
     ("cpu_realtime_period", "CpuRealtimePeriod"),
     ("cpu_realtime_runtime", "CpuRealtimeRuntime"),
@@ -113,6 +112,7 @@ def host_config(body: wire.HostConfig, network_disabled: bool = False) -> model.
         dns=tuple(body.dns or ()),
         dns_search=tuple(body.dns_search or ()),
         dns_options=tuple(body.dns_options or ()),
+        links=tuple(body.links or ()),
         ports=endpoints.bindings(body.port_bindings),
         publish_all=bool(body.publish_all_ports),
         masked_paths=None if body.masked_paths is None else tuple(body.masked_paths),

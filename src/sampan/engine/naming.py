@@ -1,0 +1,127 @@
+"""Names in networks: who is called what, as seen by one container, and where it asks else.
+
+A container finds the others in the networks that it shares with them, by name, alias, short id, and
+each with the network's name behind a dot. The default bridge has no names, as Docker has it. What
+is unknown goes to the container's own servers, or to the host's as they are now; a container
+whose networks are all internal asks nobody.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sampan.engine import joining
+from sampan.errors import ContainerNotFound, InvalidArgument
+from sampan.network import resolv
+from sampan.network.model import BRIDGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from sampan.engine.containers import Containers
+    from sampan.engine.model import Container
+    from sampan.engine.networks import Member, Registry
+    from sampan.engine.wiring import Joined
+    from sampan.network.model import Endpoint
+
+
+class Naming:
+    """What the name server knows."""
+
+    def __init__(
+        self, registry: Registry, joined: Mapping[str, Joined], containers: Containers
+    ) -> None:
+        self._registry = registry
+        self._joined = joined
+        self._containers = containers
+
+    def find(self, owner: str, name: str) -> Sequence[str] | None:
+        """The addresses of a name as `owner` sees it; None when it is no name of ours."""
+        name = self._linked(owner).get(name, name)
+        found = [
+            address
+            for member in self._members(owner)
+            for endpoint in member.endpoints.values()
+            if _is_called(endpoint, member, name)
+            for address in (endpoint.ipv4, endpoint.ipv6)
+            if address
+        ]
+        return found or None
+
+    def name_of(self, owner: str, address: str) -> str:
+        """The name of an address in the networks of `owner`; "" when it has none."""
+        for member in self._members(owner):
+            for endpoint in member.endpoints.values():
+                if address in (endpoint.ipv4, endpoint.ipv6) and endpoint.names:
+                    return f"{endpoint.names[0]}.{member.network.name}"
+        return ""
+
+    def servers(self, owner: str) -> Sequence[str]:
+        """Where `owner` asks for what we do not know; none: nowhere."""
+        joined = self._joined.get(owner)
+        if joined is None or self._is_closed(joined):
+            return ()
+        container = self._container(owner)
+        own = container.host.dns if container is not None else ()
+        return own or resolv.read_host().servers
+
+    async def learned(self, owner: str, name: str, message: bytes) -> None:
+        """An answer is about to be given to `owner`."""
+
+    def linked(self, container: Container) -> list[tuple[str, str]]:
+        """(address, names) of the containers that this one was linked to, where there is no name
+        server for them: on the default bridge. One that does not run is left out."""
+        if BRIDGE not in container.networks:
+            return []
+        found = []
+        for link in container.host.links:
+            name, _, alias = link.partition(":")
+            other = self._container(name)
+            joined = self._joined.get(other.id) if other is not None else None
+            for endpoint in joined.endpoints if joined is not None else ():
+                if endpoint.network_name == BRIDGE and other is not None:
+                    names = dict.fromkeys((alias or name, other.config.hostname, other.name))
+                    found.append((endpoint.ipv4, " ".join(names)))
+        return found
+
+    def needs_resolver(self, container: Container) -> bool:
+        """Whether a container must ask us: it has names to find, or the host's servers are out of
+        its reach."""
+        mode = container.host.network_mode
+        if not joining.has_networks(mode):
+            return False
+        if any(self._registry.find(name).network.has_names for name in container.networks):
+            return True
+        return not container.host.dns and not resolv.reachable(resolv.read_host().servers)
+
+    def _members(self, owner: str) -> Iterator[Member]:
+        joined = self._joined.get(owner)
+        for endpoint in joined.endpoints if joined is not None else ():
+            member = self._registry.find(endpoint.network)
+            if member.network.has_names:
+                yield member
+
+    def _is_closed(self, joined: Joined) -> bool:
+        networks = [self._registry.find(one.network).network for one in joined.endpoints]
+        return bool(networks) and all(network.internal for network in networks)
+
+    def _container(self, owner: str) -> Container | None:
+        try:
+            return self._containers.find(owner).container
+        except (ContainerNotFound, InvalidArgument):
+            return None
+
+    def _linked(self, owner: str) -> dict[str, str]:
+        """What a container calls others on its own account: `--link NAME:ALIAS`."""
+        container = self._container(owner)
+        if container is None:
+            return {}
+        links = [link for wish in container.networks.values() for link in wish.links]
+        pairs = (link.partition(":") for link in links)
+        return {(alias or name).lower(): name.lower() for name, _, alias in pairs}
+
+
+def _is_called(endpoint: Endpoint, member: Member, name: str) -> bool:
+    return any(
+        name in (one.lower(), f"{one}.{member.network.name}".lower()) for one in endpoint.names
+    )
