@@ -1,7 +1,7 @@
 # Two commands do everything, set-up included: `make demo` and `make test`. Both need root.
 DEMO_PACKAGES = busybox-static docker-registry
 TEST_PACKAGES = $(DEMO_PACKAGES) buildah containerd containernetworking-plugins docker.io iproute2 iptables \
-	libarchive-tools libseccomp2 nftables podman runc skopeo strace umoci util-linux xfsprogs
+	crun libarchive-tools libseccomp2 nftables podman runc runsc skopeo strace umoci util-linux xfsprogs
 
 .PHONY: demo test bench clean
 

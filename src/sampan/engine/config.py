@@ -33,6 +33,7 @@ class EngineConfig:
     its own), `bridge_subnet` its subnet ("": one that is free); `publish_address` is where ports
     without an address are published.
     `insecure_registries` are `host:port` that may be spoken to without TLS; loopback always may.
+    `runtimes` are further OCI runtimes with runc's command line, by name.
     `registries` has more for each registry, see `registry.settings`, and `registry_directories` are
     looked at for certificates and hosts files. The four of images are the policy of
     `images.retention`: seconds, bytes, bytes, and patterns of names. `trust_policy` is the file of
@@ -55,6 +56,7 @@ class EngineConfig:
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     registries: Mapping[str, Settings] = field(default_factory=dict)
+    runtimes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     registry_directories: tuple[str, ...] = DEFAULT_DIRECTORIES
     trust_policy: str = DEFAULT_POLICY
     image_unused_for: int = 0
@@ -88,6 +90,8 @@ class EngineConfig:
                 raise InvalidArgument(f"configuration: unknown key {key!r}")
             if key == "registries":
                 values[key] = _registries(value)
+            elif key == "runtimes":
+                values[key] = _runtimes(value)
             else:
                 values[key] = _typed(key, value, getattr(defaults, key))
         return cls(**values)
@@ -97,6 +101,23 @@ def _registries(value: Any) -> dict[str, Settings]:
     if not isinstance(value, dict):
         raise InvalidArgument(f"configuration: registries must be a table, not {value!r}")
     return {str(name): from_table(str(name), table) for name, table in value.items()}
+
+
+def _runtimes(value: Any) -> dict[str, tuple[str, ...]]:
+    """`runc = "/usr/sbin/runc"`, or with first words `x = ["/usr/bin/x", "--flag"]`."""
+    if not isinstance(value, dict):
+        raise InvalidArgument(f"configuration: runtimes must be a table, not {value!r}")
+    found = {}
+    for name, said in value.items():
+        words = [said] if isinstance(said, str) else said
+        is_list = isinstance(words, list) and all(isinstance(word, str) for word in words)
+        if not is_list or not words or not words[0].startswith("/"):
+            raise InvalidArgument(
+                f"configuration: runtimes.{name} must be an absolute path, or a list that begins "
+                f"with one, not {said!r}"
+            )
+        found[str(name)] = tuple(words)
+    return found
 
 
 def _typed(key: str, value: Any, default: Any) -> Any:

@@ -330,6 +330,9 @@ class HostConfig:
     masked_paths: tuple[str, ...] | None = None
     readonly_paths: tuple[str, ...] | None = None
     runtime: str = ""
+    program: tuple[str, ...] = ()
+    """A foreign OCI runtime with runc's command line: its path and first words. () is our own."""
+
     isolation: str = ""
     restart: RestartPolicy = RestartPolicy()
     auto_remove: bool = False

@@ -46,6 +46,24 @@ class Filters:
         whole = (*key, architecture or self._architecture)
         return self._made.get(whole) or self._compile(whole)
 
+    def profile(self, host: HostConfig, architecture: str = "") -> dict[str, Any] | None:
+        """The same as an OCI profile, for a runtime that compiles it itself.
+
+        Raises:
+            InvalidArgument: the profile cannot be read.
+        """
+        key = security.seccomp_key(host)
+        if key is None:
+            return None
+        text, capabilities = key
+        architecture = architecture or self._architecture
+        if not text:
+            return profiles.seccomp_profile(capabilities, architecture)
+        try:
+            return read_profile(text, capabilities, architecture)
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidArgument(f"read seccomp profile: {error}") from error
+
     def close(self) -> None:
         """Close every descriptor."""
         for fd, _ in self._made.values():

@@ -21,7 +21,7 @@ from sampan.engine.model import Status, WaitCondition
 from sampan.engine.placement import cgroup_path
 from sampan.errors import Conflict, ContainerNotFound, NotModified, SampanError, StartFailed
 from sampan.snapshots.base import mapped
-from sampan.tasks import recovery
+from sampan.tasks import foreign, recovery
 from sampan.tasks.task import Task, encode
 
 if TYPE_CHECKING:
@@ -93,7 +93,9 @@ class Starter:
         container = entry.container
         if container.mounts:
             await services.volumes.prepare(container)
-        program = services.filters.get(container.host, container.architecture)
+        program = None
+        if not container.host.program:  # a foreign runtime compiles the profile itself
+            program = services.filters.get(container.host, container.architecture)
         mount = entry.mount or self._mount(entry)
         netns = await self._join_networks(container)
         attached, entry.attachments = entry.attachments, []
@@ -138,7 +140,8 @@ class Starter:
         entry.launched = launched
         entry.task = task = _listen(entry, ours, self._exits)
         try:
-            await services.launcher.launch(message, [theirs.fileno(), *passed])
+            launch = foreign.launch if entry.container.host.program else services.launcher.launch
+            await launch(message, [theirs.fileno(), *passed])
             reach(services.config, "start-launched")
         except BaseException:
             entry.launched = entry.task = None
@@ -191,6 +194,12 @@ class Starter:
         if program is not None:
             message["seccomp"] = True
             message["seccomp_flags"] = program[1]
+        if container.host.program:
+            message["program"] = container.host.program
+            message["spec"]["ociVersion"] = foreign.OCI_VERSION
+            profile = services.filters.profile(container.host, container.architecture)
+            if profile is not None:
+                message["spec"]["linux"]["seccomp"] = profile
         return message
 
     def _spec(self, container: Container, netns: str) -> dict[str, Any]:

@@ -133,6 +133,7 @@ class Containers:
         if sandbox.phase is not Phase.READY:
             raise FailedPrecondition(f"create container in {sandbox.id}: the sandbox is not ready")
         check(request, sandbox)
+        self.sandboxes.handler(sandbox).check(request.mounts)
         name = names.container_name(sandbox.id, request)
         if name in self._taken:
             raise AlreadyExists(f"container name {name} is in use")
@@ -154,7 +155,10 @@ class Containers:
         )
         made = await self._engine.create(
             _config(request, sandbox, image),
-            _host(request, sandbox, names.log_file(config, request)),
+            replace(
+                _host(request, sandbox, names.log_file(config, request)),
+                program=self.sandboxes.handler(sandbox).program,
+            ),
             owner=Ownership(owner=OWNER, notes=records.encode_notes(notes)),
         )
         self._notes[made.id] = notes

@@ -6,27 +6,48 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument
+from sampan.pods.model import Propagation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from sampan.pods.model import Mount
+
+OURS = "sampan"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handler:
-    """One handler. `program` is an OCI runtime with runc's command line, "" for our own."""
+    """One handler. `program` is an OCI runtime with runc's command line, () for our own."""
 
     name: str
-    program: str = ""
-    recursive_read_only: bool = True
+    program: tuple[str, ...] = ()
+    recursive_read_only: bool = False
     user_namespaces: bool = False
+
+    def check(self, mounts: Sequence[Mount]) -> None:
+        """Refuse what it cannot do. Raises InvalidArgument."""
+        for mount in mounts:
+            if mount.recursive_read_only and not self.recursive_read_only:
+                raise InvalidArgument(
+                    f"mount on {mount.target}: runtime handler {self.name} has no "
+                    "recursive read-only mounts"
+                )
+            # Its containers are made in a mount namespace whose mounts do not reach the node.
+            if mount.propagation is Propagation.BIDIRECTIONAL and self.program:
+                raise InvalidArgument(
+                    f"mount on {mount.target}: runtime handler {self.name} has no bidirectional "
+                    "propagation"
+                )
 
 
 class Handlers:
     """All handlers, by the names that RuntimeClass uses; "" is the default one."""
 
-    def __init__(self, more: tuple[Handler, ...] = ()) -> None:
-        ours = (Handler(name=""), Handler(name="sampan"))
-        self._by_name = {handler.name: handler for handler in (*ours, *more)}
+    def __init__(self, programs: Mapping[str, tuple[str, ...]]) -> None:
+        ours = [Handler(name=name, recursive_read_only=True) for name in ("", OURS)]
+        foreign = [Handler(name=name, program=words) for name, words in programs.items()]
+        self._by_name = {handler.name: handler for handler in (*ours, *foreign)}
 
     def __iter__(self) -> Iterator[Handler]:
         return iter(self._by_name.values())
@@ -39,5 +60,6 @@ class Handlers:
         """
         found = self._by_name.get(name)
         if found is None:
-            raise InvalidArgument(f"no runtime handler {name!r} is configured")
+            known = ", ".join(sorted(filter(None, self._by_name)))
+            raise InvalidArgument(f"no runtime handler {name!r} is configured; there are {known}")
         return found

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from sampan.engine.engine import Engine
-    from sampan.pods.handlers import Handlers
+    from sampan.pods.handlers import Handler, Handlers
     from sampan.pods.model import Resources
     from sampan.pods.network import Network
     from sampan.pods.table import Table
@@ -160,6 +160,10 @@ class Sandboxes:
         return specgen.Place(
             pinned=self._layout.sandbox(sandbox.id), files=self._layout.pod(sandbox.id)
         )
+
+    def handler(self, sandbox: Sandbox) -> Handler:
+        """What runs its containers. Raises InvalidArgument."""
+        return self._handlers.find(sandbox.handler)
 
     def keeper_spec(self, container_id: str, cgroup: str) -> dict[str, object]:
         """The OCI configuration of a keeper."""

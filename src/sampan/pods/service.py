@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sampan.engine import runtimes
 from sampan.pods.containers import Containers
 from sampan.pods.execs import Execs
 from sampan.pods.handlers import Handlers
@@ -61,7 +62,9 @@ class Pods:
             services.networks,
             settings.fallback_network,
         )
-        pods = cls(engine, table, network, Handlers(), settings)
+        pods = cls(
+            engine, table, network, Handlers(runtimes.find(engine.config.runtimes)), settings
+        )
         engine.own(OWNER, pods.containers.spec)
         engine.own(
             KEEPER, lambda container, cgroup: dict(pods.sandboxes.keeper_spec(container.id, cgroup))

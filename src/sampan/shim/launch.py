@@ -23,6 +23,7 @@ import select
 from time import time_ns
 
 from sampan.kernel import fds as descriptors
+from sampan.kernel import process
 from sampan.kernel.identity import start_time
 from sampan.runtime.failure import NeedsInterpreter
 from sampan.shim import keeper
@@ -99,9 +100,9 @@ class Runtime:
     `prepare(kinds, pid_namespace, interpreted)` makes a blank that is a child of its caller,
     `adopt` makes one again of its parts in the spawner. `begin` gives it its order. `kinds` says
     which namespaces a configuration needs: new ones, and the path of the pid namespace that is
-    joined. `resume` opens the gate of a container. `cgroup` finds the cgroup by the state that
-    `begin` described. `keepers` makes the parents of quiet containers, where there are such; it is
-    given the socket that leads to the nursery.
+    joined. `resume` opens the gate of a container, `signal` reaches its first process by pidfd.
+    `cgroup` finds the cgroup by the state that `begin` described. `keepers` makes the parents of
+    quiet containers, where there are such; it is given the socket that leads to the nursery.
     """
 
     __slots__ = (
@@ -113,6 +114,7 @@ class Runtime:
         "mount",
         "prepare",
         "resume",
+        "signal",
         "spawn",
     )
 
@@ -128,6 +130,7 @@ class Runtime:
         resume: Callable[[int, int, str], None],
         spawn: Callable[..., Spawned],
         keepers: Callable[[int], Keepers] | None = None,
+        signal: Callable[[int, int], None] = process.pidfd_send_signal,
     ) -> None:
         self.adopt = adopt
         self.begin = begin
@@ -137,6 +140,7 @@ class Runtime:
         self.mount = mount
         self.prepare = prepare
         self.resume = resume
+        self.signal = signal
         self.spawn = spawn
 
 
@@ -213,7 +217,7 @@ class Launch:
             raise ValueError("attach: not as many descriptors as entries")
         self._facts = {
             "id": str(request["id"]),
-            "log": _checked_log(request.get("log") or {}),
+            "log": checked_log(request.get("log") or {}),
             "seccomp_flags": int(request.get("seccomp_flags") or 0),
             "attach": wishes,
             "stdin_once": bool(request.get("stdin_once")),
@@ -427,8 +431,12 @@ def read_filter(fd: int, flags: int) -> tuple[bytes, int] | None:
     return None if fd < 0 else (descriptors.read_all(fd, MAX_PROGRAM), flags)
 
 
-def _checked_log(wish: Message) -> tuple[str, str, int, int] | None:
-    """The driver, path, size and number of files of a log; None for no log."""
+def checked_log(wish: Message) -> tuple[str, str, int, int] | None:
+    """The driver, path, size and number of files of a log; None for no log.
+
+    Raises:
+        ValueError: nobody knows the driver.
+    """
     driver = wish.get("driver", "none")
     if driver == "none":
         return None

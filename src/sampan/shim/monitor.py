@@ -302,7 +302,7 @@ class Monitor:
         if self._status is not None or self._pid < 0:
             raise OSError(errno.ESRCH, "signal: the container has ended")
         if not message.get("all"):
-            process.pidfd_send_signal(self._pidfd, number)
+            self._runtime.signal(self._pidfd, number)
         elif number == process.SIGKILL:
             self._runtime.cgroup(self._container).kill()
         else:

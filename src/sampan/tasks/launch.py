@@ -38,8 +38,7 @@ _ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
 }
 _BOOT = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from sampan.shim.spawner import main; main(int(sys.argv[2]))"
+    "import sys; sys.path.insert(0, sys.argv[1]); from {module} import main; main(int(sys.argv[2]))"
 )
 _END_PATIENCE = 2.0
 
@@ -107,14 +106,20 @@ class Launcher:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             interpreter = fds.sealed_copy(sys.executable, "sampan-spawner")
+            high = -1
             try:
-                self.pid = _spawn(interpreter, theirs.fileno(), self._log)
+                # Above what is written to before the exec.
+                high = fcntl.fcntl(interpreter, fcntl.F_DUPFD_CLOEXEC, 10)
+                sealed = f"/proc/self/fd/{high}"
+                self.pid = start_interpreter(
+                    "sampan.shim.spawner", theirs.fileno(), self._log, sealed
+                )
                 self._pidfd = os.pidfd_open(self.pid)
             except OSError as error:
                 ours.close()
                 raise Unavailable(f"start spawner: {error}") from error
             finally:
-                os.close(interpreter)
+                fds.close_all([fd for fd in (interpreter, high) if fd >= 0])
         ours.setblocking(False)
         ours.setsockopt(socket.SOL_SOCKET, send_buffer_option(), MAX_MESSAGE)
         self._sock = ours
@@ -132,22 +137,27 @@ class Launcher:
         self._pidfd = -1
 
 
-def _spawn(interpreter: int, control: int, log: int) -> int:
-    """Run the spawner; its pid. Every other descriptor of ours is close-on-exec."""
+def start_interpreter(module: str, control: int, log: int, program: str = sys.executable) -> int:
+    """Run `main` of a module of ours, which gets `control`, in an interpreter of its own; its pid.
+
+    Every other descriptor of ours is close-on-exec. `program` is the interpreter; a descriptor's
+    path must be above 9.
+    """
     # Above the numbers that the file actions write to, so that none is overwritten before exec.
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (interpreter, control, log)]
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (control, log)]
     source = os.path.dirname(os.path.dirname(os.path.abspath(sampan.__file__)))
-    argv = [sys.executable, "-I", "-S", "-B", "-c", _BOOT, source, str(_SPAWNER_FD)]
+    boot = _BOOT.format(module=module)
+    argv = [sys.executable, "-I", "-S", "-B", "-c", boot, source, str(_SPAWNER_FD)]
     try:
         return os.posix_spawn(
-            f"/proc/self/fd/{high[0]}",
+            program,
             argv,
             _ENVIRONMENT,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
-                (os.POSIX_SPAWN_DUP2, high[2], 2),
-                (os.POSIX_SPAWN_DUP2, high[1], _SPAWNER_FD),
+                (os.POSIX_SPAWN_DUP2, high[1], 2),
+                (os.POSIX_SPAWN_DUP2, high[0], _SPAWNER_FD),
             ],
             setsid=True,
             setsigmask=(),

@@ -172,9 +172,14 @@ def found(shims: str) -> list[str]:
 
 
 def _clear_rest(directory: str) -> None:
-    """A record that was being written when its shim was killed."""
-    for name in os.listdir(directory):
-        os.unlink(f"{directory}/{name}")
+    """A record that was being written when its shim was killed, or a foreign runtime's files."""
+    # Nothing is mounted there that this process sees; os.walk follows no links.
+    for path, directories, files in os.walk(directory, topdown=False):
+        for name in files:
+            os.unlink(f"{path}/{name}")
+        for name in directories:
+            below = f"{path}/{name}"
+            os.unlink(below) if os.path.islink(below) else os.rmdir(below)
     os.rmdir(directory)
 
 
