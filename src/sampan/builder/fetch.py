@@ -69,6 +69,7 @@ def _fetch(url: str, target: int) -> Fetched:
             size, digest = _body(answer, url, deadline, target)
             return Fetched(name, size, digest, _modified(answer.headers.get("Last-Modified")))
         finally:
+            answer.close()
             connection.close()
     raise Unavailable(f"ADD {url[:200]}: more than {MAX_REDIRECTS} redirects")
 
@@ -128,6 +129,10 @@ def _body(
         view = memoryview(piece)
         while view:
             view = view[os.write(target, view) :]
+    if answer.length:
+        raise Unavailable(
+            f"ADD {url[:200]}: the answer broke off, {answer.length} bytes are missing"
+        )
     return size, digest.hexdigest()
 
 

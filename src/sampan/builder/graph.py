@@ -16,6 +16,7 @@ from sampan.builder.language.stages import Stage, sources_of
 from sampan.builder.model import Note, NoteKind, State
 from sampan.builder.scope import Globals, platform_arguments
 from sampan.builder.stage import StageWork
+from sampan.errors import InvalidArgument
 from sampan.spec.platform import Platform
 
 if TYPE_CHECKING:
@@ -154,6 +155,11 @@ class Build:
         stage = self.program.find(name, work.stage.index)
         if stage is not None:
             state = await self.state(stage)
+        elif (later := self.program.find(name)) is not None and later.name:
+            what = "itself" if later.index == work.stage.index else f"the later stage {later.name}"
+            raise InvalidArgument(
+                f"stage {work.stage.title} takes files from {what}: only stages above it are there"
+            )
         elif name == SCRATCH:
             return None, SCRATCH
         else:

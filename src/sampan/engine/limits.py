@@ -7,6 +7,7 @@ our init is charged to the container only when it is about to become the contain
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ MIN_MEMORY = 512 << 10
 _CPUS = os.cpu_count() or 1
 _MAX = 2**63 - 1
 _OF = "container:"
+_HOST_NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}", re.ASCII)
+_HOST_ADDRESS = re.compile(r"host-gateway|\[?[0-9A-Fa-f:.%]{2,64}\]?", re.ASCII)
 
 
 def check(host: HostConfig) -> tuple[HostConfig, list[str]]:
@@ -38,7 +41,16 @@ def check(host: HostConfig) -> tuple[HostConfig, list[str]]:
     _check_policy(host)
     _check_rights(host)
     _check_mounts(host)
+    _check_hosts(host)
     return host, warnings
+
+
+def _check_hosts(host: HostConfig) -> None:
+    """Lines of a hosts file are made of these: nothing in them may begin another line."""
+    for entry in host.extra_hosts:
+        name, _, address = entry.partition(":")
+        if not _HOST_NAME.fullmatch(name) or not _HOST_ADDRESS.fullmatch(address):
+            raise InvalidArgument(f"bad format for add-host: {entry[:160]!r}")
 
 
 def _check_memory(host: HostConfig) -> HostConfig:

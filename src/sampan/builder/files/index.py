@@ -4,7 +4,8 @@ A build's context arrives as a tar. Reading it once gives each file's place and 
 content; copying takes the bytes from there. Nothing of a context is ever a file on the disk, so no
 name, link or device in it can mean anything to the host.
 
-An entry that comes later replaces an earlier one of its name. Names with `..` are refused.
+An entry that comes later replaces an earlier one of its name. Names with `..` are refused; a link
+of the archive on the way to an entry is followed, inside of the archive.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from sampan.builder.files import nodes
-from sampan.builder.files.nodes import Node, write_all
+from sampan.builder.files.nodes import Node, join, resolve, write_all
 from sampan.layers import header, tree
 from sampan.layers.compression import Compression, detect, open_stream
 from sampan.layers.limits import LayerError, show
@@ -113,23 +114,36 @@ class _Reader:
         self.found: dict[bytes, Node] = {b"": Node(nodes.DIRECTORY)}
         self._stream = stream
         self._hashed = hashed
+        self._directories: dict[bytes, bytes] = {b"": b""}
+
+    def node(self, path: bytes) -> Node | None:
+        """What is at a canonical path so far; for `resolve`."""
+        return self.found.get(path)
 
     def add(self, entry: Entry) -> None:
         """One entry, and the directories above it."""
         parts = tree.split(entry.name)
-        path = b"/".join(parts)
         if len(self.found) > MAX_ENTRIES:
             raise LayerError(f"read archive: more than {MAX_ENTRIES} entries")
         if not parts:
             return
-        self._make_parents(parts)
+        path = join(self._directory(b"/".join(parts[:-1])), parts[-1])
         if entry.kind == header.HARD_LINK:
             self._put(path, self._linked(entry))
         else:
             self._put(path, self._node(entry))
 
-    def _make_parents(self, parts: list[bytes]) -> None:
-        for count in range(len(parts) - 1, 0, -1):
+    def _directory(self, path: bytes) -> bytes:
+        """The canonical path of a directory, which is there afterwards."""
+        known = self._directories.get(path)
+        if known is None:
+            known = resolve(self, path)[0]
+            self._make(known.split(b"/") if known else [])
+            self._directories[path] = known
+        return known
+
+    def _make(self, parts: list[bytes]) -> None:
+        for count in range(len(parts), 0, -1):
             path = b"/".join(parts[:count])
             node = self.found.get(path)
             if node is not None and node.kind == nodes.DIRECTORY:
@@ -138,6 +152,8 @@ class _Reader:
 
     def _put(self, path: bytes, node: Node) -> None:
         before = self.found.pop(path, None)
+        if before is not None and nodes.FILE not in (before.kind, node.kind):
+            self._directories = {b"": b""}
         if before is not None and before.kind == nodes.DIRECTORY != node.kind:
             inside = path + b"/"
             for below in [name for name in self.found if name.startswith(inside)]:
@@ -146,7 +162,7 @@ class _Reader:
 
     def _linked(self, entry: Entry) -> Node:
         """A second name of a file: the same data."""
-        path = b"/".join(tree.split(entry.link))
+        path = resolve(self, b"/".join(tree.split(entry.link)), follow=False)[0]
         node = self.found.get(path)
         if node is None or node.kind == nodes.DIRECTORY:
             raise LayerError(

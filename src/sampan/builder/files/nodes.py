@@ -51,11 +51,15 @@ class Node(NamedTuple):
     xattrs: dict[bytes, bytes] | None = None
 
 
-class Source(Protocol):
-    """What both kinds of trees do."""
+class Lookup(Protocol):
+    """What can say what is where."""
 
     def node(self, path: bytes) -> Node | None:
         """What is at a canonical path; None when nothing is."""
+
+
+class Source(Lookup, Protocol):
+    """What both kinds of trees do."""
 
     def names(self, path: bytes) -> list[bytes]:
         """The names in a directory, sorted."""
@@ -69,7 +73,7 @@ def join(directory: bytes, name: bytes) -> bytes:
     return directory + b"/" + name if directory else name
 
 
-def resolve(source: Source, path: bytes, *, follow: bool = True) -> tuple[bytes, Node | None]:
+def resolve(source: Lookup, path: bytes, *, follow: bool = True) -> tuple[bytes, Node | None]:
     """The canonical path that `path` leads to, and what is there.
 
     What is missing is taken literally, so the answer may be used as the place of a new file.
@@ -104,7 +108,7 @@ def resolve(source: Source, path: bytes, *, follow: bool = True) -> tuple[bytes,
     return reached, node
 
 
-def node_parts(path: bytes, source: Source) -> list[bytes]:
+def node_parts(path: bytes, source: Lookup) -> list[bytes]:
     """The components of the link at `path`, last one first."""
     node = source.node(path)
     return node.link.split(b"/")[::-1] if node is not None else []
