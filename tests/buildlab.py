@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from enginelab import PATIENCE, Lab, eventually, needs_root, shims_running
 from sampan.builder.builder import Builder
 from sampan.builder.model import BuildOptions, NoteKind
-from sampan.engine.model import ContainerConfig, WaitCondition
+from sampan.engine.model import ContainerConfig, HostConfig, WaitCondition
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,6 +71,7 @@ class BuildLab:
         self.notes = []
         tar = context({"Dockerfile": dockerfile, **(files or {})})
         options.setdefault("tags", ("t:1",))
+        options.setdefault("host", HostConfig())
         return await self.builder.build(once(tar), BuildOptions(**options), self.notes.append)
 
     @property

@@ -204,7 +204,7 @@ def test_options_that_are_refused(tmp_path):
         "target": ({"target": "9" * 40}, "could not be found"),
         "platform": ({"platform": "a/b/c/d/e"}, "platform"),
         "epoch": ({"args": {"SOURCE_DATE_EPOCH": "-1"}}, "seconds since 1970"),
-        "network-of-a-container": ({"host": HostConfig(network_mode="container:x")}, "network"),
+        "network-of-a-container": ({"host": HostConfig(network_mode="container:x")}, "No such"),
         "network-by-path": ({"host": HostConfig(network_mode="ns:/proc/1/ns/net")}, "network"),
         "context": ({"contexts": {"o": "file:///etc"}}, "context"),
         "context-image": ({"contexts": {"o": "docker-image://../x"}}, "invalid reference"),

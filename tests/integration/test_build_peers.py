@@ -21,6 +21,7 @@ from enginelab import PATIENCE, Lab
 from sampan.builder.builder import Builder
 from sampan.builder.model import BuildOptions
 from sampan.client.contexts import Directory
+from sampan.engine.model import HostConfig
 from sampan.errors import SampanError
 
 pytestmark = [
@@ -77,6 +78,7 @@ async def _build(builder, base, case, text, tag):
         target="" if is_parent else case.target,
         args={} if is_parent else case.args,
         labels={} if is_parent else case.labels,
+        host=HostConfig(),
     )
     await builder.build(_pieces(directory), options, lambda _: None)
 

@@ -15,6 +15,7 @@ from enginelab import eventually
 from sampan.builder.failures import CommandFailed
 from sampan.builder.language.failure import DockerfileError
 from sampan.builder.model import BuildOptions, NoteKind
+from sampan.engine.model import HostConfig
 from sampan.errors import InvalidArgument, NotImplementedHere, SampanError
 
 
@@ -62,7 +63,7 @@ async def test_the_same_again_is_cached_whatever_the_times_are(lab: BuildLab) ->
     text = "FROM bb:1\nRUN echo x > /x\nCOPY f /f\n"
     first = await lab.build(text, FILES)
     tar = context({"Dockerfile": text, **FILES}, mtime=1_700_000_000, uid=5)
-    again = await lab.builder.build(once(tar), BuildOptions(), lab.notes.append)
+    again = await lab.builder.build(once(tar), BuildOptions(host=HostConfig()), lab.notes.append)
     assert again.cached == again.steps == 2
     assert again.image.id == first.image.id
     changed = await lab.build(text, {**FILES, "f": "other"})

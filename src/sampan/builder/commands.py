@@ -1,6 +1,6 @@
 """Commands of RUN, each in a container of the engine that nobody else sees.
 
-The container is an ordinary one: default profile, its own namespaces, no network unless asked. Its
+The container is an ordinary one: default profile, its own namespaces, the default network. Its
 root is the snapshot that the step changes, its log is nowhere, its output is read as it comes. When
 it has ended it is removed, whatever happened; a cancelled build kills it.
 
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sampan.builder.failures import CommandFailed
 from sampan.builder.places import remove_places
-from sampan.engine import specgen
 from sampan.engine.model import (
     Attachment,
     ContainerConfig,
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 OWNER: Final = "builder"
 HOSTNAME: Final = "sampan-build"
 _PLACES: Final = ("/dev", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/proc", "/sys")
-_HOSTS: Final = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 _PIECE: Final = 1 << 16
 
 
@@ -70,7 +68,7 @@ class Commands:
         self._engine = engine
         self._commands: dict[str, Command] = {}
         self._slots = asyncio.Semaphore(max(2, os.cpu_count() or 1))
-        engine.own(OWNER, self._specification)
+        engine.complete(OWNER, self._amend)
 
     async def run(
         self,
@@ -136,32 +134,11 @@ class Commands:
                 await finish(self._engine.start(container, attached))
             return (await ended).exit_code
 
-    def _specification(self, container: Container, cgroups_path: str) -> dict[str, Any]:
-        """See Engine.own."""
-        services, command = self._engine.services, self._commands[container.id]
-        directory = services.layout.container(container.id)
-        os.makedirs(directory, 0o700, exist_ok=True)
-        shared = container.host.network_mode == "host"
-        hosts = _of_host("/etc/hosts") if shared else _HOSTS
-        for entry in container.host.extra_hosts:
-            name, _, address = entry.partition(":")
-            hosts += f"{address}\t{name}\n"
-        _write(f"{directory}/hosts", hosts)
-        _write(f"{directory}/hostname", f"{HOSTNAME}\n")
-        if shared:
-            _write(f"{directory}/resolv.conf", _of_host("/etc/resolv.conf"))
-        facts = specgen.Facts(
-            cgroups_path=cgroups_path,
-            no_new_privileges=services.config.no_new_privileges,
-            shm_size=services.config.shm_size,
-            hosts=f"{directory}/hosts",
-            hostname_file=f"{directory}/hostname",
-            resolv_conf=f"{directory}/resolv.conf" if shared else "",
-            mounts=command.mounts,
-        )
-        spec = specgen.generate(container, facts)
+    def _amend(self, container: Container, spec: dict[str, Any]) -> None:
+        """See Engine.complete: what is in no row of the database."""
+        command = self._commands[container.id]
+        spec["mounts"] += command.mounts
         spec["process"]["env"] += command.secret_env
-        return spec
 
 
 async def _read(sock: socket.socket, is_error: bool, output: Callable[[bytes, bool], None]) -> None:  # noqa: FBT001, RUF100
@@ -174,20 +151,3 @@ async def _read(sock: socket.socket, is_error: bool, output: Callable[[bytes, bo
         if not data:
             return
         output(data, is_error)
-
-
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(fd, text.encode())
-        os.fchmod(fd, 0o644)
-    finally:
-        os.close(fd)
-
-
-def _of_host(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(1 << 20)
-    except OSError:
-        return ""

@@ -29,7 +29,7 @@ class BuildOptions:
     """How to build. Empty means the default.
 
     `epoch` (seconds since 1970) is the newest time that files and the image may have; None is the
-    context's newest file. `host` limits the processes of RUN; its network mode is "" for none.
+    context's newest file. `host` limits the processes of RUN, and says their network.
     `allow_host_network` and `allow_insecure` are what RUN may ask for. `contexts` are more places
     to take files from, by name: an archive that was sent, or `docker-image://`, a URL of an archive
     or of a git repository.

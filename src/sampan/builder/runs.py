@@ -99,7 +99,7 @@ class Runs:
     def _host(self, one: ast.Run) -> HostConfig:
         """The limits, and the network: a step's own wish before the build's."""
         options = self._stage.build.options
-        host = options.host or HostConfig()
+        host = options.host or HostConfig(network_mode="default")
         if one.security == "insecure":
             if not options.allow_insecure:
                 raise DockerfileError(
@@ -107,7 +107,7 @@ class Runs:
                     one.origin.place,
                 )
             host = replace(host, privileged=True)
-        mode = host.network_mode or "none"
+        mode = host.network_mode
         if one.network != "default":
             if one.network == "host" and mode != "host" and not options.allow_host_network:
                 raise DockerfileError(
@@ -116,7 +116,7 @@ class Runs:
                     one.origin.place,
                 )
             mode = one.network
-        return replace(host, network_mode="none" if mode == "default" else mode)
+        return replace(host, network_mode=mode)
 
     async def _find(self, name: str) -> Context | Mount | None:
         found, _ = await self._stage.build.source(name, self._stage)

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
         WaitResult,
     )
     from sampan.engine.networking import Networks
-    from sampan.engine.services import Services, SpecMaker
+    from sampan.engine.services import Amend, Services, SpecMaker
     from sampan.engine.usage import Sizes
     from sampan.engine.volumes import Volumes
     from sampan.images.diffing import Change
@@ -362,6 +362,10 @@ class Engine:
             Conflict: the kernel refuses a limit; nothing has changed then.
         """
         await self._parts.lifecycle.amend(self._find(ref), notes, resources)
+
+    def complete(self, owner: str, amend: Amend) -> None:
+        """Have `amend` complete the OCI configuration of the containers of `owner`."""
+        self._services.amendments[owner] = amend
 
     def own(self, owner: str, make_spec: SpecMaker) -> None:
         """Take care of the containers of `owner`: `make_spec` gives their OCI configuration."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sampan.tasks.launch import Launcher
 
     SpecMaker = Callable[[Container, str], dict[str, Any]]
+    Amend = Callable[[Container, dict[str, Any]], None]
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,8 @@ class Services:
     owners: dict[str, SpecMaker] = field(default_factory=dict)
     """Who makes the OCI configuration of an owned container, by its owner; it gets the container
     and the path of its cgroup."""
+    amendments: dict[str, Amend] = field(default_factory=dict)
+    """Who completes the usual OCI configuration of an owned container."""
 
     async def on_disk(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Run blocking work in the bounded pool."""

@@ -206,7 +206,11 @@ class Starter:
         maker = self._services.owners.get(container.owner)
         if maker is not None:
             return maker(container, cgroup_path(self._services.config, container))
-        return specgen.generate(container, self._facts(container, netns))
+        spec = specgen.generate(container, self._facts(container, netns))
+        amend = self._services.amendments.get(container.owner)
+        if amend is not None:
+            amend(container, spec)
+        return spec
 
     def _log(self, container: Container) -> dict[str, Any]:
         wish, config = container.host.log, self._services.config

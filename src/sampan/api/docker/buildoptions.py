@@ -81,7 +81,7 @@ def _host(call: Call) -> HostConfig:
         hosts = _decoded(call, "extrahosts", _decode_hosts, [])
     limits: list[wire.Ulimit] = _decoded(call, "ulimits", _decode_ulimits, [])
     return HostConfig(
-        network_mode="none" if mode in ("", "default", "none") else mode,
+        network_mode=mode or "default",
         memory=call.number("memory") or 0,
         memory_swap=call.number("memswap") or 0,
         cpu_shares=call.number("cpushares") or 0,
