@@ -75,15 +75,17 @@ def _can_keep() -> bool:
     return keeper.is_possible() and is_possible(frozenset(USUAL)) and counted and os.geteuid() == 0
 
 
-def _keepers(wake: int) -> Keepers:
-    kinds = sorted(USUAL)
+def _keepers(wake: int) -> list[Keepers]:
+    """For containers with a network of their own making, and for those that join one."""
     trees = [tree.fd for tree, _ in cgroups.manager("/sampan").places()]
     python = os.open("/proc/self/exe", os.O_RDONLY | os.O_CLOEXEC)
-    given = {keeper.WAKE: wake, keeper.BLANK: machines.machine_for(frozenset(kinds))[1]}
-    given |= {keeper.PYTHON: python, **dict(enumerate(trees, keeper.TREES))}
+    given = {keeper.WAKE: wake, keeper.PYTHON: python, **dict(enumerate(trees, keeper.TREES))}
     source = os.path.dirname(os.path.dirname(os.path.abspath(sampan.__file__)))
     boot = keeper.Boot(sys.executable, _BOOT, source)
-    made = Keepers(kinds, keeper.image(kinds, len(trees), boot), given)
+    made = []
+    for kinds in (sorted(USUAL), sorted({*USUAL} - {"network"})):
+        given[keeper.BLANK] = machines.machine_for(frozenset(kinds))[1]
+        made.append(Keepers(kinds, keeper.image(kinds, len(trees), boot), given))
     os.close(python)
     return made
 

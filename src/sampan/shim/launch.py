@@ -129,7 +129,7 @@ class Runtime:
         prepare: Callable[[list[str], str, bool], Blank],
         resume: Callable[[int, int, str], None],
         spawn: Callable[..., Spawned],
-        keepers: Callable[[int], Keepers] | None = None,
+        keepers: Callable[[int], list[Keepers]] | None = None,
         signal: Callable[[int, int], None] = process.pidfd_send_signal,
     ) -> None:
         self.adopt = adopt

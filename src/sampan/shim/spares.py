@@ -216,16 +216,16 @@ class Spares:
 
     __slots__ = ("_keepers", "_kept", "_new_shim", "_shim")
 
-    def __init__(self, keepers: Keepers | None, new_shim: Callable[[], Spare]) -> None:
-        self._keepers = keepers
-        self._kept: Kept | None = None
+    def __init__(self, keepers: list[Keepers], new_shim: Callable[[], Spare]) -> None:
+        self._keepers = {tuple(one.kinds): one for one in keepers}
+        self._kept: dict[tuple[str, ...], Kept] = {}
         self._new_shim = new_shim
         self._shim: Spare | None = None
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing is to be made."""
-        return self._shim is not None and (self._kept is not None or self._keepers is None)
+        return self._shim is not None and len(self._kept) == len(self._keepers)
 
     def make(self) -> None:
         """Make one of what is missing.
@@ -233,25 +233,29 @@ class Spares:
         Raises:
             OSError: it could not be made.
         """
-        if self._kept is None and self._keepers is not None:
-            self._kept = self._keepers.new()
-        elif self._shim is None:
+        for kinds, keepers in self._keepers.items():
+            if kinds not in self._kept:
+                self._kept[kinds] = keepers.new()
+                return
+        if self._shim is None:
             self._shim = self._new_shim()
 
     def shim(self) -> Spare:
         """A shim, made now if none is alive. Raises OSError when it cannot be made."""
         spare, self._shim = self._shim, None
-        if spare is not None and not spare.is_alive():
-            spare.close()
-            spare = None
-        return spare or self._new_shim()
+        return _living(spare) or self._new_shim()
 
-    def kept(self, kinds: list[str]) -> Kept | None:
+    def kept(self, kinds: list[str]) -> Spare | None:
         """A keeper with a blank of `kinds`; None where that is not to be had."""
-        if self._keepers is None or kinds != self._keepers.kinds:
+        keepers = self._keepers.get(tuple(kinds))
+        if keepers is None:
             return None
-        spare, self._kept = self._kept, None
-        if spare is not None and not spare.is_alive():
-            spare.close()
-            spare = None
-        return spare or self._keepers.new()
+        return _living(self._kept.pop(tuple(kinds), None)) or keepers.new()
+
+
+def _living(spare: Spare | None) -> Spare | None:
+    """The spare, unless it has died."""
+    if spare is None or spare.is_alive():
+        return spare
+    spare.close()
+    return None

@@ -118,7 +118,7 @@ class Spawner:
     def __init__(self, engine: _socket.socket, runtime: Runtime, nursery: Nursery) -> None:
         self._engine = engine
         self._runtime = runtime
-        keepers = runtime.keepers(nursery.wake) if runtime.keepers is not None else None
+        keepers = runtime.keepers(nursery.wake) if runtime.keepers is not None else []
         self._spares = Spares(keepers, nursery.new_shim)
         self._underway: dict[int, Launch] = {}
         self._poll = select.poll()
