@@ -35,6 +35,7 @@ ALLOWED = {
     "client/launch.py: call fork": "starts a daemon from a command that has one thread",
     "runtime/packed.py: call exec": "what an import does; the code is compiled by ourselves",
     "shim/nursery.py: call fork": "what the nursery is for",
+    "shim/rotation.py: call fork": "a shim has one thread; the child compresses and exits",
     "layers/worker.py: call fork": "one job in a process that dies with it; it has one thread",
     "daemon/sockets.py: abstract socket": "NOTIFY_SOCKET of systemd may be one; we only send",
 }

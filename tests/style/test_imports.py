@@ -56,7 +56,7 @@ def rooms(modules):
 @pytest.mark.parametrize(
     ("names", "allowed"),
     [
-        (("sampan.shim.spawner", "sampan.shim.containers"), RUNTIME | JSON | {"gc"}),
+        (("sampan.shim.spawner", "sampan.shim.containers"), RUNTIME | JSON | {"gc", "zlib"}),
         (("sampan.runtime.launch",), RUNTIME),
         (("sampan.runtime.__main__", "sampan.runtime.verbs"), RUNTIME | {"gc", "pwd"}),
     ],

@@ -253,8 +253,10 @@ def logs(
     until: str = "",
     tail: str = "",
     timestamps: bool = False,
+    details: bool = False,
 ) -> Call:
     query = {
+        "details": details,
         "follow": follow,
         "since": since,
         "stderr": stderr,

@@ -218,7 +218,7 @@ class Creator:
             chain_id=image.chain_id if image else "",
             architecture=image.architecture if image else "",
             log_path=services.layout.log(container_id)
-            if host.log.driver is LogDriver.JSON_FILE
+            if host.log.driver in (LogDriver.JSON_FILE, LogDriver.LOCAL)
             else host.log.path,
         )
 

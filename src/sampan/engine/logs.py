@@ -3,7 +3,7 @@
 The log is `container.log` and its rotated elders `.1`, `.2` ...; the highest number is the oldest.
 Reading goes from old to new, a bounded piece at a time, and never holds a whole file. `follow`
 keeps the current file open, so a rotation loses nothing: at the end of a file that is no longer the
-newest, the next newer one is found by the inode of the one that was just read.
+newest, the next newer one is found by the inode of the one that was just read (logfiles.py).
 
 A line that is no record of ours (cut by a full disk) is skipped: it cannot become another record.
 """
@@ -13,21 +13,23 @@ from __future__ import annotations
 import asyncio
 import os
 from calendar import timegm
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
 from sampan.engine.inotify import DirectoryWatch
+from sampan.engine.logfiles import PACKED, LogFile, close_all, open_file, paths
 from sampan.engine.model import LogQuery, LogRecord
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from sampan.engine.containers import Wait
 
+T = TypeVar("T")
+
 PIECE = 1 << 18
 LONGEST_LINE = 1 << 20
-MAX_FILES = 1000
 _PAUSE = 0.5  # between looks where inotify is not to be had
 
 
@@ -35,6 +37,7 @@ class _Line(msgspec.Struct):
     log: str
     stream: str
     time: str
+    attrs: dict[str, str] = {}
 
 
 _decode = msgspec.json.Decoder(_Line).decode
@@ -51,7 +54,9 @@ class LogReader:
     async def read(self, query: LogQuery) -> AsyncIterator[LogRecord]:
         """The records that `query` wants, oldest first."""
         wanted = _streams(query)
-        for_tail = self._skip_to_tail(query, wanted) if query.tail is not None else None
+        for_tail = None
+        if query.tail is not None:
+            for_tail = await self._in_time(self._skip_to_tail, query, wanted)
         watch = self._watch() if query.follow else None
         try:
             async for record in self._records(query.follow, watch, for_tail):
@@ -69,83 +74,74 @@ class LogReader:
     # forward
 
     async def _records(
-        self, follow: bool, watch: DirectoryWatch | None, start: tuple[int, int] | None
+        self, follow: bool, watch: DirectoryWatch | None, start: _Start | None
     ) -> AsyncIterator[LogRecord]:
-        fd, offset = self._open_first(start)
-        newer = -1
+        if start is None:
+            start = await self._in_time(self._open_first)
+        (file, offset), newer = start, None
         try:
             while True:
                 # Before the read: what came until then is read below.
                 over = self._end is None or self._end.is_done
-                fd, offset = (fd, offset) if fd >= 0 else self._open_first(None)
-                while fd >= 0:
+                if file is None:
+                    file, offset = await self._in_time(self._open_first)
+                while file is not None:
                     # Also before the read: a file that has a successor is written to its end.
-                    newer = self._open_newer(fd)
-                    while piece := _read_lines(fd, offset):
+                    newer = await self._in_time(self._open_newer, file)
+                    while piece := _read_lines(file.fd, offset):
                         for record in filter(None, map(self._parse, piece.lines)):
                             yield record
                         offset = piece.end
                         await asyncio.sleep(0)
-                    if newer < 0:
+                    if newer is None:
                         break
-                    os.close(fd)
-                    fd, offset, newer = newer, 0, -1
+                    file.close()
+                    file, offset, newer = newer, 0, None
                 if not follow or over:
                     return
                 await _change(watch)
         finally:
-            for one in (fd, newer):
-                if one >= 0:
-                    os.close(one)
+            close_all(file, newer)
 
-    def _open_first(self, start: tuple[int, int] | None) -> tuple[int, int]:
-        """The oldest file, or the one and the offset that a tail begins at; -1 for none."""
-        if start is not None:
-            return start
-        for path in reversed(self._files()):
-            fd = _open(path)
-            if fd >= 0:
-                return fd, 0
-        return -1, 0
+    async def _in_time(self, call: Callable[..., T], *arguments: object) -> T:
+        """Call it here, or where it may take its time when files must be unpacked for it."""
+        if any(path.endswith(PACKED) for path in paths(self._path)):
+            return await asyncio.to_thread(call, *arguments)
+        return call(*arguments)
 
-    def _open_newer(self, fd: int) -> int:
-        """The file that came after the one behind `fd`, -1 when that is the newest."""
+    def _open_first(self) -> _Start:
+        """The oldest file, None when there is none."""
+        for path in reversed(paths(self._path)):
+            file = open_file(path)
+            if file is not None:
+                return _Start(file, 0)
+        return _Start(None, 0)
+
+    def _open_newer(self, file: LogFile) -> LogFile | None:
+        """The file that came after `file`, None when that is the newest."""
         while True:
-            path = self._next_path(fd)
-            newer = _open(path) if path else -1
+            path = self._next_path(file)
+            newer = open_file(path) if path else None
             # Rotated between the look and the open, the name would mean another file.
-            if newer < 0 or _is_same(newer, self._next_path(fd)):
+            again = self._next_path(file) if newer is not None else ""
+            if newer is None or (again and newer.is_at(again)):
                 return newer
-            os.close(newer)
+            newer.close()
 
-    def _next_path(self, fd: int) -> str:
-        """The name of the file that came after the one behind `fd`; "" when that is the newest."""
-        paths = self._files()
-        for index, path in enumerate(paths):
-            if _is_same(fd, path):
-                return paths[index - 1] if index else ""
+    def _next_path(self, file: LogFile) -> str:
+        """The name of the file that came after `file`; "" when that is the newest."""
+        found = paths(self._path)
+        for index, path in enumerate(found):
+            if file.is_at(path):
+                return found[index - 1] if index else ""
         # It was removed: everything that is there is newer.
-        return paths[-1] if paths else ""
-
-    def _files(self) -> list[str]:
-        """Newest first. In the middle of a rotation one number is missing, never two in a row."""
-        found = [self._path] if os.path.exists(self._path) else []
-        missing = 0
-        for number in range(1, MAX_FILES):
-            path = f"{self._path}.{number}"
-            if os.path.exists(path):
-                found.append(path)
-                missing = 0
-                continue
-            missing += 1
-            if missing == 2:
-                break
-        return found
+        return found[-1] if found else ""
 
     def _parse(self, line: bytes) -> LogRecord | None:
         try:
             entry = _decode(line)
-            return LogRecord(entry.stream, self._clock.parse(entry.time), entry.log.encode())
+            at = self._clock.parse(entry.time)
+            return LogRecord(entry.stream, at, entry.log.encode(), entry.attrs)
         except (msgspec.MsgspecError, ValueError):
             return None
 
@@ -160,17 +156,17 @@ class LogReader:
 
     # backward
 
-    def _skip_to_tail(self, query: LogQuery, wanted: frozenset[str]) -> tuple[int, int] | None:
+    def _skip_to_tail(self, query: LogQuery, wanted: frozenset[str]) -> _Start | None:
         """Where the last `tail` records of the wanted streams begin; None for the very start."""
         assert query.tail is not None
         left = query.tail
-        for path in self._files():
-            fd = _open(path)
-            if fd < 0:
+        for path in paths(self._path):
+            file = open_file(path)
+            if file is None:
                 continue
             if left == 0:
-                return fd, os.fstat(fd).st_size
-            for offset, line in _lines_backward(fd):
+                return _Start(file, os.fstat(file.fd).st_size)
+            for offset, line in _lines_backward(file.fd):
                 record = self._parse(line)
                 if record is None or record.stream not in wanted:
                     continue
@@ -178,8 +174,8 @@ class LogReader:
                     continue
                 left -= 1
                 if left == 0:
-                    return fd, offset
-            os.close(fd)
+                    return _Start(file, offset)
+            file.close()
         return None
 
 
@@ -222,23 +218,11 @@ def _streams(query: LogQuery) -> frozenset[str]:
     return frozenset(name for name, is_wanted in wanted if is_wanted)
 
 
-def _open(path: str) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return -1
+class _Start(NamedTuple):
+    """A file and where to begin in it."""
 
-
-def _is_same(fd: int, path: str) -> bool:
-    """Whether the file named `path` is the one behind `fd`."""
-    if not path:
-        return False
-    try:
-        found = os.stat(path, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    own = os.fstat(fd)
-    return (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)
+    file: LogFile | None
+    offset: int
 
 
 class _Piece(NamedTuple):

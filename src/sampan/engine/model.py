@@ -62,6 +62,7 @@ class LogDriver(StrEnum):
     """Where output is kept."""
 
     JSON_FILE = "json-file"
+    LOCAL = "local"
     CRI = "cri"
     NONE = "none"
 
@@ -187,7 +188,11 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
-    """How output is kept; 0 means the engine's default.
+    """How output is kept; 0 and None mean the driver's or the engine's default.
+
+    `local` is `json-file` with compression and attributes that cannot be had. `compress`: rotated
+    files. `labels` and `env` are patterns of names, whose values every record carries as
+    attributes, and `tag` a text. `options` is what the client asked for, as it asked.
 
     `path` is for the driver cri alone: the file belongs to whoever asked for it, who rotates and
     removes it.
@@ -196,6 +201,11 @@ class LogConfig:
     driver: LogDriver = LogDriver.JSON_FILE
     max_size: int = 0
     max_file: int = 0
+    compress: bool | None = None
+    labels: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    tag: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
     path: str = ""
 
 
@@ -503,6 +513,7 @@ class LogQuery:
     until: int = 0
     tail: int | None = None
     timestamps: bool = False
+    details: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -512,6 +523,7 @@ class LogRecord:
     stream: str
     time_ns: int
     data: bytes
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

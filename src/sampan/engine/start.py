@@ -15,9 +15,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import devices, etcfiles, initprogram, joining, ranges, specgen
+from sampan.engine import devices, etcfiles, initprogram, joining, logattributes, ranges, specgen
 from sampan.engine.config import reach
-from sampan.engine.model import Status, WaitCondition
+from sampan.engine.model import LogDriver, Status, WaitCondition
 from sampan.engine.placement import cgroup_path
 from sampan.errors import Conflict, ContainerNotFound, NotModified, SampanError, StartFailed
 from sampan.snapshots.base import mapped
@@ -219,6 +219,8 @@ class Starter:
             "path": container.log_path,
             "max_size": wish.max_size or config.log_max_size,
             "max_file": wish.max_file or config.log_max_file,
+            "packed": wish.driver is LogDriver.LOCAL if wish.compress is None else wish.compress,
+            "attributes": logattributes.of(container),
         }
 
     def _facts(self, container: Container, netns: str) -> specgen.Facts:

@@ -431,8 +431,8 @@ def read_filter(fd: int, flags: int) -> tuple[bytes, int] | None:
     return None if fd < 0 else (descriptors.read_all(fd, MAX_PROGRAM), flags)
 
 
-def checked_log(wish: Message) -> tuple[str, str, int, int] | None:
-    """The driver, path, size and number of files of a log; None for no log.
+def checked_log(wish: Message) -> tuple[str, str, int, int, bool, str] | None:
+    """The arguments of `open_log`; None for no log.
 
     Raises:
         ValueError: nobody knows the driver.
@@ -443,4 +443,5 @@ def checked_log(wish: Message) -> tuple[str, str, int, int] | None:
     if driver not in DRIVERS:
         raise ValueError(f"unknown log driver {driver!r}")
     size, count = int(wish.get("max_size") or 0), int(wish.get("max_file") or 1)
-    return driver, str(wish["path"]), size, count
+    packed, attributes = bool(wish.get("packed")), str(wish.get("attributes") or "")
+    return driver, str(wish["path"]), size, count, packed, attributes

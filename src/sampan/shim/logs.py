@@ -11,7 +11,7 @@ goes on in the next record of its stream. The file is there from the start, and 
 us: who asked for it moves it away and says `reopen`.
 
 The file is opened at the first byte. When it has reached `max_size` it is rotated: the name gets
-`.1`, `.1` becomes `.2`, and so on, `max_file` files in all.
+`.1`, `.1` becomes `.2`, and so on, `max_file` files in all (rotation.py).
 
 A log that cannot be written (full disk) never blocks or breaks the container: the records of that
 batch are dropped and counted, and a half-written one is cut off again.
@@ -23,6 +23,8 @@ import os
 import stat
 from json.encoder import encode_basestring
 from time import gmtime, time_ns
+
+from sampan.shim import rotation
 
 STREAMS = (b"", b"stdout", b"stderr")
 LONGEST = 16 * 1024
@@ -49,9 +51,11 @@ class JsonFile:
     """Writes the log at `path`; streams are 1 (stdout) and 2 (stderr)."""
 
     __slots__ = (
+        "_attributes",
         "_fd",
         "_max_file",
         "_max_size",
+        "_packed",
         "_path",
         "_pending",
         "_prefix",
@@ -60,9 +64,21 @@ class JsonFile:
         "dropped",
     )
 
-    def __init__(self, path: str, max_size: int, max_file: int) -> None:
-        """`max_size` in bytes, 0 or less for no limit; `max_file` counts the current one."""
+    def __init__(
+        self,
+        path: str,
+        max_size: int,
+        max_file: int,
+        packed: bool = False,
+        attributes: str = "",
+    ) -> None:
+        """`max_size` in bytes, 0 or less for no limit; `max_file` counts the current one.
+
+        `packed`: older files are compressed. `attributes` is JSON, which every record gets.
+        """
         self._path = path
+        self._packed = packed
+        self._attributes = b',"attrs":%s' % attributes.encode() if attributes else b""
         self._max_size = max_size
         self._max_file = max(1, max_file)
         self._fd = -1
@@ -107,7 +123,8 @@ class JsonFile:
         self.reopen()
 
     def _records(self, stream: int, data: bytes) -> bytes:
-        tail = b'","stream":"%s","time":"%s"}\n' % (STREAMS[stream], self._now())
+        about = STREAMS[stream], self._attributes, self._now()
+        tail = b'","stream":"%s"%s,"time":"%s"}\n' % about
         if len(data) <= LONGEST or _is_short_lined(data):
             return _encode(data, tail)
         return b"".join([_encode(piece, tail) for piece in _pieces(data)])
@@ -165,9 +182,9 @@ class JsonFile:
         folder, name = os.path.split(self._path)
         directory = os.open(folder, _DIRECTORY)
         try:
-            for number in range(self._max_file - 1, 0, -1):
-                older = name if number == 1 else f"{name}.{number - 1}"
-                _rename(directory, older, f"{name}.{number}")
+            rotation.rotate(directory, name, self._max_file, packed=self._packed)
+            if self._packed:
+                rotation.pack(directory, name, self._max_file)
         finally:
             os.close(directory)
         self._open()
@@ -178,8 +195,8 @@ class CriFile(JsonFile):
 
     __slots__ = ()
 
-    def __init__(self, path: str, max_size: int = 0, max_file: int = 1) -> None:
-        """The sizes are for others."""
+    def __init__(self, path: str, *_: object) -> None:
+        """The rest is for others."""
         super().__init__(path, 0, 1)
 
     def renew(self) -> None:
@@ -206,19 +223,15 @@ def _lines(data: bytes, head: bytes) -> bytes:
     return lines if end == len(data) else b"%s%sP %s\n" % (lines, head, data[end:])
 
 
-DRIVERS = {"cri": CriFile, "json-file": JsonFile}
+DRIVERS = {"cri": CriFile, "json-file": JsonFile, "local": JsonFile}
 
 
-def open_log(driver: str, path: str, max_size: int, max_file: int) -> JsonFile:
-    """The writer of one of DRIVERS."""
-    return DRIVERS[driver](path, max_size, max_file)
-
-
-def _rename(directory: int, old: str, new: str) -> None:
-    try:
-        os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
-    except FileNotFoundError:
-        pass
+def open_log(
+    driver: str, path: str, max_size: int, max_file: int, packed: bool, attributes: str
+) -> JsonFile:
+    """The writer of one of DRIVERS; the arguments are JsonFile's."""
+    log: JsonFile = DRIVERS[driver](path, max_size, max_file, packed, attributes)
+    return log
 
 
 def _encode(data: bytes, tail: bytes) -> bytes:

@@ -105,7 +105,11 @@ def test_container_configs(members, expected):
         ),
         (
             {"LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}},
-            {"log": model.LogConfig(max_size=10 << 20, max_file=3)},
+            {
+                "log": model.LogConfig(
+                    max_size=10 << 20, max_file=3, options={"max-size": "10m", "max-file": "3"}
+                )
+            },
         ),
         ({"LogConfig": {"Type": "none"}}, {"log": model.LogConfig(driver=model.LogDriver.NONE)}),
         (
@@ -155,7 +159,7 @@ def test_host_configs(members, expected):
             "only be used with 'on-failure'",
         ),
         ({"LogConfig": {"Type": "syslog"}}, InvalidArgument, "no log driver named 'syslog'"),
-        ({"LogConfig": {"Config": {"tag": "x"}}}, InvalidArgument, "unknown log opt 'tag'"),
+        ({"LogConfig": {"Config": {"gelf": "x"}}}, InvalidArgument, "unknown log opt 'gelf'"),
         ({"LogConfig": {"Config": {"max-size": "ten"}}}, InvalidArgument, "max-size='ten'"),
         ({"PortBindings": {"80/x": [{"HostPort": "1"}]}}, InvalidArgument, "invalid protocol"),
         ({"PortBindings": {"80": [{"HostPort": "9-1"}]}}, InvalidArgument, "invalid port range"),
@@ -294,7 +298,7 @@ def test_host_configs_come_back_as_they_went_in():
         oom_score_adj=-1,
         restart=model.RestartPolicy(name=model.RestartName.UNLESS_STOPPED),
         auto_remove=False,
-        log=model.LogConfig(max_size=10, max_file=2),
+        log=model.LogConfig(max_size=10, max_file=2, options={"max-size": "10", "max-file": "2"}),
         ipc_mode="host",
         cgroupns_mode="host",
         pid_mode="host",

@@ -11,6 +11,7 @@ import pytest
 from sampan.engine.containers import Wait
 from sampan.engine.logs import PIECE, LogReader
 from sampan.engine.model import LogQuery, LogRecord, WaitCondition, WaitResult
+from sampan.shim import rotation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,3 +177,42 @@ def test_follow_loses_nothing_of_a_log_that_rotates_all_the_time(tmp_path: Path)
         return records
 
     assert numbers(asyncio.run(main())) == list(range(total))
+
+
+def packed(path: Path) -> None:
+    """As the shim does: the inode's number in the header, then the plain file goes."""
+    inode = path.stat().st_ino
+    target = os.open(f"{path}.gz", os.O_WRONLY | os.O_CREAT)
+    source = os.open(path, os.O_RDONLY)
+    rotation.deflate(source, target, f"container.log.{inode}".encode())
+    os.close(source)
+    os.close(target)
+    path.unlink()
+
+
+def test_packed_files_are_read_in_order(log: Path):
+    packed(log.with_name("container.log.2"))
+    packed(log.with_name("container.log.1"))
+    assert numbers(read(log)) == list(range(30))
+    assert numbers(read(log, tail=15)) == list(range(15, 30))
+
+
+def test_a_reader_finds_its_place_when_its_file_is_packed(log: Path):
+    async def main() -> list[int]:
+        seen = []
+        async for record in LogReader(str(log)).read(LogQuery()):
+            seen += numbers([record])
+            if len(seen) == 3:
+                packed(log.with_name("container.log.2"))
+            if len(seen) == 13:
+                packed(log.with_name("container.log.1"))
+        return seen
+
+    assert asyncio.run(main()) == list(range(30))
+
+
+def test_a_damaged_packed_file_ends_where_it_is_damaged(log: Path):
+    packed(log.with_name("container.log.2"))
+    path = log.with_name("container.log.2.gz")
+    path.write_bytes(path.read_bytes()[:60])
+    assert numbers(read(log))[-20:] == list(range(10, 30))

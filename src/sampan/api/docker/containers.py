@@ -12,6 +12,7 @@ from msgspec import UNSET
 
 from sampan import ids
 from sampan.api.docker import ages, answers, convert, endpoints, networks, requests, sampling
+from sampan.api.docker.logging import details
 from sampan.engine import model
 from sampan.errors import Conflict, ContainerNotFound, InvalidArgument, SampanError
 from sampan.wire import docker as wire
@@ -254,7 +255,7 @@ async def attach(call: Call) -> StreamResponse:
 
 
 async def logs(call: Call) -> StreamResponse:
-    """GET /containers/{id}/logs?stdout&stderr&follow&since&until&tail&timestamps"""
+    """GET /containers/{id}/logs?stdout&stderr&follow&since&until&tail&timestamps&details"""
     query = log_query(call)
     container = call.engine.get(reference(call))
     records = call.engine.logs(container.id, query)
@@ -264,7 +265,7 @@ async def logs(call: Call) -> StreamResponse:
         call.cancel_when_gone()
         answer = await answers.stream(call.request, kind)
         async for record in lines:
-            await answer.write(log_bytes(record, query.timestamps, is_raw))
+            await answer.write(log_bytes(record, query, is_raw))
         await answer.write_eof()
     return answer
 
@@ -287,13 +288,16 @@ def log_query(call: Call) -> model.LogQuery:
         until=moment(call.text("until")),
         tail=int(tail) if tail.isdigit() else None,
         timestamps=call.flag("timestamps"),
+        details=call.flag("details"),
     )
 
 
-def log_bytes(record: model.LogRecord, timestamps: bool, is_raw: bool) -> bytes:
+def log_bytes(record: model.LogRecord, query: model.LogQuery, is_raw: bool) -> bytes:
     """A record as it goes to the client."""
     data = record.data
-    if timestamps:
+    if query.details:
+        data = details(record.attributes) + data
+    if query.timestamps:
         data = ages.log_time(record.time_ns).encode() + b" " + data
     return data if is_raw else multiplex.frame(multiplex.number_of(record.stream), data)
 

@@ -13,6 +13,7 @@ from msgspec import UNSET
 
 from sampan.api.docker import ages, endpoints, mounting, requests
 from sampan.api.docker.endpoints import NOTHING
+from sampan.api.docker.logging import log_answer
 from sampan.engine import model
 from sampan.wire import docker as wire
 
@@ -128,7 +129,7 @@ def host_answer(host: model.HostConfig, name: str) -> wire.HostConfig:
     """The `HostConfig` of inspect; `name` is the container's."""
     return wire.HostConfig(
         binds=list(host.binds) or None,
-        log_config=_log_answer(host.log),
+        log_config=wire.LogConfig(type=host.log.driver.value, config=log_answer(host.log)),
         network_mode=host.network_mode,
         port_bindings=endpoints.wanted_ports(host.ports),
         publish_all_ports=host.publish_all,
@@ -215,15 +216,6 @@ def _devices(host: model.HostConfig) -> list[wire.DeviceMapping]:
         )
         for device in host.devices
     ]
-
-
-def _log_answer(log: model.LogConfig) -> wire.LogConfig:
-    options = {}
-    if log.max_size:
-        options["max-size"] = str(log.max_size)
-    if log.max_file:
-        options["max-file"] = str(log.max_file)
-    return wire.LogConfig(type=log.driver.value, config=options)
 
 
 def summary(container: model.Container, now_ns: int, live: Live = NOTHING) -> wire.ContainerSummary:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 
 from sampan.api.docker import endpoints, mounting
+from sampan.api.docker.logging import log_config
 from sampan.engine import model
 from sampan.errors import InvalidArgument, NotImplementedHere
 
@@ -122,7 +123,7 @@ def host_config(body: wire.HostConfig, network_disabled: bool = False) -> model.
         restart=restart_policy(body.restart_policy),
         auto_remove=bool(body.auto_remove),
         on_unhealthy=_on_unhealthy(_given(body.on_unhealthy)),
-        log=_log_config(body.log_config),
+        log=log_config(body.log_config),
     )
 
 
@@ -260,35 +261,6 @@ def _device(body: wire.DeviceMapping) -> model.Device:
         container_path=body.path_in_container or body.path_on_host,
         permissions=body.cgroup_permissions or "rwm",
     )
-
-
-def _log_config(body: wire.LogConfig | None) -> model.LogConfig:
-    if body is None:
-        return model.LogConfig()
-    try:
-        driver = model.LogDriver(body.type or "json-file")
-    except ValueError:
-        raise InvalidArgument(f"logger: no log driver named '{body.type}' is registered") from None
-    options = dict(body.config or {})
-    max_size = _bytes(options.pop("max-size", ""), "max-size")
-    max_file = options.pop("max-file", "0")
-    if options:
-        raise InvalidArgument(f"unknown log opt '{next(iter(options))}' for {driver} log driver")
-    if not max_file.isdigit():
-        raise InvalidArgument(f"invalid log opt max-file={max_file!r}")
-    return model.LogConfig(driver=driver, max_size=max_size, max_file=int(max_file))
-
-
-def _bytes(text: str, name: str) -> int:
-    """`10m`, `64kb`, `1g`, `-1`: bytes by powers of 1024; 0 for nothing and for -1."""
-    number = text.lower().removesuffix("b").removesuffix("i")
-    unit = {"k": 10, "m": 20, "g": 30, "t": 40}.get(number[-1:], 0)
-    number = number[:-1] if unit else number
-    if text in ("", "-1"):
-        return 0
-    if not number.isdigit():
-        raise InvalidArgument(f"invalid log opt {name}={text!r}")
-    return int(number) << unit
 
 
 def limits(values: Mapping[str, Any]) -> dict[str, int | str]:

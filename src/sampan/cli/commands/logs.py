@@ -30,6 +30,7 @@ def logs(session: Session, flags: Values, refs: list[str]) -> int:
         until=_moment(flags.text("until")),
         tail="" if tail == "all" else tail,
         timestamps=flags.on("timestamps"),
+        details=flags.on("details"),
     )
     answer = session.client.open(call)
     if (container.get("Config") or {}).get("Tty"):
@@ -48,6 +49,7 @@ LOGS = Command(
     "[OPTIONS] CONTAINER",
     "Fetch the logs of a container",
     """\
+      --details        Show extra details provided to logs
   -f, --follow         Follow log output
       --since string   Show logs since timestamp (e.g.
                        "2013-01-02T13:23:37Z") or relative (e.g. "42m"
