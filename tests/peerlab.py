@@ -13,6 +13,7 @@ import time
 from contextlib import contextmanager
 
 PATIENCE = 90
+_NO_NETWORK = ("--iptables=false", "--ip6tables=false", "--bridge=none", "--ip-forward=false")
 
 
 def missing(*programs: str) -> list[str]:
@@ -78,8 +79,8 @@ def containerd(base):
 
 
 @contextmanager
-def dockerd(base):
-    """docker with a dockerd of its own: a function of words."""
+def dockerd(base, *flags, network=False):
+    """docker with a dockerd of its own: a function of words. `network`: with its bridge."""
     place = base / "docker"
     place.mkdir()
     with containerd(place) as _:
@@ -89,8 +90,7 @@ def dockerd(base):
             *("--data-root", f"{place}/data", "--exec-root", f"{place}/exec"),
             *("-H", f"unix://{address}", "--pidfile", f"{place}/pid"),
             *("--containerd", f"{place}/containerd/sock"),
-            *("--iptables=false", "--ip6tables=false", "--bridge=none", "--ip-forward=false"),
-            *("--storage-driver", "overlay2"),
+            *("--storage-driver", "overlay2", *flags, *(() if network else _NO_NETWORK)),
         ]
         with _daemon(argv, address, place):
             environ = {**os.environ, "HOME": str(place)}
