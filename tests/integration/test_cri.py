@@ -561,3 +561,48 @@ def test_a_daemon_that_was_killed(lab):
     third = lab.start(pod, "sleep", "1000")
     assert "sleep" in lab.shell(third, "ps")
     lab.remove(pod)
+
+
+def test_metrics_have_the_names_of_cadvisor(lab):
+    described = {one.name: one for one in lab.call("ListMetricDescriptors").descriptors}
+    assert len(described) >= 48
+    assert all(one.help and one.label_keys for one in described.values())
+    pod = lab.own_pod()
+    limits = {"cpu_shares": 512, "memory_limit_in_bytes": 64 << 20}
+    container = lab.start(pod, "sleep", "1000", resources=limits)
+    found = {one.pod_sandbox_id: one for one in lab.call("ListPodSandboxMetrics").pod_metrics}
+    own = found[pod[0]].container_metrics
+    assert [one.container_id for one in own] == [container]
+    metrics = [*own[0].metrics, *found[pod[0]].metrics]
+    for one in metrics:
+        assert len(one.label_values) == len(described[one.name].label_keys), one.name
+    values = {one.name: one.value.value for one in metrics}
+    assert values["container_processes"] == values["container_threads"] == 1
+    assert values["container_spec_cpu_shares"] == 512
+    assert values["container_spec_memory_limit_bytes"] == 64 << 20
+    assert values["container_memory_usage_bytes"] > 0
+    assert values["container_file_descriptors"] >= 3
+    assert abs(values["container_start_time_seconds"] - time.time()) < 60
+    assert "container_network_receive_bytes_total" in values
+    streamed = [
+        one.pod_sandbox_id
+        for part in lab.call("StreamPodSandboxMetrics")
+        for one in part.pod_sandbox_metrics
+    ]
+    assert pod[0] in streamed
+    missing = described.keys() - values.keys()
+    assert all(name.startswith(("container_fs_", "container_blkio_")) for name in missing)
+    lab.remove(pod)
+
+
+def test_statistics_of_a_pod(lab):
+    pod = lab.own_pod()
+    container = lab.start(pod, "sleep", "1000")
+    stats = lab.call("PodSandboxStats", pod_sandbox_id=pod[0]).stats
+    assert stats.linux.network.default_interface.name == "eth0"
+    assert stats.linux.process.process_count.value == 1
+    streams = list(lab.call("StreamPodSandboxStats", filter={"id": pod[0]}))
+    assert [one.attributes.id for part in streams for one in part.pod_sandbox_stats] == [pod[0]]
+    streams = list(lab.call("StreamContainerStats", filter={"pod_sandbox_id": pod[0]}))
+    assert [one.attributes.id for part in streams for one in part.container_stats] == [container]
+    lab.remove(pod)

@@ -388,6 +388,10 @@ class Engine:
         """One reading of the counters now; rates are the caller's to compute."""
         return await stats.read(self._services, self._find(ref))
 
+    async def pids(self, ref: str) -> Sequence[int]:
+        """The processes of a container, none when it does not run."""
+        return await stats.pids(self._services, self._find(ref))
+
     async def top(self, ref: str, ps_args: str = "") -> Top:
         """The container's processes. Raises Conflict when it does not run."""
         return await stats.top(self._services, self._find(ref), ps_args)

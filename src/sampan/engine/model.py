@@ -573,6 +573,7 @@ class Stats:
     memory_stats: Mapping[str, int] = field(default_factory=dict)
     pids_current: int = 0
     pids_limit: int = 0
+    oom_kills: int = 0
     blkio_bytes: tuple[BlkioEntry, ...] = ()
     blkio_ops: tuple[BlkioEntry, ...] = ()
     networks: Mapping[str, NetworkStats] = field(default_factory=dict)

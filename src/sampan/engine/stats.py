@@ -40,6 +40,15 @@ async def read(services: Services, entry: Entry) -> Stats:
     return _stats(container, raw, host, networks)
 
 
+async def pids(services: Services, entry: Entry) -> list[int]:
+    """See Engine.pids."""
+    try:
+        found: list[int] = await services.on_disk(cgroup_of(services, entry).pids)
+    except OSError:
+        return []
+    return found
+
+
 def host_cpu_ns() -> int:
     """What all processors of the host have spent, idle included, since boot."""
     with open("/proc/stat", "rb") as file:
@@ -72,6 +81,7 @@ def _stats(
         memory_stats=memory["stat"],
         pids_current=pids["current"],
         pids_limit=0 if pids["limit"] == UNLIMITED else pids["limit"],
+        oom_kills=raw["oom_kills"],
         blkio_bytes=_entries(blkio["bytes"]),
         blkio_ops=_entries(blkio["ops"]),
         networks=networks,

@@ -13,6 +13,7 @@ import grpc.aio
 from sampan.api.cri.calls import handler
 from sampan.api.cri.containers import Containers
 from sampan.api.cri.images import Images
+from sampan.api.cri.metrics import Metrics
 from sampan.api.cri.runtime import Runtime
 from sampan.api.cri.sandboxes import Sandboxes
 from sampan.api.cri.stats import Stats
@@ -37,7 +38,7 @@ class CriServer:
     def __init__(self, pods: Pods) -> None:
         self._server = grpc.aio.server(options=_OPTIONS)
         containers = Containers(pods)
-        listing = (Sandboxes(pods), containers, Stats(pods, containers))
+        listing = (Sandboxes(pods), containers, Stats(pods, containers), Metrics(pods))
         self._streaming = Streaming(pods)
         parts = (Runtime(pods), self._streaming, *listing)
         calls = {name: call for part in parts for name, call in part.table().items()}

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from sampan.api.cri import answers
 from sampan.api.cri.sandboxes import has_labels
 from sampan.errors import InvalidArgument, SampanError
-from sampan.pods.model import OWNER
+from sampan.pods import gauges
+from sampan.pods.model import OWNER, Mode
+from sampan.pods.network import INTERFACE
 from sampan.wire.cri import api_pb2 as pb
 
 if TYPE_CHECKING:
@@ -48,7 +50,11 @@ class Stats:
 
     def streams(self) -> dict[str, Stream]:
         """Method -> answers."""
-        return {"GetContainerEvents": self.events}
+        return {
+            "GetContainerEvents": self.events,
+            "StreamContainerStats": self.stream_containers,
+            "StreamPodSandboxStats": self.stream_sandboxes,
+        }
 
     async def container(self, request: pb.ContainerStatsRequest) -> pb.ContainerStatsResponse:
         """One container."""
@@ -61,14 +67,16 @@ class Stats:
         self, request: pb.ListContainerStatsRequest
     ) -> pb.ListContainerStatsResponse:
         """The running containers that pass the filter."""
-        wanted, found = request.filter, []
-        for one in self._pods.containers.all():
-            fits = one.container.id.startswith(wanted.id) and one.notes.sandbox.startswith(
-                wanted.pod_sandbox_id
-            )
-            if fits and has_labels(one.notes.request.labels, wanted.label_selector):
-                found.append(one)
+        found = self._fitting_containers(request.filter)
         return pb.ListContainerStatsResponse(stats=await self._running(found))
+
+    async def stream_containers(
+        self, request: pb.StreamContainerStatsRequest
+    ) -> AsyncIterator[pb.StreamContainerStatsResponse]:
+        """The same, one after the other."""
+        for one in self._fitting_containers(request.filter):
+            for stats in await self._running([one]):
+                yield pb.StreamContainerStatsResponse(container_stats=[stats])
 
     async def sandbox(self, request: pb.PodSandboxStatsRequest) -> pb.PodSandboxStatsResponse:
         """One sandbox with its containers."""
@@ -81,15 +89,34 @@ class Stats:
         self, request: pb.ListPodSandboxStatsRequest
     ) -> pb.ListPodSandboxStatsResponse:
         """The ready sandboxes that pass the filter."""
-        wanted = request.filter
-        found = [
-            await self._sandbox(one)
+        found = [await self._sandbox(one) for one in self._fitting_sandboxes(request.filter)]
+        return pb.ListPodSandboxStatsResponse(stats=found)
+
+    async def stream_sandboxes(
+        self, request: pb.StreamPodSandboxStatsRequest
+    ) -> AsyncIterator[pb.StreamPodSandboxStatsResponse]:
+        """The same, one after the other."""
+        for one in self._fitting_sandboxes(request.filter):
+            stats = await self._sandbox(one)
+            yield pb.StreamPodSandboxStatsResponse(pod_sandbox_stats=[stats])
+
+    def _fitting_containers(self, wanted: pb.ContainerStatsFilter) -> list[PodContainer]:
+        return [
+            one
+            for one in self._pods.containers.all()
+            if one.container.id.startswith(wanted.id)
+            and one.notes.sandbox.startswith(wanted.pod_sandbox_id)
+            and has_labels(one.notes.request.labels, wanted.label_selector)
+        ]
+
+    def _fitting_sandboxes(self, wanted: pb.PodSandboxStatsFilter) -> list[Sandbox]:
+        return [
+            one
             for one in self._pods.table
             if one.id.startswith(wanted.id)
             and has_labels(one.config.labels, wanted.label_selector)
             and self._pods.sandboxes.is_ready(one)
         ]
-        return pb.ListPodSandboxStatsResponse(stats=found)
 
     def events(self, _request: pb.GetEventsRequest) -> AsyncIterator[pb.ContainerEventResponse]:
         """What happens to containers from now on, each with the state of its pod."""
@@ -163,7 +190,10 @@ class Stats:
 
     async def _sandbox(self, one: Sandbox) -> pb.PodSandboxStats:
         """Sums over the containers; the kubelet reads the pod's own cgroup itself."""
-        own = await self._running(self._pods.containers.of_sandbox(one.id))
+        containers = self._pods.containers.of_sandbox(one.id)
+        own = await self._running(containers)
+        processes = [len(await self._pods.engine.pids(each.container.id)) for each in containers]
+        network = await self._network(one)
         now = time.time_ns()
         return pb.PodSandboxStats(
             attributes=pb.PodSandboxAttributes(
@@ -187,8 +217,36 @@ class Stats:
                     usage_bytes=_number(sum(each.memory.usage_bytes.value for each in own)),
                     rss_bytes=_number(sum(each.memory.rss_bytes.value for each in own)),
                 ),
+                process=pb.ProcessUsage(timestamp=now, process_count=_number(sum(processes))),
+                network=network,
                 containers=own,
             ),
+        )
+
+    async def _network(self, one: Sandbox) -> pb.NetworkUsage | None:
+        """The pod's interfaces; None with the node's, or when it was stopped meanwhile."""
+        if one.config.namespaces.network is Mode.NODE:
+            return None
+        path = f"{self._pods.sandboxes.place(one).pinned}/net"
+        try:
+            found = await self._pods.engine.services.on_disk(gauges.interfaces, path)
+        except OSError:
+            return None
+        usage = [
+            pb.NetworkInterfaceUsage(
+                name=name,
+                rx_bytes=_number(each.rx_bytes),
+                rx_errors=_number(each.rx_errors),
+                tx_bytes=_number(each.tx_bytes),
+                tx_errors=_number(each.tx_errors),
+            )
+            for name, each in found.items()
+        ]
+        default = next((each for each in usage if each.name == INTERFACE), None)
+        return pb.NetworkUsage(
+            timestamp=time.time_ns(),
+            default_interface=default,
+            interfaces=[each for each in usage if each is not default],
         )
 
 
