@@ -107,7 +107,6 @@ SYS = {
         "mknodat": 259,
         "mmap": 9,
         "mount": 165,
-        "munmap": 11,
         "openat": 257,
         "pipe2": 293,
         "pivot_root": 155,

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from sampan.kernel.machine import Label
 
-_NOWHERE = 1 << 40  # no mapping of the machine is near
 BENEATH = n.RESOLVE_IN_ROOT | n.RESOLVE_NO_MAGICLINKS
 PLAIN = n.RESOLVE_IN_ROOT | n.RESOLVE_NO_SYMLINKS
 MISSING = (errno.ENOENT, errno.ENOTDIR)
@@ -53,14 +52,6 @@ class Calls(Script):
         header = self.data(struct.pack("<QIIQQQQQ", 0, 0, 0, vector, 1, control, size, 0))
         self.call(SYS["recvmsg"], 3, header, _MSG_CMSG_CLOEXEC)
         return Passed(control + _CMSG_HEADER)
-
-    def when_zero(self, value: Value, at: Label) -> None:
-        """Go to `at` if `value` is 0 and not above.
-
-        The machine branches by errors alone, so it asks for one: munmap(2) refuses an empty range,
-        and does nothing with one that has no mapping in it.
-        """
-        self.call(SYS["munmap"], _NOWHERE, value, tolerate=(errno.EINVAL,), at=at)
 
     def say(self, message: bytes) -> None:
         """Send `message` to the socket."""

@@ -80,8 +80,7 @@ class DirectAssembly(assembly.Assembly):
             calls.call(SYS["setns"], pid_namespace, n.CLONE_NEWPID)
         # struct clone_args: the exit signal is the starter's own, by CLONE_PARENT
         arguments = calls.data(struct.pack("<8Q", flags | n.CLONE_PARENT, 0, 0, 0, 0, 0, 0, 0))
-        pid = calls.call(n.SYS_clone3, arguments, 64)
-        calls.when_zero(pid, child)
+        pid = calls.call(n.SYS_clone3, arguments, 64, equals=0, at=child)
         calls.call(SYS["write"], machine.REPORT, pid.address, _PID_BYTES)
         calls.call(SYS["exit_group"], 0)
         calls.place(child)
@@ -120,8 +119,7 @@ class DirectAssembly(assembly.Assembly):
         waited = calls.data(struct.pack("<ihh", gate, _POLLIN, 0))
         calls.place(again)
         calls.call(SYS["poll"], waited, 1, -1, tolerate=(errno.EINTR,), at=again)
-        got = calls.call(SYS["read"], gate, calls.data(bytes(8)), 1)
-        calls.when_zero(got, nobody)
+        calls.call(SYS["read"], gate, calls.data(bytes(8)), 1, equals=0, at=nobody)
         calls.call(SYS["umask"], 0, then=opened)
         calls.place(nobody)
         calls.call(SYS["exit_group"], 1)
@@ -315,8 +313,18 @@ class Direct:
         "state",
     )
 
-    def __init__(self, script: DirectAssembly, program: str, passed: list[int]) -> None:
-        """Give birth. `program` is the command, for messages; `passed` descriptors go along."""
+    def __init__(
+        self,
+        script: DirectAssembly,
+        program: str,
+        passed: list[int],
+        stdio: tuple[int, int, int] = (0, 1, 2),
+    ) -> None:
+        """Give birth.
+
+        `program` is the command, for messages; `passed` descriptors go along, and `stdio` become
+        0, 1 and 2.
+        """
         self._assembly, self._program = script, program
         image = script.image()
         self.cgroup: Cgroup | None = None
@@ -325,7 +333,7 @@ class Direct:
         self.state: dict[str, Any] = {}
         self._sync, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
-            starter = _spawn(image, theirs.fileno(), passed)
+            starter = _spawn(image, theirs.fileno(), passed, stdio)
         finally:
             theirs.close()
         message = self._sync.recv(_MAX_MESSAGE)
@@ -391,8 +399,9 @@ class Direct:
             self.cgroup.remove()
 
 
-def _spawn(image: bytes, report: int, passed: list[int]) -> int:
+def _spawn(image: bytes, report: int, passed: list[int], stdio: tuple[int, int, int]) -> int:
     """Start the program; its pid. `passed` keep their numbers, which are not that of the report."""
+    given = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio) if fd != number]
     program = os.memfd_create("sampan-init", os.MFD_CLOEXEC)
     try:
         os.write(program, image)
@@ -402,7 +411,7 @@ def _spawn(image: bytes, report: int, passed: list[int]) -> int:
             f"/proc/self/fd/{program}",
             ["sampan-init"],
             {},
-            file_actions=[(os.POSIX_SPAWN_DUP2, report, machine.REPORT)],
+            file_actions=[*given, (os.POSIX_SPAWN_DUP2, report, machine.REPORT)],
             setsigmask=(),
             setsigdef=_OWN_SIGNALS,
         )

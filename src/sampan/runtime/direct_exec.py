@@ -1,4 +1,4 @@
-"""`sampan-oci exec` by the machine: what `exec.spawn` does, with `direct`.
+"""An exec by the machine: what `exec.spawn` does, with `direct`.
 
 The starter sets the pid namespace of its child, which joins the cgroup, enters the container by the
 pidfd of its first process, and goes on as that one did.
@@ -49,8 +49,9 @@ def spawn(
     *,
     pidfd: int,
     filter_program: tuple[bytes, int] | None,
-    sub_cgroups: dict[str, str],
-    ignore_paused: bool,
+    stdio: tuple[int, int, int] = (0, 1, 2),
+    sub_cgroups: dict[str, str] | None = None,
+    ignore_paused: bool = False,
 ) -> Direct:
     """Execute `process_spec` in the container of `state`; returns when execve has succeeded.
 
@@ -68,9 +69,9 @@ def spawn(
             found = group.procs_fds(sub_cgroups, init=state["pid"], frozen=ignore_paused)
             doors = [fd for _, fd in found]
         script = _script(state, process_spec, entry, len(doors), filter_program)
-        for fd in (0, 1, 2):
+        for fd in stdio:
             give(fd, (process_spec.get("user") or {}).get("uid") or 0)
-        created = Direct(script, process_spec["args"][0], [entry])
+        created = Direct(script, process_spec["args"][0], [entry], stdio)
         created.hand_cgroup(doors)
         created.await_ready()
         created.finish()

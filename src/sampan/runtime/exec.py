@@ -123,7 +123,7 @@ def _spawn(
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     agent = -1
     try:
-        _resolve_inside(state, process_spec)
+        resolve_inside(state, process_spec)
         before, after = operations(state, process_spec, pidfd, filtered=filter_program is not None)
         if filter_program and filter_program[1] & FLAG_NEW_LISTENER:
             agent = _listen(state, before, after)
@@ -207,7 +207,7 @@ def _clone(state: dict[str, Any], pidfd: int) -> tuple[int, int]:
     return process.clone3(0)
 
 
-def _resolve_inside(state: dict[str, Any], process_spec: dict[str, Any]) -> None:
+def resolve_inside(state: dict[str, Any], process_spec: dict[str, Any]) -> None:
     """Look the user up in the container's files, through the first process's root."""
     if "username" not in (process_spec.get("user") or {}):
         return

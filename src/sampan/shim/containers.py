@@ -19,14 +19,17 @@ from sampan.runtime import (
     birth,
     blank,
     create,
+    direct_exec,
     foreign,
     machines,
     mappedroot,
     mappings,
     plan,
     rootfs,
+    validate,
 )
-from sampan.runtime.exec import spawn
+from sampan.runtime.exec import Execed, resolve_inside, spawn
+from sampan.runtime.failure import NeedsInterpreter
 from sampan.runtime.readiness import is_possible
 from sampan.shim import keeper
 from sampan.shim.launch import Runtime
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.kernel.cgroups import Cgroup
+    from sampan.runtime.direct import Direct
 
     Born = tuple[list[str], list[tuple[str, str]], list[dict[str, int]], list[dict[str, int]], Any]
 
@@ -59,7 +63,7 @@ def runtime() -> Runtime:
         mount=rootfs.mount,
         prepare=_prepare,
         resume=create.resume,
-        spawn=spawn,
+        spawn=_spawn,
     )
 
 
@@ -125,6 +129,24 @@ def _give_birth(born: Born) -> blank.Blank:
     finally:
         for _, fd in joined:
             os.close(fd)
+
+
+def _spawn(
+    state: dict[str, Any],
+    process_spec: dict[str, Any],
+    *,
+    pidfd: int,
+    stdio: tuple[int, int, int],
+    filter_program: tuple[bytes, int] | None = None,
+) -> Execed | Direct:
+    """As `exec.spawn`; by the machine where it can, which copies no page of ours."""
+    how: dict[str, Any] = {"pidfd": pidfd, "stdio": stdio, "filter_program": filter_program}
+    validate.check_process(process_spec)
+    try:
+        resolve_inside(state, process_spec)
+        return direct_exec.spawn(state, process_spec, **how)
+    except (NeedsInterpreter, OSError):
+        return spawn(state, process_spec, **how)
 
 
 def _adopt(kinds: list[str], pid: int, pidfd: int, sync: int, is_machine: bool) -> blank.Blank:
