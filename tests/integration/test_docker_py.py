@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
+import socket
 import tarfile
 import time
 from contextlib import closing
@@ -34,6 +36,7 @@ def client(daemon):
         tar = dockerlab.tar_of(f"{daemon.base}/rootfs")
         made.api.import_image_from_data(tar, "bb", "1")
         yield made
+    gc.collect()  # what it left is closed here, where the mark above holds
 
 
 @pytest.fixture
@@ -169,3 +172,57 @@ def test_what_belongs_to_somebody_else_is_not_docker_s(client, daemon):
     assert created() == before
     assert client.info()["Containers"] == len(client.containers.list(all=True))
     client.images.remove("built:1")
+
+
+def test_a_load_that_fails_tells_it_in_its_stream(client):
+    with pytest.raises(docker.errors.ImageLoadError):
+        client.images.load(b"no archive")
+
+
+def test_a_commit_knows_its_parent(client, container):
+    image = container.commit("child", "1")
+    assert image.attrs["Parent"] == client.images.get("bb:1").id
+    assert client.images.get("bb:1").attrs["Parent"] == ""
+    client.images.remove("child:1")
+
+
+def test_events_of_copies_and_names(client, container):
+    began = time.time()
+    list(container.get_archive("/etc/passwd")[0])
+    client.images.get("bb:1").tag("bb", "named")
+    until = time.time() + 0.5
+    told = list(client.api.events(f"{began:.6f}", f"{until:.6f}", decode=True))
+    assert [one["Action"] for one in told if one["Type"] == "container"] == ["archive-path"]
+    assert [one["Actor"]["Attributes"]["name"] for one in told if one["Type"] == "image"] == [
+        "bb:named"
+    ]
+    client.images.remove("bb:named")
+
+
+def test_what_the_engine_puts_where_nothing_was_asked(client, container):
+    host = client.api.inspect_container(container.id)["HostConfig"]
+    assert host["ShmSize"] == 64 << 20
+    assert "/proc/kcore" in host["MaskedPaths"]
+    assert "/proc/sys" in host["ReadonlyPaths"]
+
+
+def test_attach_over_websocket(client, daemon):
+    websocket = pytest.importorskip("websocket")
+    made = client.containers.create(
+        "bb:1", ["sh", "-c", "echo ready; cat; echo over"], stdin_open=True, network_mode="none"
+    )
+    plain = socket.socket(socket.AF_UNIX)
+    plain.connect(daemon.socket)
+    path = f"ws://localhost/containers/{made.id}/attach/ws?stream=1&stdin=1&stdout=1&stderr=1"
+    with closing(websocket.create_connection(path, socket=plain, suppress_origin=True)) as stream:
+        made.start()
+        assert stream.recv() == b"ready\n"
+        stream.send("text\n")
+        assert stream.recv() == b"text\n"
+        made.stop(timeout=0)
+        assert not stream.recv()  # the close
+    made.remove()
+    with socket.socket(socket.AF_UNIX) as plain:
+        plain.connect(daemon.socket)
+        with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
+            websocket.create_connection(path, socket=plain)  # a web page says where it is from

@@ -145,7 +145,9 @@ class Archives:
             try:
                 async with self._worker(entry, "read", path, [writer]) as worker:
                     writer = _close(writer)
-                    yield Archive(worker, reader, await worker.stat(entry, path))
+                    found = await worker.stat(entry, path)
+                    self._services.containers.emit(entry, "archive-path")
+                    yield Archive(worker, reader, found)
             finally:
                 _close(writer)
                 os.close(reader)
@@ -158,6 +160,7 @@ class Archives:
             try:
                 async with self._worker(entry, "export", "/", [writer]) as worker:
                     writer = _close(writer)
+                    self._services.containers.emit(entry, "export")
                     yield Archive(worker, reader, None)
             finally:
                 _close(writer)
@@ -196,6 +199,7 @@ class Archives:
                 self._worker(entry, "write", path, [archive], **more) as worker,
             ):
                 await worker.done(entry, path)
+            self._services.containers.emit(entry, "extract-to-dir")
 
     async def _spool(self, archive: int, source: AsyncIterator[bytes]) -> None:
         total = 0

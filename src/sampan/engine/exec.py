@@ -229,5 +229,6 @@ def _failed(name: str, failure: TaskFailure) -> StartFailed:
         "errno": failure.errno,
         "operation": failure.operation,
     }
-    error = start_failed(name, outcome)
-    return StartFailed(f"exec in container {name} failed: {failure}", error.exit_code)
+    code = start_failed(name, outcome).exit_code
+    # 125 is for the engine's own failures; what a container refuses an exec is 126.
+    return StartFailed(f"exec in container {name} failed: {failure}", 126 if code == 125 else code)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sampan.images.progress import Report, silent
 from sampan.images.saving import ArchiveFormat
 from sampan.layers.compression import Compression
+from sampan.spec.reference import Reference
 
 if TYPE_CHECKING:
     import builtins
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from sampan.spec.digest import Digest
     from sampan.spec.image import ImageConfig
     from sampan.spec.platform import Platform
-    from sampan.spec.reference import Reference
     from sampan.store.usage import StoreUsage
 
 
@@ -294,4 +294,4 @@ class Images:
 
 
 def _name(reference: Reference | str) -> str:
-    return reference if isinstance(reference, str) else reference.familiar()
+    return (Reference.parse(reference) if isinstance(reference, str) else reference).familiar()

@@ -20,6 +20,7 @@ from sampan.engine.remove import wait_for_end
 from sampan.errors import (
     Conflict,
     InvalidArgument,
+    NameInUse,
     NotModified,
     ResourceExhausted,
     SampanError,
@@ -160,7 +161,10 @@ class Lifecycle:
             raise InvalidArgument("Neither old nor new names may be empty")
         if name == old:
             raise InvalidArgument("Renaming a container with the same name as its current name")
-        name = containers.reserve(name, entry.id)
+        try:
+            name = containers.reserve(name, entry.id)
+        except NameInUse as error:
+            raise NameInUse(f"Error when allocating new name: {error}") from None
         renamed = replace(entry.container, name=name)
         made = containers.event(renamed, "rename", oldName=f"/{old}")
         try:

@@ -344,6 +344,7 @@ class HostConfig:
     """A foreign OCI runtime with runc's command line: its path and first words. () is our own."""
 
     isolation: str = ""
+    volume_driver: str = ""
     restart: RestartPolicy = RestartPolicy()
     auto_remove: bool = False
     on_unhealthy: OnUnhealthy = OnUnhealthy.NONE

@@ -33,6 +33,7 @@ from sampan.api.docker import (
     trust,
     upkeep,
     volumes,
+    websocket,
 )
 from sampan.api.docker.call import Call
 from sampan.api.docker.hijack import Connection, ConnectionServer, TakenOver
@@ -79,6 +80,7 @@ NAMED: dict[tuple[str, str, str], Handler] = {
     **swarm.NAMED,
     **trust.NAMED,
     **volumes.NAMED,
+    **websocket.NAMED,
 }
 
 

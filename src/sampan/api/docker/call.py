@@ -9,6 +9,7 @@ send that across origins without being asked first.
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qs
 
@@ -191,6 +192,16 @@ class Call:
         """
         upgrade = self.request.headers.get("Upgrade", "").lower() == "tcp"
         return self.connection.take_over(upgraded_head(is_raw or self.minor < 42, upgrade))
+
+    async def take_over_settled(self, is_raw: bool) -> int:
+        """`take_over`, and wait until the client has read the head."""
+        fd = self.take_over(is_raw)
+        try:
+            await self.connection.wait_until_read(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
     def taken_over(self, farewell: bytes = b"") -> TakenOver:
         """What a handler returns after `take_over`; `farewell` is written before the close."""

@@ -13,7 +13,7 @@ from msgspec import UNSET
 from sampan import ids
 from sampan.api.docker import ages, answers, convert, endpoints, networks, requests, sampling
 from sampan.api.docker.logging import details
-from sampan.engine import model
+from sampan.engine import model, security
 from sampan.errors import Conflict, ContainerNotFound, InvalidArgument, SampanError
 from sampan.wire import docker as wire
 from sampan.wire import multiplex
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from aiohttp.web_response import StreamResponse
 
     from sampan.api.docker.call import Call
+    from sampan.engine.config import EngineConfig
     from sampan.engine.engine import Engine
 
 STATS_SECONDS = 1.0
@@ -208,10 +209,21 @@ async def inspect(call: Call) -> StreamResponse:
     container = call.engine.get(reference(call))
     answer = convert.inspect(container, networks.live(call.engine, container))
     answer.exec_ids = call.engine.exec_ids(container.id) or None
+    answer.host_config = in_effect(answer.host_config, container.host, call.engine.config)
     if call.flag("size"):
         found = await call.engine.sizes(container.id)
         answer.size_rw, answer.size_root_fs = found.writable, found.total
     return answers.json(answer)
+
+
+def in_effect(
+    answer: wire.HostConfig, host: model.HostConfig, config: EngineConfig
+) -> wire.HostConfig:
+    """`answer` with what the engine puts where the request said nothing."""
+    answer.shm_size = host.shm_size or config.shm_size
+    answer.masked_paths = security.masked_paths(host)
+    answer.readonly_paths = security.readonly_paths(host)
+    return answer
 
 
 async def top(call: Call) -> StreamResponse:
@@ -236,7 +248,10 @@ async def attach(call: Call) -> StreamResponse:
         raise Conflict(f"container {call.name} is paused, unpause the container before attach")
     keys = requests.detach_keys(call.text("detachKeys"))
     is_raw = container.config.tty
-    fd = call.take_over(is_raw)
+    # Of a container that is not started nothing comes yet, and the attachment must be there before
+    # the client, having read the head, starts it.
+    running = container.status.is_running
+    fd = await call.take_over_settled(is_raw) if running else call.take_over(is_raw)
     attachment = model.Attachment(
         fd=fd,
         stdin=call.flag("stdin") and container.config.open_stdin,

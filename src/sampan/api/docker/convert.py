@@ -161,6 +161,7 @@ def host_answer(host: model.HostConfig, name: str) -> wire.HostConfig:
         sysctls=dict(host.sysctls) if host.sysctls else UNSET,
         runtime=host.runtime or requests.DEFAULT_RUNTIME,
         isolation=host.isolation,
+        volume_driver=host.volume_driver,
         cpu_shares=host.cpu_shares,
         memory=host.memory,
         nano_cpus=host.nano_cpus,

@@ -46,7 +46,7 @@ async def start(call: Call) -> StreamResponse:
         await call.engine.exec_start(session.id)
         return answers.empty(200)
     is_raw = bool(body.tty)
-    fd = call.take_over(is_raw)
+    fd = await call.take_over_settled(is_raw)
     attachment = model.Attachment(
         fd=fd,
         stdin=session.config.attach_stdin,

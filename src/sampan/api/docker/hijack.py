@@ -16,7 +16,11 @@ A head that does not end within `HEAD_SECONDS` or `MAX_HEAD` bytes ends the conn
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import os
+import struct
+from termios import TIOCOUTQ
 from typing import TYPE_CHECKING, Any
 
 from aiohttp.web_protocol import RequestHandler
@@ -30,7 +34,6 @@ from sampan.errors import Aborted, InvalidArgument
 from sampan.wire import multiplex
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from aiohttp.web_request import BaseRequest
@@ -43,6 +46,7 @@ else:
 
 
 HEAD_SECONDS = 30.0
+READ_SECONDS = 0.1
 MAX_HEAD = 64 << 10
 MAX_HELD_BODY = 64 << 10
 """A request that takes over carries a small JSON object at most."""
@@ -145,6 +149,18 @@ class Connection(RequestHandler):  # type: ignore[misc,unused-ignore] # aiohttp 
         tail, self._tail = self._tail, b""
         return self._relays.start(fd, tail) if tail else fd
 
+    async def wait_until_read(self, fd: int) -> None:
+        """Wait until the client has read what was written, at most `READ_SECONDS`.
+
+        Clients that read an answer's head through a buffer (every Python program) lose what comes
+        with it. A Unix socket knows how much of it is unread; a TCP socket, how much is on its way.
+        """
+        end = self._loop.time() + READ_SECONDS
+        pause = 0.0
+        while _unread(fd) and self._loop.time() < end:
+            await asyncio.sleep(pause)
+            pause = min(pause + 0.0002, 0.002)
+
     def _is_between_requests(self) -> bool:
         return self._waiter is not None and not self._waiter.done()
 
@@ -201,6 +217,14 @@ class Connection(RequestHandler):  # type: ignore[misc,unused-ignore] # aiohttp 
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _unread(fd: int) -> int:
+    """How many bytes the peer has still to read (SIOCOUTQ, which is TIOCOUTQ)."""
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(fd, TIOCOUTQ, b"\0" * 4))[0])
+    except OSError:
+        return 0
 
 
 def may_take_over(data: bytes, end: int) -> bool:

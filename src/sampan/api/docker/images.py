@@ -162,7 +162,7 @@ async def load(call: Call) -> StreamResponse:
             if not image.names:
                 lines.add(progress.text(f"Loaded image ID: {image.id}\n"))
 
-    return await streaming.run(call, work)
+    return await streaming.run(call, work, begun=True)
 
 
 def platform_of(call: Call) -> Platform | None:
@@ -185,7 +185,9 @@ def platform_of(call: Call) -> Platform | None:
 
 async def inspect(call: Call) -> StreamResponse:
     """GET /images/{name}/json"""
-    return answers.json(pictures.inspect(await call.engine.images.get(call.name)))
+    image = await call.engine.images.get(call.name)
+    others = await call.engine.images.list() if len(image.config.history) > 1 else ()
+    return answers.json(pictures.inspect(image, others))
 
 
 async def history(call: Call) -> StreamResponse:

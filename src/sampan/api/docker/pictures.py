@@ -36,14 +36,15 @@ def summary(image: Image, containers: int = -1, shared: int = -1) -> bodies.Imag
     )
 
 
-def inspect(image: Image) -> bodies.ImageInspect:
-    """The whole of an image."""
+def inspect(image: Image, others: Iterable[Image] = ()) -> bodies.ImageInspect:
+    """The whole of an image; its parent is looked for among `others`."""
     config = image.config
     history = config.history
     return bodies.ImageInspect(
         id=str(image.id),
         repo_tags=list(image.names),
         repo_digests=list(image.digests),
+        parent=parent(image, others),
         comment=history[-1].comment if history else "",
         created=image.created or UNSET,
         author=config.author,
@@ -54,6 +55,20 @@ def inspect(image: Image) -> bodies.ImageInspect:
         size=image.size,
         root_fs=bodies.RootFS(layers=[str(diff_id) for diff_id in config.rootfs_diff_ids]),
     )
+
+
+def parent(image: Image, others: Iterable[Image]) -> str:
+    """The image that `image` was made of by its last step, "" when it is not here.
+
+    It follows from the documents: the parent has the same history but for the last step, and its
+    layers are the first ones.
+    """
+    history, layers = image.config.history, image.config.rootfs_diff_ids
+    for other in others:
+        below = other.config.rootfs_diff_ids
+        if other.config.history == history[:-1] and layers[: len(below)] == below:
+            return str(other.id)
+    return ""
 
 
 def run_config(config: RunConfig) -> bodies.ImageConfig:

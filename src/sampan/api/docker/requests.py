@@ -120,6 +120,7 @@ def host_config(body: wire.HostConfig, network_disabled: bool = False) -> model.
         readonly_paths=None if body.readonly_paths is None else tuple(body.readonly_paths),
         runtime=_runtime(body.runtime or ""),
         isolation=_isolation(body.isolation or ""),
+        volume_driver=body.volume_driver or "",
         restart=restart_policy(body.restart_policy),
         auto_remove=bool(body.auto_remove),
         on_unhealthy=_on_unhealthy(_given(body.on_unhealthy)),

@@ -70,21 +70,25 @@ class Lines:
         return waiting
 
 
-async def run(call: Call, work: Callable[[Lines], Awaitable[Any]]) -> StreamResponse:
-    """Do `work` and stream what it says."""
+async def run(
+    call: Call, work: Callable[[Lines], Awaitable[Any]], *, begun: bool = False
+) -> StreamResponse:
+    """Do `work` and stream what it says; with `begun`, a failure is always a line of the stream."""
     lines = Lines()
     call.cancel_when_gone()
     task = asyncio.ensure_future(work(lines))
     task.add_done_callback(lambda _: lines.news.set())
     try:
-        return await _write(call, task, lines)
+        answer = await answers.stream(call.request) if begun else None
+        return await _write(call, task, lines, answer)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _write(call: Call, task: asyncio.Future[Any], lines: Lines) -> StreamResponse:
-    answer: StreamResponse | None = None
+async def _write(
+    call: Call, task: asyncio.Future[Any], lines: Lines, answer: StreamResponse | None
+) -> StreamResponse:
     while not task.done():
         await lines.news.wait()
         if waiting := lines.take():
