@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from ipaddress import ip_address, ip_interface
 
 import pytest
@@ -86,20 +85,6 @@ def test_a_pair_into_another_namespace_with_addresses_and_a_route(space):
             assert "default" not in run("ip", "route") + run("ip", "-6", "route")
     finally:
         other.close()
-
-
-def test_a_namespace_goes_with_its_last_descriptor_and_is_kept_by_a_file(space, tmp_path):
-    other = spaces.make()
-    path = str(tmp_path / "kept")
-    spaces.keep(other, path)
-    inode = os.fstat(other.fd).st_ino
-    other.close()
-    again = spaces.open_path(path)
-    assert os.fstat(again.fd).st_ino == inode
-    again.close()
-    spaces.let_go(path)
-    spaces.let_go(path)
-    assert not os.path.exists(path)
 
 
 def test_many_links_fit_into_one_dump(space):

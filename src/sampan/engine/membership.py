@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sampan.engine import etcfiles, joining
+from sampan.engine.config import reach
 from sampan.errors import PermissionDenied
 from sampan.network.model import HOST, NONE
 
@@ -47,6 +48,7 @@ class Membership:
                 if networks.has_resolver(entry.id) and not had:
                     directory = self._services.layout.container(entry.id)
                     etcfiles.turn_to_own_resolver(directory, container)
+                reach(self._services.config, "network-connected")
             await self._services.containers.change(entry, changed)
             self._tell_names(entry)
 
@@ -69,9 +71,10 @@ class Membership:
                 )
             left = {name: one for name, one in container.networks.items() if name != network.name}
             changed = replace(container, networks=left)
+            # The row first: what a kill interrupts is finished by it.
+            await self._services.containers.change(entry, changed)
             if container.status.is_running:
                 await networks.disconnect(changed, network)
-            await self._services.containers.change(entry, changed)
             self._tell_names(entry)
 
     async def prune(self, wanted: Filters | None) -> Sequence[str]:

@@ -61,7 +61,7 @@ class Naming:
         joined = self._joined.get(owner)
         if joined is None or self._is_closed(joined):
             return ()
-        container = self._container(owner)
+        container = self.container(owner)
         own = container.host.dns if container is not None else ()
         return own or resolv.read_host().servers
 
@@ -76,7 +76,7 @@ class Naming:
         found = []
         for link in container.host.links:
             name, _, alias = link.partition(":")
-            other = self._container(name)
+            other = self.container(name)
             joined = self._joined.get(other.id) if other is not None else None
             for endpoint in joined.endpoints if joined is not None else ():
                 if endpoint.network_name == BRIDGE and other is not None:
@@ -105,7 +105,8 @@ class Naming:
         networks = [self._registry.find(one.network).network for one in joined.endpoints]
         return bool(networks) and all(network.internal for network in networks)
 
-    def _container(self, owner: str) -> Container | None:
+    def container(self, owner: str) -> Container | None:
+        """The container of an id or a name; None for a pod's, or for nobody's."""
         try:
             return self._containers.find(owner).container
         except (ContainerNotFound, InvalidArgument):
@@ -113,7 +114,7 @@ class Naming:
 
     def _linked(self, owner: str) -> dict[str, str]:
         """What a container calls others on its own account: `--link NAME:ALIAS`."""
-        container = self._container(owner)
+        container = self.container(owner)
         if container is None:
             return {}
         links = [link for wish in container.networks.values() for link in wish.links]

@@ -103,13 +103,14 @@ class Networks:
                 self.release(owner)
                 continue
             joined.endpoints.sort(key=lambda one: one.interface)
-            joined.target = self._target(joined)
+            joined.target = self._target(joined.endpoints)
             for lost in self._guards.hold(joined.published):
                 log.warning("port %d of the host was taken while no engine ran", lost.host_port)
             try:
                 joined.space = await self._wiring.open(path)
                 await self._wiring.open_doors(joined)
                 self._serve_names(owner, joined)
+                await self._drop_strays(owner, joined)
             except SampanError as error:
                 log.error("networks of %s: %s", owner, error)  # noqa: TRY400 - no trace needed
         busy = {one.network for joined in self._joined.values() for one in joined.endpoints}
@@ -118,6 +119,15 @@ class Networks:
             await self._wiring.restore([one.network for one in self._registry], busy, ports)
         except SampanError as error:
             log.error("restore networks: %s", error)  # noqa: TRY400 - no trace needed
+
+    async def _drop_strays(self, owner: str, joined: Joined) -> None:
+        """Finish what a kill interrupted: the container's own row says where it is."""
+        container = self._naming.container(owner)
+        if container is None:
+            return  # a pod, which is in one network all its life
+        for endpoint in tuple(joined.endpoints):
+            if endpoint.network_name not in container.networks:
+                await self.disconnect(container, self.find(endpoint.network))
 
     async def aclose(self) -> None:
         """Let go of everything; what containers have stays theirs."""
@@ -280,6 +290,7 @@ class Networks:
         self._joined[container.id] = joined = Joined([])
         try:
             self._lease(container, joined)
+            reach(self._config, "network-leased")
             await self._record(container, joined)
             reach(self._config, "network-joined")
             networks = [self.find(one.network) for one in joined.endpoints]
@@ -287,6 +298,7 @@ class Networks:
             names = self._naming.needs_resolver(container)
             await self._wiring.wire(networks, joined, gateway, names=names)
             self._serve_names(container.id, joined)
+            reach(self._config, "network-wired")
         except BaseException:
             self.release(container.id)
             raise
@@ -339,6 +351,7 @@ class Networks:
             made = _event(network, "connect", container.id)
             join = partial(rows.join, endpoints=[netrecords.endpoint_row(endpoint)], ports=[])
             await self._write(join, made)
+            reach(self._config, "network-connecting")
             wishes = {**container.networks, network.name: wish}
             gateway = joining.gateway_of(joined.endpoints, wishes)
             await self._wiring.connect(joined, network, endpoint, gateway)
@@ -358,11 +371,14 @@ class Networks:
         if joined is None or not found:
             return
         endpoint = found[0]
+        left = [one for one in joined.endpoints if one != endpoint]
+        gateway = joining.gateway_of(left, container.networks)
+        reach(self._config, "network-disconnecting")
+        await self._wiring.disconnect(joined, endpoint, gateway, self._target(left))
+        reach(self._config, "network-disconnected")
         joined.endpoints.remove(endpoint)
         made = self._forget(endpoint)
         await self._write(partial(rows.leave, owner=container.id, network_id=network.id), *made)
-        gateway = joining.gateway_of(joined.endpoints, container.networks)
-        await self._wiring.disconnect(joined, endpoint, gateway)
 
     # details
 
@@ -379,7 +395,7 @@ class Networks:
             endpoint = joining.endpoint(member, container, wish, f"eth{number}")
             member.endpoints[container.id] = endpoint
             joined.endpoints.append(endpoint)
-        joined.target = self._target(joined)
+        joined.target = self._target(joined.endpoints)
         bindings = joining.bindings(container)
         if not bindings or joined.target is None:
             return
@@ -393,11 +409,11 @@ class Networks:
                 f"{container.name} ({target.id}): {error}"
             ) from error
 
-    def _target(self, joined: Joined) -> Endpoint | None:
+    def _target(self, endpoints: Sequence[Endpoint]) -> Endpoint | None:
         """Where published ports lead: the first network that can be reached from outside."""
         bridged = [
             one
-            for one in joined.endpoints
+            for one in endpoints
             if self.find(one.network).driver is Driver.BRIDGE
             and not self.find(one.network).internal
         ]

@@ -127,11 +127,15 @@ class Wiring:
         await self._do(what, self._connect, joined, network, endpoint, gateway)
 
     async def disconnect(
-        self, joined: Joined, endpoint: Endpoint, gateway: Endpoint | None
-    ) -> None:  # fmt: skip
-        """One interface less."""
+        self,
+        joined: Joined,
+        endpoint: Endpoint,
+        gateway: Endpoint | None,
+        target: Endpoint | None,
+    ) -> None:
+        """One interface less; published ports lead to `target` then."""
         what = f"leave network {endpoint.network_name}"
-        await self._do(what, self._disconnect, joined, endpoint, gateway)
+        await self._do(what, self._disconnect, joined, endpoint, gateway, target)
 
     def let_go(self, joined: Joined) -> None:
         """Ports first, then the namespace; nobody waits for it."""
@@ -209,7 +213,13 @@ class Wiring:
         self._plumber.attach(joined.space, network, endpoint, routed=False)
         self._plumber.route(joined.space, gateway)
 
-    def _disconnect(self, joined: Joined, endpoint: Endpoint, gateway: Endpoint | None) -> None:
+    def _disconnect(
+        self,
+        joined: Joined,
+        endpoint: Endpoint,
+        gateway: Endpoint | None,
+        target: Endpoint | None,
+    ) -> None:
         assert joined.space is not None
         moved = joined.target == endpoint
         if moved:
@@ -217,7 +227,7 @@ class Wiring:
         self._plumber.detach(joined.space, endpoint)
         self._plumber.route(joined.space, gateway)
         if moved:
-            joined.target = joined.endpoints[0] if joined.endpoints else None
+            joined.target = target
             if joined.target is not None:
                 self._plumber.publish(joined.target, joined.published)
 

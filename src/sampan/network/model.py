@@ -140,7 +140,8 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """A port to be published. `host_first` to `host_last` are the ports it may get; 0: any."""
+    """A port to be published. `host_first` to `host_last` are the ports it may get; `host_first` 0
+    is any, `host_last` 0 is no more than the first."""
 
     port: int
     protocol: str = "tcp"

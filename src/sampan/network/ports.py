@@ -70,7 +70,9 @@ class Guards:
     def _publish(self, wish: Binding, default: str, versions: set[int]) -> list[Published]:
         hosts = _hosts(wish.host or default, versions, explicit=bool(wish.host))
         if wish.host_first:
-            candidates: Iterable[int] = range(wish.host_first, wish.host_last + 1)
+            candidates: Iterable[int] = range(
+                wish.host_first, max(wish.host_first, wish.host_last) + 1
+            )
         else:
             candidates = self._ephemeral()
         for number in candidates:

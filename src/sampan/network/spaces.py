@@ -2,8 +2,8 @@
 
 A namespace lives as long as somebody is in it or holds it open. So a container's needs no file: the
 engine's descriptor keeps it until the container's processes are in it, and a killed engine
-leaves none behind. A pod's namespace must outlive its processes and the engine, and is kept by a
-bind mount on a file (`keep`).
+leaves none behind. A pod's namespace must outlive its processes and the engine; the pods room pins
+it by a mount of its own.
 
 What a namespace is made of is set once, while it is empty: loopback is up, no interface takes an
 IPv6 address or a router's word unless its network has IPv6 (CVE-2020-10749, CVE-2024-32473).
@@ -17,7 +17,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sampan.kernel import libc, loopback
+from sampan.kernel import loopback
 from sampan.kernel import numbers as n
 from sampan.kernel.namespaces import setns, unshare
 from sampan.network.netlink import Netlink
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _OWN = "/proc/thread-self/ns/net"
-_MS_BIND, _MNT_DETACH = 4096, 2
-_mount = libc.prototype(
-    "mount", libc.c_int, libc.c_char_p, libc.c_char_p, libc.c_char_p, libc.c_ulong, libc.c_void_p
-)
-_umount2 = libc.prototype("umount2", libc.c_int, libc.c_char_p, libc.c_int)
 
 
 class Space:
@@ -70,7 +65,7 @@ def make() -> Space:
 
 
 def open_path(path: str) -> Space:
-    """The namespace behind a path, as `/proc/PID/ns/net` or a file of `keep`."""
+    """The namespace behind a path, as `/proc/PID/ns/net` or a file that it is mounted on."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with entered(fd):
@@ -92,25 +87,6 @@ def entered(fd: int) -> Iterator[None]:
             _return(home)
     finally:
         os.close(home)
-
-
-def keep(space: Space, path: str) -> None:
-    """Let the file `path` hold the namespace until `let_go`."""
-    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-    source = f"/proc/self/fd/{space.fd}".encode()
-    libc.check(_mount(source, os.fsencode(path), b"", _MS_BIND, None), "mount", path)
-
-
-def let_go(path: str) -> None:
-    """Undo `keep`; nothing to undo is fine."""
-    try:
-        libc.check(_umount2(os.fsencode(path), _MNT_DETACH), "umount", path)
-    except OSError:
-        pass  # it was no mount: a kill in between, or done before
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
 
 
 def set_sysctl(name: str, value: str) -> None:

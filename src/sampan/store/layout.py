@@ -205,11 +205,6 @@ class Layout:
         return os.path.join(self.state, "forwarding")
 
     @property
-    def netns(self) -> str:
-        """The directory of network namespaces that outlive the engine: those of pods."""
-        return os.path.join(self.state, "netns")
-
-    @property
     def shims(self) -> str:
         """The directory of all shims' records."""
         return os.path.join(self.state, "shims")
