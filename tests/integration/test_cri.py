@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import aiohttp
 import grpc
@@ -606,3 +609,33 @@ def test_statistics_of_a_pod(lab):
     streams = list(lab.call("StreamContainerStats", filter={"pod_sandbox_id": pod[0]}))
     assert [one.attributes.id for part in streams for one in part.container_stats] == [container]
     lab.remove(pod)
+
+
+def test_settings_are_read_again(tmp_path):
+    with crilab.cri() as lab:
+        config = Path(f"{lab.base}/config.toml")
+        before = config.read_text()
+        assert {one.name for one in lab.call("Status").runtime_handlers}.isdisjoint({"mine"})
+        table = f'[runtimes]\nmine = "{shutil.which("true")}"\n'
+        config.write_text(before.replace("/nonexistent", str(tmp_path)) + table)
+        (tmp_path / "10-broken.conflist").write_text("{")
+        reload(lab, "settings are reloaded")
+        status = lab.call("Status")
+        assert "mine" in {one.name for one in status.runtime_handlers}
+        network = next(one for one in status.status.conditions if one.type == "NetworkReady")
+        assert not network.status
+        assert "10-broken.conflist" in network.message
+        config.write_text('shm_size = 1\nlog_level = "debug"\n' + before)
+        reload(lab, "shm_size has changed")
+        config.write_text(before + 'nosuch = "x"\n')
+        reload(lab, "unknown key 'cri.nosuch'")
+        assert lab.call("Status").status.conditions[0].status
+
+
+def reload(lab, wanted):
+    """Send SIGHUP, and wait until the log says `wanted`."""
+    deadline = time.monotonic() + 20
+    lab.daemon.process.send_signal(signal.SIGHUP)
+    while wanted not in lab.daemon.log:
+        assert time.monotonic() < deadline, lab.daemon.log
+        time.sleep(0.01)

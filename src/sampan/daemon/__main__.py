@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sampan.daemon import config, logging
@@ -43,13 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon; its exit code."""
     flags = vars(parser().parse_args(argv))
     try:
-        settings = config.load(flags, os.environ, os.geteuid())
+        load = partial(config.load, flags, os.environ, os.geteuid())
+        settings = load()
         logging.configure(settings.log_level, settings.log_format)
         keep_to_ourselves()
         # Imported late: a wrong flag should not cost the time of a whole server.
         from sampan.daemon.serve import serve
 
-        asyncio.run(serve(settings))
+        asyncio.run(serve(settings, load))
     except SampanError as error:
         sys.stderr.write(f"sampan daemon: {error}\n")
         return 1

@@ -24,6 +24,7 @@ from sampan.api.docker.app import DockerAPI
 from sampan.builder.builder import Builder
 from sampan.daemon import sockets
 from sampan.daemon.cri import CriSocket
+from sampan.daemon.reload import Reloader
 from sampan.engine.engine import Engine
 from sampan.pods.service import Pods
 from sampan.store.layout import Layout
@@ -38,8 +39,8 @@ GRACE = 10.0
 _log = logging.getLogger("sampan.daemon")
 
 
-async def serve(config: DaemonConfig) -> None:
-    """Run until a signal or idleness ends it.
+async def serve(config: DaemonConfig, load: Callable[[], DaemonConfig]) -> None:
+    """Run until a signal or idleness ends it; `load` reads the settings again.
 
     Raises:
         Unavailable: another daemon has the root.
@@ -51,6 +52,7 @@ async def serve(config: DaemonConfig) -> None:
     engine = await Engine.open(config.engine)
     try:
         pods = await Pods.open(engine, config.cri)
+        Reloader(config, load, pods).listen()
         builder = await Builder.open(engine)
         await _serve(config, engine, pods, builder, stop)
     finally:

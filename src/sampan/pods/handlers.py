@@ -45,6 +45,10 @@ class Handlers:
     """All handlers, by the names that RuntimeClass uses; "" is the default one."""
 
     def __init__(self, programs: Mapping[str, tuple[str, ...]]) -> None:
+        self.set_programs(programs)
+
+    def set_programs(self, programs: Mapping[str, tuple[str, ...]]) -> None:
+        """The foreign handlers, by their names."""
         ours = [Handler(name=name, recursive_read_only=True) for name in ("", OURS)]
         foreign = [Handler(name=name, program=words) for name, words in programs.items()]
         self._by_name = {handler.name: handler for handler in (*ours, *foreign)}

@@ -50,13 +50,18 @@ class Network:
         fallback: str,
     ) -> None:
         self._networks = networks
-        self._fallback = fallback
-        self._directory = directory
-        self._plugins = Plugins(plugins, cache)
-        self._found: Conflist | None = None
-        self._stamp: tuple[object, ...] | None = None
+        self._cache = cache
         self._problem = ""
         self.pod_cidr = ""
+        self.set_places(directory, plugins, fallback)
+
+    def set_places(self, directory: str, plugins: Sequence[str], fallback: str) -> None:
+        """Where lists and plugins are, and what pods get while there is no list."""
+        self._fallback = fallback
+        self._directory = directory
+        self._plugins = Plugins(plugins, self._cache)
+        self._found: Conflist | None = None
+        self._stamp: tuple[object, ...] | None = None
 
     def choose(self) -> str:
         """The network of a new pod.

@@ -17,6 +17,7 @@ from sampan.pods.table import Table
 from sampan.pods.usage import Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Self
 
     from sampan.engine.engine import Engine
@@ -72,6 +73,14 @@ class Pods:
         pods.containers.load()
         await pods.sandboxes.settle()
         return pods
+
+    def reload(self, settings: PodSettings, programs: Mapping[str, tuple[str, ...]]) -> None:
+        """Other settings, for what is made from now on."""
+        self.settings = settings
+        self.handlers.set_programs(programs)
+        self.network.set_places(
+            settings.cni_config, settings.cni_plugins, settings.fallback_network
+        )
 
     def is_pinned(self, image: Image) -> bool:
         """Whether an image must not be collected; we need none of our own."""
