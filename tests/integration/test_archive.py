@@ -208,6 +208,23 @@ def test_volumes_are_part_of_what_is_copied_and_not_of_an_export(daemon, make, t
     assert "v/f" not in names
 
 
+def test_mounts_of_all_kinds_are_there_before_the_start(daemon, make, tmp_path):
+    """What the container will see, whichever way it was asked for."""
+    (tmp_path / "f").write_text("bind")
+    daemon.docker("wait", make("mkdir", "/v/sub", Binds=["named:/v"]))
+    mounts = [
+        {"Type": "bind", "Source": str(tmp_path), "Target": "/typed", "ReadOnly": True},
+        {"Type": "volume", "Source": "named", "Target": "/sub"},
+        {"Type": "tmpfs", "Target": "/scratch"},
+    ]
+    mounts[1]["VolumeOptions"] = {"Subpath": "sub"}
+    container = make(Mounts=mounts, Binds=["named:/whole"])
+    assert get(daemon, container, "/typed/f")[1].extractfile("f").read() == b"bind"
+    assert put(daemon, container, "/typed", tar(("x", b"")))[0] == 403
+    assert put(daemon, container, "/sub", tar(("x", b"1"))) == (200, "")
+    assert get(daemon, container, "/whole/sub/x")[1].extractfile("x").read() == b"1"
+
+
 def test_export_of_a_running_container_has_no_kernel_files(daemon, make):
     container = make("sh", "-c", "echo new > /tmp/new; mkfifo /tmp/p; exec sleep 1000")
     while "new" not in inside(daemon, container, "ls", "/tmp"):

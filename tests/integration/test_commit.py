@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import tarfile
 
 import pytest
 
@@ -61,6 +63,23 @@ def test_commit_makes_an_image_that_runs(daemon, changed):
     assert gone.code != 0
     assert daemon.docker("history", "-q", "made:2").lines[0] in done.out
     assert daemon.docker("inspect", "-f", "{{.State.Status}}", changed).out == "running\n"
+
+
+def test_mount_points_of_ours_are_in_no_image(daemon):
+    """The image has no /dev/shm, /etc/hosts and /sys; what the runtime made of them stays away."""
+    words = ("sh", "-c", "echo 1 > /kept; mkdir /srv")
+    ref = daemon.docker("run", "-d", "--network", "none", "-v", "/data", "bb:1", *words).out.strip()
+    daemon.docker("wait", ref)
+    daemon.docker("commit", ref, "made:points")
+    daemon.docker("rm", "-v", ref)
+    saved = daemon.exchange("GET", "/images/made:points/get")[2]
+    with tarfile.open(fileobj=io.BytesIO(saved)) as archive:
+        manifest = json.load(archive.extractfile("manifest.json"))
+        layer = archive.extractfile(manifest[0]["Layers"][-1]).read()
+    with tarfile.open(fileobj=io.BytesIO(layer)) as top:
+        names = {name.removeprefix("./").strip("/") for name in top.getnames()}
+    assert {"kept", "srv", "data"} <= names
+    assert names.isdisjoint({"dev", "dev/shm", "etc/hosts", "etc/hostname", "proc", "sys"})
 
 
 def test_commit_merges_the_body(daemon, changed):

@@ -22,11 +22,10 @@ import subprocess
 import sys
 import tempfile
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sampan import errors
-from sampan.engine.model import MountType
 from sampan.engine.start import root_mount
 from sampan.kernel.identity import is_alive
 from sampan.layers.limits import MAX_LAYER_SIZE, LayerError
@@ -220,7 +219,7 @@ class Archives:
         scratch = ""
         job["users"] = bool(entry.container.ids)
         if pidfd < 0:
-            job["binds"] = [] if do == "export" else _binds(entry)
+            job["binds"] = [] if do == "export" else await self._binds(entry)
             job["read_only"] = do == "write" and entry.container.host.read_only
             scratch = self._scratch() if job["binds"] and do != "write" else ""
             job["mount"] = self._mount(entry, scratch, is_written=do == "write")
@@ -232,9 +231,24 @@ class Archives:
             if pidfd >= 0:
                 os.close(pidfd)
             await asyncio.shield(worker.aclose())
+            if job["binds"]:
+                await self._services.volumes.release(entry.container)
             self._keep_spare()
             if scratch:
                 self._services.snapshots.trash.discard(scratch)
+
+    async def _binds(self, entry: Entry) -> list[dict[str, Any]]:
+        """What the container has mounted in its tree when it runs, but for what is empty then.
+
+        On the disk everything has the image's ids, also of a container with a user namespace.
+        """
+        container = replace(entry.container, ids=())
+        if not container.mounts:
+            return []
+        services = self._services
+        await services.volumes.prepare(container)
+        words = services.volumes.specification(container, services.snapshots.mounts)
+        return [word for word in words if word["type"] == "bind"]
 
     def _keep_spare(self) -> None:
         """Start a worker ahead: requests of `cp` come in pairs, and starting is most of each."""
@@ -359,15 +373,6 @@ def _init(entry: Entry, shim: str) -> int:
         return pidfd
     os.close(pidfd)
     return -1
-
-
-def _binds(entry: Entry) -> list[dict[str, Any]]:
-    """The volumes and paths of the host that a container has when it runs."""
-    return [
-        {"source": mount.path or mount.source, "target": mount.target, "read_only": mount.read_only}
-        for mount in entry.container.mounts
-        if mount.type in (MountType.BIND, MountType.VOLUME)
-    ]
 
 
 def _pipe() -> tuple[int, int]:

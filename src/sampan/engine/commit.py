@@ -45,6 +45,7 @@ _OURS: Final = frozenset(
 )
 
 
+_POINTS: Final = sorted(path[1:] for path in _OURS)
 _ENDING_SECONDS: Final = 5.0
 
 
@@ -94,7 +95,7 @@ class Committer:
         async with images.lease() as lease:
             frozen = request.pause and await self._freeze(entry)
             try:
-                layer = await images.commit_layer(mount, lease=lease)
+                layer = await images.commit_layer(mount, lease=lease, without=_POINTS)
             finally:
                 if frozen:
                     await self._thaw(entry)

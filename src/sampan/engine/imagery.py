@@ -202,10 +202,11 @@ class Images:
         lease: str,
         compression: Compression = Compression.GZIP,
         newest: int | None = None,
+        without: Sequence[str] = (),
     ) -> CommittedLayer:
         """Make a layer of what an active snapshot changes."""
         return await self._service.commit_layer(
-            snapshot, lease=lease, compression=compression, newest=newest
+            snapshot, lease=lease, compression=compression, newest=newest, without=without
         )
 
     async def create_image(

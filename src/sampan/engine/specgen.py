@@ -215,7 +215,8 @@ def _mounts(container: Container, facts: Facts) -> list[dict[str, Any]]:
         if source:
             options = [*_BIND, "ro"] if destination == INIT else _BIND
             entry = {"destination": destination, "type": "bind", "source": source}
-            defaults.append({**entry, "options": options, **_ids(container)})
+            shown = ["idmap"] if container.ids else []
+            defaults.append({**entry, "options": [*options, *shown]})
     own = [mounts.tmpfs_words(target, options) for target, options in host.tmpfs.items()]
     own += facts.mounts
     # A user's mount replaces a default one at the same place; parents come before children.
@@ -230,12 +231,6 @@ def _sys(container: Container, flags: list[str]) -> dict[str, Any]:
         options = ["rbind", "rprivate", *flags]
         return {"destination": "/sys", "type": "bind", "source": "/sys", "options": options}
     return {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": flags}
-
-
-def _ids(container: Container) -> dict[str, Any]:
-    """What shows the files of a bind mount to the container's user namespace."""
-    maps = ranges.mappings(container)
-    return {"ids": {"uids": maps, "gids": maps}} if maps else {}
 
 
 def _shm(host: HostConfig, facts: Facts) -> dict[str, Any]:

@@ -259,15 +259,18 @@ class Volumes:
         tree_of: Callable[[str], Any],
         maps: builtins.list[dict[str, int]],
     ) -> dict[str, Any]:
-        """With the container's ids where the files are ours, or were said to be shown so."""
+        """With a user namespace's ids where the files are ours, or were said to be shown so."""
         if mount.type is MountType.IMAGE:
             tree = tree_of(mount.snapshot)
             return plans.image_words(mount, mapped(tree, maps) if maps else tree)
-        ids = {"ids": {"uids": maps, "gids": maps}} if maps else {}
         if mount.type is MountType.VOLUME:
             volume = self._local.get(mount.source)
-            return {**plans.volume_words(mount, volume.path, volume.backing), **ids}
-        return {**plans.words(mount), **(ids if "idmap" in mount.words else {})}
+            words = plans.volume_words(mount, volume.path, volume.backing)
+            is_shown = bool(maps)
+        else:
+            words = plans.words(mount)
+            is_shown = bool(maps) and "idmap" in mount.words
+        return {**words, "options": [*words["options"], "idmap"]} if is_shown else words
 
     # inside
 

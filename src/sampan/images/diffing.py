@@ -97,6 +97,7 @@ class Differ:
         lease: str,
         compression: Compression = Compression.GZIP,
         newest: int | None = None,
+        without: Sequence[str] = (),
     ) -> CommittedLayer:
         """Make a layer of the writable directory of `mount`.
 
@@ -105,6 +106,7 @@ class Differ:
             lease: what keeps the blob until an image does.
             compression: of the blob. The diff id does not depend on it.
             newest: seconds since 1970; files changed later get this time.
+            without: paths that are left out where they are empty, without a slash in front.
 
         Raises:
             LayerError: it has what no layer can say, or is beyond the bounds.
@@ -125,6 +127,7 @@ class Differ:
                 compression=compression,
                 newest=newest,
                 root=_root(mount),
+                without=without,
             )
             async with asyncio.TaskGroup() as tasks:
                 storing = tasks.create_task(self._store(pipe, lease))

@@ -398,10 +398,15 @@ class ImageService:
         lease: str,
         compression: Compression = Compression.GZIP,
         newest: int | None = None,
+        without: Sequence[str] = (),
     ) -> CommittedLayer:
         """Make a layer of what an active snapshot changes; see `Differ.commit`."""
         return await self._differ.commit(
-            self._writable(snapshot), lease=lease, compression=compression, newest=newest
+            self._writable(snapshot),
+            lease=lease,
+            compression=compression,
+            newest=newest,
+            without=without,
         )
 
     async def create_image(

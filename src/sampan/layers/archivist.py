@@ -8,7 +8,7 @@ and every path is resolved inside of it, by descriptors: what the container chan
 spoil the archive, and lead nowhere.
 
     job      {"do": "stat" | "read" | "write" | "export", "path": ..., "mount": Mount or null,
-              "binds": [{"source", "target", "read_only"}], "read_only": bool,
+              "binds": bind mounts in the OCI's words, "read_only": bool,
               "keep_kinds": bool, "owner": text, "users": bool}
              fds: a pidfd when mount is null, then the pipe or file of the tar
     answers  {"stat": {...}} for stat and read, then {"done": true}; or {"error": text, "kind": ...}
@@ -40,7 +40,7 @@ from sampan.layers import sandbox
 from sampan.layers.compression import Compression, open_stream
 from sampan.layers.placing import place
 from sampan.layers.treetar import TreeTar
-from sampan.runtime import mappings, rootfs, users
+from sampan.runtime import mappings, rootfs, sources, users
 from sampan.runtime.failure import InvalidConfig
 
 MAX_MESSAGE: Final = 1 << 18
@@ -158,12 +158,8 @@ def _enter(job: dict[str, Any], fds: list[int]) -> int:
 
 def _source(bind: dict[str, Any]) -> int:
     """A volume or a directory of the host as a detached mount."""
-    fd = os.open(bind["source"], os.O_PATH | os.O_CLOEXEC)
-    try:
-        clone = mounts.clone_tree(fd, recursive=True)
-    finally:
-        os.close(fd)
-    if bind["read_only"]:
+    clone = sources.clone(bind, {})
+    if not {"ro", "rro"}.isdisjoint(bind["options"]):
         mounts.set_attributes(clone, on=n.MOUNT_ATTR_RDONLY, recursive=True)
     return clone
 
@@ -171,12 +167,12 @@ def _source(bind: dict[str, Any]) -> int:
 def _bind(root: Root, bind: dict[str, Any], source: int) -> None:
     """Attach it where the container will have it; where nothing can be attached, it is not seen."""
     try:
-        target = root.open_path(bind["target"])
+        target = root.open_path(bind["destination"])
     except OSError:
         if not stat.S_ISDIR(os.fstat(source).st_mode):
             return
         try:
-            target = root.make_directories(bind["target"])
+            target = root.make_directories(bind["destination"])
         except OSError:
             return
     mounts.move_mount(source, target)

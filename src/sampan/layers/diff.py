@@ -60,6 +60,7 @@ def write_layer(
     overlay: bool = True,
     newest: int | None = None,
     root: tuple[int, int, int] | None = None,
+    without: frozenset[bytes] = frozenset(),
     limit: int = MAX_LAYER_SIZE,
 ) -> Written:
     """Write the tar of what `upper` changes to `sink`.
@@ -70,6 +71,7 @@ def write_layer(
         overlay: whether `upper` is in overlayfs's own form.
         newest: seconds since 1970; what is later gets this time.
         root: mode, owner and group that the root has without this layer.
+        without: paths that are left out where they are empty: mount points.
         limit: bytes of the tar, at most.
 
     Raises:
@@ -80,9 +82,25 @@ def write_layer(
     writer = _Writer(sink, newest, limit)
     writer.root(upper, root)
     for found in _needed(Walk(upper, lower, overlay=overlay)):
-        writer.add(found)
+        if found.path not in without or not _is_empty(found):
+            writer.add(found)
     writer.end()
     return Written(writer.size, writer.entries)
+
+
+def _is_empty(found: Found) -> bool:
+    """Whether it is a directory or a file with nothing in it."""
+    if found.status is None or found.step is not Step.ENTRY:
+        return False
+    if stat.S_ISREG(found.status.st_mode):
+        return found.status.st_size == 0
+    if not stat.S_ISDIR(found.status.st_mode):
+        return False
+    fd = os.open(found.name, READ_DIRECTORY, dir_fd=found.parent)
+    try:
+        return not os.listdir(fd)
+    finally:
+        os.close(fd)
 
 
 def list_changes(upper: int, *, lower: int = -1, overlay: bool = True) -> Iterator[bytes]:

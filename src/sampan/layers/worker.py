@@ -182,6 +182,7 @@ def _diff(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
         overlay=job["overlay"],
         newest=job["newest"],
         root=tuple(job["root"]) if job["root"] else None,
+        without=frozenset(os.fsencode(path) for path in job["without"]),
         limit=job["limit"],
     )
     return {"diff_id": f"sha256:{packer.finish()}", "size": done.size, "entries": done.entries}

@@ -107,6 +107,7 @@ class LayerWorkers:
         compression: Compression = Compression.GZIP,
         newest: int | None = None,
         root: tuple[int, int, int] | None = None,
+        without: Sequence[str] = (),
         limit: int = MAX_LAYER_SIZE,
     ) -> AppliedLayer:
         """Write the layer that `tree_fd` makes above `lower_fd` to `out_fd`; see `layers.diff`.
@@ -125,6 +126,7 @@ class LayerWorkers:
             "compression": compression.value,
             "newest": newest,
             "root": root,
+            "without": list(without),
             "limit": limit,
         }
         return await self._run(job, [out_fd, tree_fd, *([lower_fd] if lower_fd >= 0 else [])])

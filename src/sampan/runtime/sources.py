@@ -22,10 +22,9 @@ _BELOW = n.RESOLVE_BENEATH | n.RESOLVE_NO_SYMLINKS | n.RESOLVE_NO_MAGICLINKS
 def clone(mount: dict[str, Any], linux: dict[str, Any]) -> int:
     """A detached clone of a bind mount's source, made where the caller's mounts are.
 
-    Four members are the engine's own: `tree` is the file system of an image to take in place of the
-    source, `subpath` a path below the source, on which no link is followed, `inside` the mount
-    namespace of another container in which the source is, and `ids` the mappings of a user
-    namespace that the files are shown to.
+    Three members are the engine's own: `tree` is the file system of an image to take in place of
+    the source, `subpath` a path below the source, on which no link is followed, and `inside` the
+    mount namespace of another container in which the source is.
     """
     options = mount.get("options") or []
     try:
@@ -44,28 +43,12 @@ def clone(mount: dict[str, Any], linux: dict[str, Any]) -> int:
             cloned = mounts.clone_tree(source, recursive="rbind" in options)
         finally:
             os.close(source)
-        if mount.get("ids"):
-            _map(cloned, mount["ids"])
-        elif is_idmapped(mount):
+        if is_idmapped(mount):
             _map_ids(cloned, mount, linux)
         return cloned
     except OSError as error:
         where = f"bind mount of {mount.get('source')} on {mount['destination']}"
         raise RuntimeFailure(error.errno or 0, reason(error), where) from error
-
-
-def _map(mount: int, ids: dict[str, Any]) -> None:
-    from sampan.runtime import mappings
-
-    space = mappings.namespace_of(ids["uids"], ids["gids"])
-    try:
-        mounts.map_ids(mount, space, recursive=True)
-    except OSError as error:
-        os.close(mount)
-        what = "its file system cannot be shown with a user namespace's ids"
-        raise OSError(error.errno, what) from error
-    finally:
-        os.close(space)
 
 
 def check_may_bind_inside(mount: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from sampan.runtime import (
     create,
     direct_exec,
     foreign,
+    idmaps,
     machines,
     mappedroot,
     mappings,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
 
 # Imported where they are needed, which must have happened before imports are closed.
-PRELOADED = (foreign, mappedroot, mappings)
+PRELOADED = (foreign, idmaps, mappedroot, mappings)
 
 
 def runtime() -> Runtime:
