@@ -163,6 +163,15 @@ def test_connect_and_disconnect_while_it_runs(docker):
     assert "10.91.0.9" in docker("inspect", "two")
 
 
+def test_a_container_that_was_taken_out_of_every_network(docker):
+    docker("run", "-d", "--name", "one", "bb:1", "sleep", "1000")
+    docker("network", "disconnect", "bridge", "one")
+    docker("restart", "-t", "0", "one")
+    assert "eth0" not in docker("exec", "one", "cat", "/proc/net/dev")
+    docker("network", "connect", "bridge", "one")
+    assert "eth0" in docker("exec", "one", "cat", "/proc/net/dev")
+
+
 def test_what_a_network_was_asked_for(docker):
     docker("network", "create", "--ipv6", "--subnet", "10.92.0.0/24", "--subnet", "fd92::/64",
            "-o", "com.docker.network.driver.mtu=1400", "--internal", "n6")  # fmt: skip

@@ -302,7 +302,8 @@ class Networks:
         except BaseException:
             self.release(container.id)
             raise
-        self._wiring.refill_later(networks[0])
+        if networks:
+            self._wiring.refill_later(networks[0])
         assert joined.space is not None
         return joined.space.path
 

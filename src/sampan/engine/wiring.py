@@ -177,8 +177,7 @@ class Wiring:
         for network in networks:
             if network.driver is Driver.BRIDGE:
                 self._plumber.make_bridge(network)
-        first = networks[0]
-        space, link, bridge = self._start_with(first)
+        space, link, bridge = self._start_with(networks[0] if networks else None)
         try:
             for network, endpoint in zip(networks, joined.endpoints, strict=True):
                 self._plumber.attach(
@@ -197,9 +196,9 @@ class Wiring:
             raise
         joined.space = space
 
-    def _start_with(self, network: Network) -> tuple[Space, str, str]:
+    def _start_with(self, network: Network | None) -> tuple[Space, str, str]:
         """A namespace, and the link in it and its bridge where there is one already."""
-        if network.driver is not Driver.BRIDGE:
+        if network is None or network.driver is not Driver.BRIDGE:
             return spaces.make(), "", ""
         spare = self._plumber.take(network.interface)
         return spare.space, spare.link, spare.bridge
