@@ -103,7 +103,7 @@ def test_docker_prunes_what_it_counts(daemon, place, sampan):
     sampan("build", "-t", "p:1", ".")
     counted = daemon.ask("GET", "/system/df")[1]["BuildCache"]
     assert counted
-    assert {record["Type"] for record in counted} == {"regular"}
+    assert {record["Type"] for record in counted} == {"regular", "source.local"}
     assert "Build Cache" in daemon.docker("system", "df").out
     assert "Total reclaimed space" in daemon.docker("builder", "prune", "-f").out
     assert daemon.ask("GET", "/system/df")[1]["BuildCache"] == []

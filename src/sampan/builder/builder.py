@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from sampan.builder import git
 from sampan.builder.cache import Cache
 from sampan.builder.commands import OWNER, Commands
 from sampan.builder.files.service import FileWork
+from sampan.builder.files.sources import Sources, Synced
 from sampan.builder.graph import Build
 from sampan.builder.language import lint
 from sampan.builder.language.ignore import Ignore, read_patterns
@@ -31,14 +33,17 @@ from sampan.spec.image import ImageConfig
 from sampan.spec.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from typing import Self
 
     from sampan.builder.files.service import Context
+    from sampan.builder.files.sources import Comparison
     from sampan.builder.language.stages import Program
     from sampan.builder.model import BuildOptions, CacheEntry, PrunedCache, Report, State
     from sampan.engine.engine import Engine
     from sampan.images.model import Image
+
+Content = AsyncIterator[bytes] | str | Synced
+"""Where a context comes from: an archive, a URL, or what is missing of a directory."""
 
 IGNORE = ".dockerignore"
 _EXTRA = re.compile(r"\.dockerfile\.[0-9a-f]{10,40}")
@@ -64,8 +69,9 @@ class Builder:
         os.makedirs(directory, 0o700, exist_ok=True)
         git.sweep(directory)
         self._files = FileWork(directory)
+        self._sources = Sources(os.path.join(directory, "sources"), self._files)
         self._cache = Cache(services)
-        self._upkeep = Upkeep(services)
+        self._upkeep = Upkeep(services, self._sources)
         self._commands = Commands(engine)
         vault = Vault(services.layout.state)
         vault.sweep()
@@ -74,7 +80,7 @@ class Builder:
 
     async def build(
         self,
-        content: AsyncIterator[bytes] | str,
+        content: Content,
         options: BuildOptions,
         report: Report,
         *,
@@ -100,13 +106,13 @@ class Builder:
                 with one_error("build"):
                     return await self._carried_out(program, context, options, report, lease, tags)
 
-    async def _received(
-        self, content: AsyncIterator[bytes] | str, options: BuildOptions, undo: ExitStack
-    ) -> Context:
+    async def _received(self, content: Content, options: BuildOptions, undo: ExitStack) -> Context:
         """The context of a build, with the texts that say how."""
         names = [options.dockerfile, IGNORE, f"{options.dockerfile}{IGNORE}"]
         if isinstance(content, str):
             context = await self._files.remote(content, names)
+        elif isinstance(content, Synced):
+            context = await self._sources.merge(content, names)
         else:
             context = await self._files.receive(content, names)
         undo.callback(context.close)
@@ -120,13 +126,21 @@ class Builder:
         """
         return await self._files.receive(content, ())
 
+    async def compare(self, key: str, manifest: AsyncIterator[bytes]) -> Comparison:
+        """What of a directory is missing here; see `files.sync`. The caller closes it, or builds.
+
+        Raises:
+            InvalidArgument: the manifest is malformed.
+        """
+        return await self._sources.compare(key, manifest)
+
     async def document(self, where: str) -> bytes | None:
         """The text at a URL, None when an archive is there."""
         return await self._files.document(where)
 
     async def check(
         self,
-        content: AsyncIterator[bytes] | str,
+        content: Content,
         options: BuildOptions,
         *,
         dockerfile: bytes | None = None,

@@ -11,6 +11,7 @@ from sampan.images.retention import Policy
 from sampan.store import builder as rows
 
 if TYPE_CHECKING:
+    from sampan.builder.files.sources import Kept, Sources
     from sampan.engine.services import Services
     from sampan.store.builder import MountRow, ResultRow
     from sampan.store.database import Connection
@@ -21,8 +22,9 @@ _SHOWN: Final = 25  # characters of a key that docker's tables have room for
 class Upkeep:
     """Looks after the cache of one root."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, sources: Sources) -> None:
         self._services = services
+        self._sources = sources
 
     async def all_results(self) -> tuple[ResultRow, ...]:
         """All results, oldest first."""
@@ -38,7 +40,7 @@ class Upkeep:
                 parent=keys.get(row.parent, "") if row.parent else "",
                 kind="regular",
                 title=row.title,
-                shared=row.snapshot.startswith("sha256:"),
+                shared=_is_shared(row.snapshot),
                 size=await self._size(row.snapshot),
                 created_ns=row.created_ns,
                 used_ns=row.used_ns,
@@ -48,7 +50,8 @@ class Upkeep:
             if row.snapshot is not None
         ]
         mounts = self._services.db.read_now(rows.mounts)
-        return [*found, *[await self._mount(mount) for mount in mounts]]
+        kept = [_source(one) for one in self._sources.list()]
+        return [*found, *[await self._mount(mount) for mount in mounts], *kept]
 
     async def _mount(self, mount: MountRow) -> CacheEntry:
         return CacheEntry(
@@ -70,7 +73,10 @@ class Upkeep:
         """
         everything = await self.all_results()
         sizes = {row.id: await self._size(row.snapshot) for row in everything}
+        gone_sources = await self._drop_sources(before_ns, keep, sum(sizes.values()))
         total, gone = sum(sizes.values()), set[int]()
+        if keep:
+            total += sum(one.size for one in self._sources.list())
         children: dict[int | None, set[int]] = {}
         for row in everything:
             children.setdefault(row.parent, set()).add(row.id)
@@ -85,12 +91,33 @@ class Upkeep:
             await self._services.db.write(partial(rows.delete, result_id=row.id))
         gone_mounts = [] if keep else await self._drop_mounts(before_ns)
         await self._services.images.collect(Policy())
+        own = {row.id for row in everything if not _is_shared(row.snapshot)}
+        freed = sum(sizes[each] for each in gone & own) + sum(one.size for one in gone_sources)
         ids = [row.key[:_SHOWN] for row in everything if row.id in gone]
-        return PrunedCache(ids=(*ids, *gone_mounts), reclaimed=sum(sizes[each] for each in gone))
+        sources = [one.key[:_SHOWN] for one in gone_sources]
+        return PrunedCache(
+            ids=(*ids, *(name for name, _ in gone_mounts), *sources),
+            reclaimed=freed + sum(size for _, size in gone_mounts),
+        )
 
-    async def _drop_mounts(self, before_ns: int | None) -> list[str]:
-        """Directories of cache mounts. They are active snapshots, which no collector touches."""
+    async def _drop_sources(self, before_ns: int | None, keep: int, others: int) -> list[Kept]:
+        """Directories that clients built from, oldest first, until `keep` bytes are left."""
+        kept = sorted(self._sources.list(), key=lambda one: one.used_ns)
+        total, gone = others + sum(one.size for one in kept), []
+        for one in kept:
+            if (before_ns is not None and one.used_ns >= before_ns) or (keep and total <= keep):
+                continue
+            await self._sources.remove(one.key)
+            total -= one.size
+            gone.append(one)
+        return gone
+
+    async def _drop_mounts(self, before_ns: int | None) -> list[tuple[str, int]]:
+        """Directories of cache mounts, with their sizes. They are active snapshots, which no
+        collector touches."""
         snapshots = self._services.snapshots
+        rows_now = self._services.db.read_now(rows.mounts)
+        sizes = {row.id: await self._size(row.snapshot) for row in rows_now}
 
         def drop(conn: Connection) -> list[tuple[str, int]]:
             old = [row for row in rows.mounts(conn) if before_ns is None or row.used_ns < before_ns]
@@ -98,7 +125,7 @@ class Upkeep:
 
         gone = await self._services.db.write(drop)
         snapshots.discard(number for _, number in gone)
-        return [name for name, _ in gone]
+        return [(name, sizes.get(name, 0)) for name, _ in gone]
 
     async def _size(self, snapshot: str | None) -> int:
         if snapshot is None:
@@ -107,6 +134,25 @@ class Upkeep:
             return (await self._services.snapshots.usage(snapshot)).size
         except NotFound:
             return 0
+
+
+def _is_shared(snapshot: str | None) -> bool:
+    """Whether the files have become layers of an image, which counts them."""
+    return snapshot is not None and snapshot.startswith("sha256:")
+
+
+def _source(kept: Kept) -> CacheEntry:
+    return CacheEntry(
+        id=kept.key[:_SHOWN],
+        parent="",
+        kind="source.local",
+        title="files of a context, to be sent once",
+        shared=False,
+        size=kept.size,
+        created_ns=kept.used_ns,
+        used_ns=kept.used_ns,
+        uses=1,
+    )
 
 
 def _below(result: int, children: dict[int | None, set[int]]) -> set[int]:

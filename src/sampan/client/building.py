@@ -104,6 +104,7 @@ class _Request:
 
     def __init__(self, context: Context, dockerfile: Path | bytes) -> None:
         self.remote = ""
+        self.directory: contexts.Directory | None = None
         self.dockerfile = dockerfile if isinstance(dockerfile, str) else ""
         self.pieces: Iterable[bytes] | None = None
         text = context if isinstance(context, str) else ""
@@ -115,8 +116,9 @@ class _Request:
             self.pieces = [contexts.only(dockerfile)]
         elif isinstance(context, (str, os.PathLike)) and not os.path.isfile(context):
             given = dockerfile if isinstance(dockerfile, bytes) else os.fspath(dockerfile)
-            directory = contexts.Directory(os.fspath(context), given)
-            self.dockerfile, self.pieces = directory.dockerfile, directory.pieces()
+            self.directory = contexts.Directory(os.fspath(context), given)
+            self.dockerfile = self.directory.dockerfile
+            self.pieces = self.directory.pieces()
         elif isinstance(dockerfile, bytes):
             raise InvalidArgument("build: an archive brings its own Dockerfile: name it instead")
         else:
@@ -136,6 +138,8 @@ def build(context: Context, options: BuildOptions) -> Flow[Build]:
     lists["context"] = yield from _contexts(options)
     query |= {"dockerfile": request.dockerfile, "remote": request.remote, "notes": True}
     query["sampansecrets"] = token
+    if request.directory is not None:
+        query["sampansync"] = yield from _compared(request)
     call = buildquery.build(request.pieces, query, lists, buildquery.registry_config())
     listener = _Listener(options.get("progress"))
     yield Each(call, listener.take)
@@ -150,6 +154,17 @@ def build(context: Context, options: BuildOptions) -> Flow[Build]:
         steps=done["Steps"],
         cached=done["Cached"],
     )
+
+
+def _compared(request: _Request) -> Flow[str]:
+    """Only what the daemon has not is sent."""
+    directory = request.directory
+    assert directory is not None
+    answer = yield buildquery.compare_context(directory.key, directory.manifest())
+    missing = answer["Missing"]
+    if missing is not None:
+        request.pieces = directory.pieces(frozenset(missing)) if missing else ()
+    return str(answer["Id"])
 
 
 def check(context: Context, options: BuildOptions) -> Flow[list[BuildWarning]]:

@@ -53,6 +53,13 @@ def keep_context(pieces: Iterable[bytes]) -> Call:
     return call
 
 
+def compare_context(key: str, manifest: bytes) -> Call:
+    """Ask what of a directory is missing: comes to a token and numbers."""
+    call = Call("POST", "/build/contexts/sync", {"key": key}, upload=(manifest,))
+    call.headers["Content-Type"] = "application/octet-stream"
+    return call
+
+
 def prune(filters: str | None, keep: str = "", *, everything: bool = False) -> Call:
     """Make the cache smaller."""
     query = {"all": everything, "filters": filters, "reserved-space": keep}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 
 from sampan.builder.language.ignore import Ignore, read_patterns
 from sampan.errors import Conflict, InvalidArgument
@@ -16,11 +17,14 @@ from sampan.layers import header, tarwriter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
+
+    _Entry = tuple[str, str, os.stat_result]
 
 _FLUSH = 512 << 10
 _PIECE = 1 << 20
 _SECOND = 10**9
+_TICK = _SECOND // 10
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SPECIAL = {
     stat.S_IFIFO: header.FIFO,
@@ -34,7 +38,7 @@ IGNORE = ".dockerignore"
 class Directory:
     """A directory to be sent. `dockerfile` is the name that the request has to give.
 
-    `files` counts what was sent, `size` the bytes of the archive, both while it is sent.
+    `files` counts what there is, `size` the bytes of the archive while it is sent.
     """
 
     def __init__(self, path: str, dockerfile: str | bytes = "") -> None:
@@ -47,6 +51,7 @@ class Directory:
             raise InvalidArgument(f"unable to prepare context: path {path!r} not found")
         self._path = path
         self._extra: list[tuple[str, bytes]] = []
+        self._found: list[_Entry] | None = None
         self.files = 0
         self.size = 0
         if isinstance(dockerfile, bytes):
@@ -78,15 +83,36 @@ class Directory:
             self._extra.append((name + IGNORE, ignore))
         return name, ignore
 
-    def pieces(self) -> Iterator[bytes]:
-        """The archive.
+    @property
+    def key(self) -> str:
+        """A name for this directory on this machine, for the daemon to know it again."""
+        import hashlib
+
+        status = os.stat(self._path)
+        text = f"{os.path.realpath(self._path)} {status.st_dev} {status.st_ino}"
+        return hashlib.sha256(os.fsencode(text)).hexdigest()
+
+    def manifest(self) -> bytes:
+        """What there is, without its bytes; see `builder.files.sync`."""
+        now = time.time_ns()
+        parts: list[bytes] = []
+        for name, content in self._extra:
+            facts = f"{stat.S_IFREG | 0o644} 0 0 {len(content)} 0 0 {_digest(content)}"
+            parts += (os.fsencode(name), facts.encode(), b"")
+        for name, path, status in self._entries():
+            link = os.fsencode(os.readlink(path)) if stat.S_ISLNK(status.st_mode) else b""
+            parts += (os.fsencode(name), _facts(status, now), link)
+        return b"\0".join((*parts, b""))
+
+    def pieces(self, wanted: Collection[int] | None = None) -> Iterator[bytes]:
+        """The archive; of `wanted`, only the files of these numbers in the manifest.
 
         Raises:
             Conflict: a file became shorter while it was read.
         """
         waiting: list[bytes] = []
         size = 0
-        for piece in self._blocks():
+        for piece in self._blocks(wanted):
             waiting.append(piece)
             size += len(piece)
             if size >= _FLUSH:
@@ -97,10 +123,26 @@ class Directory:
         self.size += size + len(tarwriter.END)
         yield b"".join(waiting)
 
-    def _blocks(self) -> Iterator[bytes]:
+    def _blocks(self, wanted: Collection[int] | None) -> Iterator[bytes]:
+        number = 0
         for name, content in self._extra:
-            yield tarwriter.header(name.encode(), header.REGULAR, mode=0o644, size=len(content))
-            yield content + tarwriter.padding(len(content))
+            if wanted is None or number in wanted:
+                yield tarwriter.header(name.encode(), header.REGULAR, mode=0o644, size=len(content))
+                yield content + tarwriter.padding(len(content))
+            number += 1
+        for name, path, status in self._entries():
+            if wanted is None or number in wanted:
+                yield from _entry(name, path, status)
+            number += 1
+
+    def _entries(self) -> Iterator[_Entry]:
+        """Everything that is sent; looked for once, so that numbers keep their meaning."""
+        if self._found is None:
+            self._found = list(self._walk())
+            self.files = len(self._found)
+        return iter(self._found)
+
+    def _walk(self) -> Iterator[_Entry]:
         stack = [("", self._path)]
         while stack:
             name, path = stack.pop()
@@ -114,7 +156,9 @@ class Directory:
                     if is_directory and self._ignore.has_exceptions:
                         inner.append((below, entry.path))
                     continue
-                yield from self._entry(below, entry)
+                status = entry.stat(follow_symlinks=False)
+                if not stat.S_ISSOCK(status.st_mode):
+                    yield below, entry.path, status
                 if is_directory:
                     inner.append((below, entry.path))
             stack += reversed(inner)
@@ -126,34 +170,42 @@ class Directory:
             return False
         return not any(kept.startswith(name + "/") for kept in self._kept)
 
-    def _entry(self, name: str, entry: os.DirEntry[str]) -> Iterator[bytes]:
-        status = entry.stat(follow_symlinks=False)
-        kind = stat.S_IFMT(status.st_mode)
-        raw = os.fsencode(name)
-        mode, seconds = stat.S_IMODE(status.st_mode), status.st_mtime_ns // _SECOND
-        self.files += 1
-        if kind == stat.S_IFREG:
-            yield from _file(entry.path, raw, status)
-            return
-        link, device, form = b"", (0, 0), _SPECIAL.get(kind, 0)
-        if kind == stat.S_IFDIR:
-            raw, form = raw + b"/", header.DIRECTORY
-        elif kind == stat.S_IFLNK:
-            link, mode, form = os.fsencode(os.readlink(entry.path)), 0o777, header.SYMLINK
-        elif form:
-            device = (os.major(status.st_rdev), os.minor(status.st_rdev))
-        else:
-            return  # a socket
-        yield tarwriter.header(
-            raw,
-            form,
-            mode=mode,
-            uid=status.st_uid,
-            gid=status.st_gid,
-            mtime=seconds,
-            link=link,
-            device=device,
-        )
+
+def _facts(status: os.stat_result, now: int) -> bytes:
+    """What must be the same for a file to be the same. A file that changed just now may change
+    again within the clock's tick, and so is never taken for the same."""
+    identity: object = f"{status.st_ctime_ns}.{status.st_ino}.{status.st_dev}"
+    if stat.S_ISREG(status.st_mode) and now - status.st_ctime_ns < _TICK:
+        identity = f"{identity}.{now}"
+    return (
+        f"{status.st_mode} {status.st_uid} {status.st_gid} {status.st_size} "
+        f"{status.st_mtime_ns // _SECOND * _SECOND} {status.st_rdev} {identity}"
+    ).encode()
+
+
+def _entry(name: str, path: str, status: os.stat_result) -> Iterator[bytes]:
+    kind, raw = stat.S_IFMT(status.st_mode), os.fsencode(name)
+    if kind == stat.S_IFREG:
+        yield from _file(path, raw, status)
+        return
+    mode, link, device = stat.S_IMODE(status.st_mode), b"", (0, 0)
+    form = _SPECIAL.get(kind, 0)
+    if kind == stat.S_IFDIR:
+        raw, form = raw + b"/", header.DIRECTORY
+    elif kind == stat.S_IFLNK:
+        link, mode, form = os.fsencode(os.readlink(path)), 0o777, header.SYMLINK
+    else:
+        device = (os.major(status.st_rdev), os.minor(status.st_rdev))
+    yield tarwriter.header(
+        raw,
+        form,
+        mode=mode,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        mtime=status.st_mtime_ns // _SECOND,
+        link=link,
+        device=device,
+    )
 
 
 def _file(path: str, name: bytes, status: os.stat_result) -> Iterator[bytes]:
@@ -198,9 +250,13 @@ def only(dockerfile: bytes) -> bytes:
 
 def _extra_name(content: bytes) -> str:
     """A name that no file of a directory has by accident; the same for the same text."""
+    return f".dockerfile.{_digest(content)[:20]}"
+
+
+def _digest(content: bytes) -> str:
     import hashlib
 
-    return f".dockerfile.{hashlib.sha256(content).hexdigest()[:20]}"
+    return hashlib.sha256(content).hexdigest()
 
 
 def _read(path: str) -> bytes | None:

@@ -99,6 +99,14 @@ class ContextKept(Body, kw_only=True):
     entries: int = 0
 
 
+class ContextCompared(Body, kw_only=True):
+    """Answer of POST /build/contexts/sync, which is ours: the token to give with the build, and
+    the numbers of the files whose bytes it has to bring, null for all."""
+
+    id: str
+    missing: list[int] | None
+
+
 class CheckWarning(Body, kw_only=True):
     """One thing that `check=1` found."""
 

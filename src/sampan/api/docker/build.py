@@ -16,6 +16,7 @@ from sampan.api.docker.buildoptions import options_of
 from sampan.api.docker.buildstream import Classic, Notes
 from sampan.api.docker.images import parts
 from sampan.builder import fetch, git
+from sampan.builder.files.sources import Synced
 from sampan.errors import InvalidArgument
 from sampan.spec.reference import Reference
 from sampan.wire import build as bodies
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from aiohttp.web_response import StreamResponse
 
     from sampan.api.docker.call import Call
+    from sampan.builder.builder import Content
     from sampan.builder.model import BuildOptions
 
 _EMPTY_TAR: Final = bytes(1024)
@@ -45,7 +47,7 @@ async def build(call: Call) -> StreamResponse:
 
 
 async def _build(
-    call: Call, content: AsyncIterator[bytes] | str, options: BuildOptions, dockerfile: bytes | None
+    call: Call, content: Content, options: BuildOptions, dockerfile: bytes | None
 ) -> StreamResponse:
     builder = call.builder
 
@@ -67,7 +69,7 @@ async def _build(
 
 
 async def _check(
-    call: Call, content: AsyncIterator[bytes] | str, options: BuildOptions, dockerfile: bytes | None
+    call: Call, content: Content, options: BuildOptions, dockerfile: bytes | None
 ) -> StreamResponse:
     """What is allowed in the Dockerfile and probably wrong; nothing is built."""
     found = await call.builder.check(content, options, dockerfile=dockerfile)
@@ -90,8 +92,11 @@ def _tags(call: Call) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.familiar() for name in names))
 
 
-async def _content(call: Call) -> tuple[AsyncIterator[bytes] | str, bytes | None]:
+async def _content(call: Call) -> tuple[Content, bytes | None]:
     """The context, and the Dockerfile where it is not in the context."""
+    comparison = buildinputs.taken_comparison(call)
+    if comparison is not None:
+        return Synced(comparison, parts(call)), None
     remote = call.text("remote")
     if not remote:
         return parts(call), None
@@ -147,5 +152,6 @@ PATHS = {
     ("POST", "/build"): build,
     ("POST", "/build/prune"): prune,
     ("POST", "/build/contexts"): buildinputs.contexts,
+    ("POST", "/build/contexts/sync"): buildinputs.sync,
     ("POST", "/build/secrets"): buildinputs.secrets,
 }

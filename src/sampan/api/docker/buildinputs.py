@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sampan.api.docker.call import Call
     from sampan.builder.files.service import Context
+    from sampan.builder.files.sources import Comparison
 
 T = TypeVar("T")
 
@@ -73,6 +74,7 @@ class _Waiting(Generic[T]):
 
 
 _secrets: _Waiting[Secrets] = _Waiting("secrets", lambda _: None)
+_synced: _Waiting[Comparison] = _Waiting("contexts", lambda found: found.close())
 _contexts: _Waiting[Context] = _Waiting("contexts", lambda context: context.close())
 
 
@@ -97,6 +99,19 @@ async def contexts(call: Call) -> StreamResponse:
     context = await call.builder.receive(parts(call))
     token = _contexts.put(context)
     return answers.json(bodies.ContextKept(id=token, entries=context.entries), status=201)
+
+
+async def sync(call: Call) -> StreamResponse:
+    """POST /build/contexts/sync?key: the manifest of a directory; what of it is missing here"""
+    found = await call.builder.compare(call.text("key"), parts(call))
+    missing = found.missing
+    return answers.json(bodies.ContextCompared(id=_synced.put(found), missing=missing), status=201)
+
+
+def taken_comparison(call: Call) -> Comparison | None:
+    """The comparison that a build goes on from."""
+    token = call.text("sampansync")
+    return _synced.take(token) if token else None
 
 
 def taken_secrets(call: Call) -> Secrets:

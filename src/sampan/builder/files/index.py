@@ -23,6 +23,7 @@ from sampan.layers.limits import LayerError, show
 from sampan.layers.tarstream import TarStream
 
 if TYPE_CHECKING:
+    from sampan.layers.compression import Stream
     from sampan.layers.header import Entry
 
 MAX_ENTRIES: Final = 500_000
@@ -45,19 +46,26 @@ def is_archive(head: bytes) -> bool:
     return len(head) >= header.BLOCK and header.checksum_holds(head[: header.BLOCK])
 
 
-def read(source: int, plain: int, *, hashed: bool = True) -> dict[bytes, Node]:
+def read(
+    source: int, plain: int, *, hashed: bool = True, start: int | None = None
+) -> dict[bytes, Node]:
     """The index of the archive in the file `source`.
 
     When it is compressed, its plain bytes go to the file `plain`, and the places in the index are
-    places there.
+    places there. `start` is where it begins, when it is not compressed.
 
     Raises:
         LayerError: it is no tar, or malformed, or beyond a bound.
     """
-    kind = detect(os.pread(source, 6, 0))
-    feed = _Feed(source, kind, plain if kind is not Compression.NONE else -1)
+    kind = detect(os.pread(source, 6, 0)) if start is None else Compression.NONE
+    feed = _Feed(
+        _Plain(source, start)
+        if start is not None
+        else open_stream(source, kind, limit=MAX_CONTEXT),
+        plain if kind is not Compression.NONE else -1,
+    )
     stream = TarStream(feed.next_chunk)
-    reader = _Reader(stream, hashed=hashed)
+    reader = _Reader(stream, start or 0, hashed=hashed)
     while (entry := stream.next()) is not None:
         reader.add(entry)
     return reader.found
@@ -68,31 +76,47 @@ def is_compressed(source: int) -> bool:
     return detect(os.pread(source, 6, 0)) is not Compression.NONE
 
 
-def store(found: dict[bytes, Node], fd: int) -> None:
-    """Write an index to a file."""
+def store(found: dict[bytes, Node], fd: int) -> str:
+    """Write an index to a file; its hash."""
     content = marshal.dumps([(path, *node) for path, node in found.items()])
     write_all(fd, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def load(fd: int) -> dict[bytes, Node]:
     """Read an index back; only in a process that has locked itself up."""
     size = os.fstat(fd).st_size
-    rows: list[tuple[Any, ...]] = marshal.loads(_read(fd, size))  # noqa: S302 - see above
+    rows: list[tuple[Any, ...]] = marshal.loads(read_all(fd, size))  # noqa: S302 - see above
     return {row[0]: Node(*row[1:]) for row in rows}
 
 
-def _read(fd: int, size: int) -> bytes:
+def read_all(fd: int, size: int) -> bytes:
+    """The first `size` bytes of a file."""
     content = bytearray()
     while len(content) < size and (piece := os.pread(fd, size - len(content), len(content))):
         content += piece
     return bytes(content)
 
 
+class _Plain:
+    """A file from some place on."""
+
+    def __init__(self, fd: int, at: int) -> None:
+        self._fd = fd
+        self._at = at
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill a buffer, or a part of it; 0 at the end."""
+        count = os.preadv(self._fd, [buffer], self._at)
+        self._at += count
+        return count
+
+
 class _Feed:
     """The plain bytes of an archive as chunks, copied aside when they were compressed."""
 
-    def __init__(self, fd: int, kind: Compression, aside: int) -> None:
-        self._stream = open_stream(fd, kind, limit=MAX_CONTEXT)
+    def __init__(self, stream: Stream | _Plain, aside: int) -> None:
+        self._stream = stream
         self._buffer = bytearray(_CHUNK)
         self._aside = aside
 
@@ -110,9 +134,10 @@ class _Feed:
 class _Reader:
     """Collects entries."""
 
-    def __init__(self, stream: TarStream, *, hashed: bool) -> None:
+    def __init__(self, stream: TarStream, start: int, *, hashed: bool) -> None:
         self.found: dict[bytes, Node] = {b"": Node(nodes.DIRECTORY)}
         self._stream = stream
+        self._start = start
         self._hashed = hashed
         self._directories: dict[bytes, bytes] = {b"": b""}
 
@@ -175,7 +200,7 @@ class _Reader:
         return node
 
     def _node(self, entry: Entry) -> Node:
-        data = self._stream.offset
+        data = self._start + self._stream.offset
         digest = b""
         if entry.kind == header.REGULAR and self._hashed:
             hasher = hashlib.sha256()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections import OrderedDict
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -27,13 +28,15 @@ if TYPE_CHECKING:
 
 MAX_CONTEXT: Final = 64 << 30
 MAX_DOCUMENT: Final = 4 << 20
+MAX_KEYS: Final = 1024
 _MODULE: Final = "sampan.builder.files.worker"
 
 
 @dataclass(slots=True)
 class Context:
     """An archive and its index. `texts` are the files that were asked for, by name; `hidden` are
-    files of it that are not to be copied."""
+    files of it that are not to be copied; `identity` is the hash of the index, "" if nobody asked.
+    """
 
     data: int
     index: int
@@ -41,6 +44,7 @@ class Context:
     newest: int = 0
     texts: dict[str, bytes] = field(default_factory=dict)
     hidden: tuple[str, ...] = ()
+    identity: str = ""
 
     @property
     def fd(self) -> int:
@@ -118,6 +122,7 @@ class FileWork:
     def __init__(self, directory: str) -> None:
         self._workers = LayerWorkers(module=_MODULE)
         self._directory = directory
+        self._keys: OrderedDict[str, str] = OrderedDict()
 
     async def aclose(self) -> None:
         """End the workers."""
@@ -136,32 +141,27 @@ class FileWork:
         """
         self.warm()
         with ExitStack() as undo:
-            archive = self._scratch(undo)
-            await _spool(content, archive)
+            archive = self.scratch(undo)
+            await spool(content, archive)
             return await self._indexed(archive, read, undo)
 
     async def _indexed(self, archive: int, read: Sequence[str], undo: ExitStack) -> Context:
-        plain, listing, texts = (self._scratch(undo) for _ in range(3))
+        plain, listing, texts = (self.scratch(undo) for _ in range(3))
         job = {"do": "index", "read": list(read)}
         said = await self._workers.run(job, [archive, plain, listing, texts, self._empty(undo)])
         data = plain if index.is_compressed(archive) else archive
-        found: dict[str, bytes] = {}
-        offset = 0
-        for name, size in zip(read, said["texts"], strict=True):
-            if size is not None:
-                found[name] = os.pread(texts, size, offset)
-                offset += size
+        found = texts_of(read, said["texts"], texts)
         return Context(os.dup(data), os.dup(listing), said["entries"], said["newest"], found)
 
     def spool(self) -> Context:
         """A context that is nothing yet but a file for its bytes."""
         with ExitStack() as undo:
-            return Context(os.dup(self._scratch(undo)), -1)
+            return Context(os.dup(self.scratch(undo)), -1)
 
     def single(self, spooled: Context, name: str, size: int, mode: int, mtime: int) -> Context:
         """A context of the one file whose bytes were spooled; `mtime` in nanoseconds."""
         with ExitStack() as undo:
-            listing = self._scratch(undo)
+            listing = self.scratch(undo)
             node = nodes.Node(nodes.FILE, mode, size=size, mtime=mtime)
             index.store({b"": nodes.Node(nodes.DIRECTORY), name.encode(): node}, listing)
             return Context(os.dup(spooled.data), os.dup(listing), 1)
@@ -185,14 +185,14 @@ class FileWork:
                 "of an archive, or a git repository"
             )
         with ExitStack() as undo:
-            archive = self._scratch(undo)
+            archive = self.scratch(undo)
             await fetch.fetch(where, archive)
             return await self._indexed(archive, read, undo)
 
     async def document(self, where: str) -> bytes | None:
         """The file at a URL when it is a text, None when it is an archive."""
         with ExitStack() as undo:
-            target = self._scratch(undo)
+            target = self.scratch(undo)
             found = await fetch.fetch(where, target)
             head = os.pread(target, 512, 0)
             if index.is_archive(head) or found.size > MAX_DOCUMENT:
@@ -202,17 +202,30 @@ class FileWork:
     def inline(self, files: list[InlineFile]) -> Context:
         """A context of a few files that we have."""
         with ExitStack() as undo:
-            data, listing = self._scratch(undo), self._scratch(undo)
+            data, listing = self.scratch(undo), self.scratch(undo)
             index.store(copying.inline(files, data), listing)
             return Context(os.dup(data), os.dup(listing), len(files))
 
     async def key(self, context: Context, part: Part) -> str:
         """The fingerprint of what `part` would copy. Raises InvalidArgument as the copy would."""
+        wish = part.wish()
+        known = json.dumps([context.identity, wish, context.hidden])
+        if context.identity and known in self._keys:
+            self._keys.move_to_end(known)
+            return self._keys[known]
         with ExitStack() as undo:
-            job = {"do": "key", "wish": part.wish(), "hidden": context.hidden}
-            said = await self._workers.run(job, [context.index, self._empty(undo)])
+            job = {"do": "key", "wish": wish, "hidden": context.hidden}
+            said = await self.run(job, [context.index], undo)
         key: str = said["key"]
+        if context.identity:
+            self._keys[known] = key
+            if len(self._keys) > MAX_KEYS:
+                self._keys.popitem(last=False)
         return key
+
+    async def run(self, job: dict[str, Any], fds: list[int], undo: ExitStack) -> dict[str, Any]:
+        """One job of the workers, with the empty directory that they lock themselves up in."""
+        return await self._workers.run(job, [*fds, self._empty(undo)])
 
     async def copy(self, job: CopyJob, mount: Mount, sources: Sequence[Context | Mount]) -> int:
         """Carry out a copy into the snapshot `mount`; how many entries were made.
@@ -222,9 +235,9 @@ class FileWork:
             ResourceExhausted: the disk is full.
         """
         with ExitStack() as undo:
-            request = self._scratch(undo)
+            request = self.scratch(undo)
             os.write(request, job.request())
-            fds = [request, open_tree(mount, undo), self._scratch(undo), self._scratch(undo)]
+            fds = [request, open_tree(mount, undo), self.scratch(undo), self.scratch(undo)]
             kinds: list[str] = []
             hidden: list[str] = []
             for source in sources:
@@ -240,7 +253,7 @@ class FileWork:
         entries: int = said["entries"]
         return entries
 
-    def _scratch(self, undo: ExitStack) -> int:
+    def scratch(self, undo: ExitStack) -> int:
         """A file without a name."""
         flags = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
         fd = os.open(self._directory, flags, 0o600)
@@ -266,7 +279,23 @@ def open_tree(mount: Mount, undo: ExitStack) -> int:
     return fd
 
 
-async def _spool(content: AsyncIterator[bytes], fd: int) -> None:
+def texts_of(names: Sequence[str], sizes: Sequence[int | None], fd: int) -> dict[str, bytes]:
+    """The small files that a worker wrote one behind the other."""
+    found: dict[str, bytes] = {}
+    offset = 0
+    for name, size in zip(names, sizes, strict=True):
+        if size is not None:
+            found[name] = os.pread(fd, size, offset)
+            offset += size
+    return found
+
+
+async def spool(content: AsyncIterator[bytes], fd: int) -> None:
+    """Write what comes to a file.
+
+    Raises:
+        InvalidArgument: it is too much. ResourceExhausted: the disk is full.
+    """
     size = 0
     loop = asyncio.get_running_loop()
     async for piece in content:

@@ -5,8 +5,11 @@ the request, and an empty directory (the last descriptor) becomes the child's ro
 means nothing there.
 
     index   fds: archive, plain, index, texts, empty
-            {"read": [names]} -> {"entries", "newest", "size", "texts": [bytes or null]}
+            {"read": [names]} -> {"entries", "newest", "texts": [bytes or null]}
     key     fds: index, empty       {"wish": ..., "hidden": ...} -> {"key": what would be copied}
+    compare fds: manifest, stored, missing, empty   {"inode": of the data} -> {"missing", "here"}
+    merge   fds: manifest, stored, data, index, texts, kept, empty
+            {"base": where the archive begins, -1 for none, "inode", "read"} -> as index, "identity"
     copy    fds: request, root, scratch, scratch, sources..., empty    -> {"entries", "size"}
 """
 
@@ -16,7 +19,7 @@ import json
 import os
 from typing import Any, Final
 
-from sampan.builder.files import copying, index, nodes
+from sampan.builder.files import copying, index, nodes, sync
 from sampan.builder.files.nodes import Archive, Directory, Source, resolve
 from sampan.builder.files.select import Wish, fingerprint, ignore_of, select
 from sampan.errors import InvalidArgument
@@ -37,15 +40,18 @@ def _index(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
     found = index.read(archive, plain)
     index.store(found, target)
     source = Archive(plain if index.is_compressed(archive) else archive, found)
-    sizes = [_text(source, name, texts) for name in job["read"]]
-    skipped = frozenset(name.encode() for name in job["read"])
+    return {**_described(found, job["read"]), "texts": _texts(source, job, texts)}
+
+
+def _described(found: dict[bytes, nodes.Node], read: list[str]) -> dict[str, Any]:
+    """How much there is, and the newest time of what may be copied."""
+    skipped = frozenset(name.encode() for name in read)
     times = [node.mtime for path, node in found.items() if path and path not in skipped]
-    return {
-        "entries": len(found) - 1,
-        "newest": max(times, default=0) // 10**9,
-        "size": sum(node.size for node in found.values()),
-        "texts": sizes,
-    }
+    return {"entries": len(found) - 1, "newest": max(times, default=0) // 10**9}
+
+
+def _texts(source: Archive, job: dict[str, Any], texts: int) -> list[int | None]:
+    return [_text(source, name, texts) for name in job["read"]]
 
 
 def _text(source: Source, name: str, texts: int) -> int | None:
@@ -93,4 +99,35 @@ def _copy(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
     return {"entries": done.entries, "size": done.size}
 
 
-_JOBS: Final[dict[str, worker.Job]] = {"copy": _copy, "index": _index, "key": _key}
+def _compare(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
+    manifest, stored, target, empty = fds
+    sandbox.enter(empty, parent)
+    wanted, here = sync.missing(manifest, sync.load(stored, job["inode"]))
+    nodes.write_all(target, b"".join(number.to_bytes(4, "little") for number in wanted))
+    return {"missing": len(wanted), "here": here}
+
+
+def _merge(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
+    manifest, stored, data, target, texts, kept, empty = fds
+    sandbox.enter(empty, parent)
+    incoming: dict[bytes, nodes.Node] = {}
+    if job["base"] >= 0:
+        incoming = index.read(data, -1, start=job["base"])
+    found, keeping = sync.merge(manifest, sync.load(stored, job["inode"]), incoming)
+    sync.store(job["inode"], keeping, kept)
+    identity = index.store(found, target)
+    source = Archive(data, found)
+    return {
+        **_described(found, job["read"]),
+        "texts": _texts(source, job, texts),
+        "identity": identity,
+    }
+
+
+_JOBS: Final[dict[str, worker.Job]] = {
+    "compare": _compare,
+    "copy": _copy,
+    "index": _index,
+    "key": _key,
+    "merge": _merge,
+}

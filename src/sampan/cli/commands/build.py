@@ -78,6 +78,18 @@ class _Source:
         text = given if isinstance(given, bytes) else _text(given or f"{where}/Dockerfile")
         self.lines = text.decode("utf-8", "replace").split("\n")
 
+    def compare(self, session: Session) -> str:
+        """Have only what the daemon has not be sent; the token of the comparison."""
+        directory = self.directory
+        if directory is None:
+            return ""
+        call = buildquery.compare_context(directory.key, directory.manifest())
+        answer = session.call(call)
+        missing = answer["Missing"]
+        if missing is not None:
+            self.pieces = directory.pieces(frozenset(missing)) if missing else ()
+        return str(answer["Id"])
+
     def sent(self, shown: Silent) -> Iterator[bytes]:
         """What is sent, and told when it is."""
         began, size = time.monotonic(), 0
@@ -128,6 +140,7 @@ def build(session: Session, flags: Values, words: list[str]) -> int:
     names = [*flags.many("tag"), *(name for output in outputs for name in output.names)]
     query, lists = _query(session, flags, names if keeps else [])
     query |= {"dockerfile": source.dockerfile, "notes": True, "remote": source.remote}
+    query["sampansync"] = source.compare(session)
     call = buildquery.build(source.sent(shown), query, lists, buildquery.registry_config())
     result = follow(session.client.open(call).lines(), shown)
     _finish(session, flags, outputs, result)
