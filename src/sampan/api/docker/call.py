@@ -114,13 +114,13 @@ class Call:
         }
 
     async def json(self, decoder: msgspec.json.Decoder[T]) -> T | None:
-        """The body, decoded; None when there is none.
+        """The body, decoded; None when there is none, or null in its place.
 
         Raises:
             InvalidArgument: another content type, too long, or not what it should be.
         """
         content = await self.body()
-        if not content.strip():
+        if content.strip() in (b"", b"null"):
             return None
         kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
