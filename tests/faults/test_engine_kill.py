@@ -11,9 +11,11 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 from dataclasses import replace
+from glob import glob
 from typing import TYPE_CHECKING
 
 import pytest
@@ -488,3 +490,33 @@ def test_the_death_of_a_shim_that_is_told_to_stop(lab: Lab) -> None:
             await engine.remove(made.id)
 
     asyncio.run(main())
+
+
+def test_a_shim_without_a_row_is_buried_wherever_its_cgroup_is(lab: Lab) -> None:
+    """The row was lost, as after a restored backup; its cgroup has a parent of its own."""
+    parent = f"{lab.parent}/inner"
+
+    async def first() -> None:
+        async with lab.engine() as engine:
+            host = HostConfig(cgroup_parent=parent)
+            made = await engine.create(lab.config_of("sleep", "1000"), host, "victim")
+            await engine.start("victim")
+            found[:] = [made.id, engine.get("victim").state.pid]
+
+    found: list[object] = []
+    asyncio.run(first())
+    database = sqlite3.connect(lab.path / "root/metadata.db")
+    with database:
+        database.execute("DELETE FROM containers")
+        database.execute("DELETE FROM snapshots")
+    database.close()
+
+    async def check(engine: Engine) -> None:
+        assert engine.list(all=True) == []
+        await eventually(lambda: not os.path.exists(f"/proc/{found[1]}"))
+        assert lab.shims() == []
+
+    after(lab, check)
+    for path in glob(f"/sys/fs/cgroup/*{parent}"):
+        assert not os.path.exists(f"{path}/{found[0]}")
+        os.rmdir(path)

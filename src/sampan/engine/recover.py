@@ -131,8 +131,14 @@ class Recovery:
 
     async def _stray(self, container_id: str) -> None:
         """A shim's directory without a container: nothing of it may stay."""
-        if await self._bury(f"{self._services.config.cgroup_parent}/{container_id}"):
-            recovery.clear(f"{self._services.layout.shims}/{container_id}")
+        directory = f"{self._services.layout.shims}/{container_id}"
+        usual = f"{self._services.config.cgroup_parent}/{container_id}"
+        own = recovery.cgroup_of(directory)
+        if own and own.rpartition("/")[2] != container_id:
+            log.error("the shim of %s names the cgroup %s, which is not its own", container_id, own)
+            own = ""
+        if all([await self._bury(path) for path in dict.fromkeys((usual, own or usual))]):
+            recovery.clear(directory)
 
     async def _bury(self, path: str) -> bool:
         """Kill what is left in a container's cgroup; whether nothing is."""

@@ -9,7 +9,7 @@ from sampan.errors import InvalidArgument
 from sampan.volumes.local import DRIVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sampan.engine.filters import Filters
     from sampan.volumes.local import Volume
@@ -19,15 +19,19 @@ if TYPE_CHECKING:
 _TRUE, _FALSE = ("true", "1"), ("false", "0")
 
 
-def volume_filter(wanted: Filters | None, users: Callable[[str], Sequence[str]]) -> Test:
-    """A test for the list. Raises InvalidArgument for an unknown key or an impossible value."""
+def volume_filter(wanted: Filters | None, users: Mapping[str, int]) -> Test:
+    """A test for the list; `users` counts those of each volume.
+
+    Raises:
+        InvalidArgument: a key is unknown or a value impossible.
+    """
     tests: list[Test] = []
     for key, values in (wanted or {}).items():
         if not values:
             continue
         if key == "dangling":
             unused = truth(key, values)
-            tests.append(lambda volume, unused=unused: bool(users(volume.name)) is not unused)  # type: ignore[misc]
+            tests.append(lambda volume, unused=unused: (volume.name in users) is not unused)  # type: ignore[misc]
         elif key == "driver":
             tests.append(lambda _, values=values: DRIVER in values)  # type: ignore[misc]
         elif key == "label":

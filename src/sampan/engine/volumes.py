@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -91,7 +92,7 @@ class Volumes:
 
     def list(self, filters: Filters | None = None) -> builtins.list[Volume]:
         """Volumes by name; filters: dangling, driver, label, name."""
-        matches = volume_filter(filters, self.users)
+        matches = volume_filter(filters, self.counts())
         return [volume for volume in self._local if matches(volume)]
 
     def users(self, name: str) -> builtins.list[str]:
@@ -99,6 +100,12 @@ class Volumes:
         return [
             entry.id for entry in self._containers if name in plans.names(entry.container.mounts)
         ]
+
+    def counts(self) -> Counter[str]:
+        """How many containers mount each volume, running or not."""
+        return Counter(
+            name for entry in self._containers for name in plans.names(entry.container.mounts)
+        )
 
     async def size(self, volume: Volume) -> int:
         """Bytes that the volume takes on the disk."""

@@ -143,6 +143,13 @@ def init_of(directory: str) -> tuple[int, int] | None:
         return None
 
 
+def cgroup_of(directory: str) -> str:
+    """The path of the cgroup that a shim's record names; "" when no whole record is there."""
+    content = _read(f"{directory}/state.json")
+    path = ((content or {}).get("runtime") or {}).get("cgroup")
+    return path if isinstance(path, str) and path.startswith("/") else ""
+
+
 def bury(cgroup_path: str) -> None:
     """Kill what is left of a container whose shim has died, and remove its cgroup. Blocks.
 

@@ -147,15 +147,15 @@ async def disk_usage(call: Call) -> StreamResponse:
     containers = call.engine.list(all=True)
     shared = await call.engine.images.shared_sizes(images)
     users = Counter(container.image_id for container in containers)
-    taken = await call.engine.images.store_usage()
+    taken = await call.engine.images.store_usage() if "image" in wanted else None
     lines = summaries(call.engine, containers)
     if "container" in wanted:
         await measure(call, lines)
     pictured = [pictures.summary(image, users[image.id], shared[image.id]) for image in images]
     return answers.json(
         bodies.DiskUsage(
-            layers_size=taken.layers + taken.blobs,
-            store=store_usage(taken),
+            layers_size=taken.layers + taken.blobs if taken is not None else 0,
+            store=store_usage(taken) if taken is not None else msgspec.UNSET,
             images=pictured if "image" in wanted else None,
             containers=lines if "container" in wanted else None,
             volumes=await volumes.usage(call) if "volume" in wanted else None,

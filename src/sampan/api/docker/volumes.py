@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -73,12 +74,13 @@ async def prune(call: Call) -> StreamResponse:
 
 async def usage(call: Call) -> list[wire.Volume]:
     """The volumes of GET /system/df."""
-    found = []
-    for one in call.engine.volumes.list():
-        users = len(call.engine.volumes.users(one.name))
-        size = await call.engine.volumes.size(one)
-        found.append(volume(one, wire.UsageData(size=size, ref_count=users)))
-    return found
+    found = call.engine.volumes.list()
+    counts = call.engine.volumes.counts()
+    sizes = await asyncio.gather(*(call.engine.volumes.size(one) for one in found))
+    return [
+        volume(one, wire.UsageData(size=size, ref_count=counts[one.name]))
+        for one, size in zip(found, sizes, strict=True)
+    ]
 
 
 PATHS = {
