@@ -11,6 +11,7 @@ from sampan.images import catalog
 from sampan.images.documents import Documents
 from sampan.images.model import Content, Image
 from sampan.spec.digest import chain_ids
+from sampan.store import images as store_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from sampan.spec.image import Descriptor
     from sampan.spec.platform import Platform
     from sampan.store.content import ContentStore
-    from sampan.store.database import Database
+    from sampan.store.database import Connection, Database
 
 _log = logging.getLogger(__name__)
 
@@ -35,11 +36,19 @@ class Lookup:
         self._db = db
         self._snapshotter = snapshotter
         self._sizes: dict[Digest, int] = {}
+        self._names: tuple[object, Sequence[Name]] = (None, ())
         self.documents = Documents(content, platform)
 
     def names(self) -> Sequence[Name]:
         """All names of the store."""
-        return self._db.read_now(catalog.names)
+        return self._db.read_now(self._read_names)
+
+    def _read_names(self, conn: Connection) -> Sequence[Name]:
+        """What was read before, while it is true: every start of a container asks."""
+        version = store_images.version(conn)
+        if version != self._names[0]:
+            self._names = version, catalog.names(conn)
+        return self._names[1]
 
     def names_of(self, target: Descriptor) -> Sequence[Name]:
         """The names that lead to a target."""

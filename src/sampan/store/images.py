@@ -85,6 +85,18 @@ def list(conn: Connection) -> tuple[ImageRow, ...]:  # noqa: A001 - the field's 
     return tuple(map(_row, conn.execute(f"{_SELECT} ORDER BY name")))
 
 
+def version(conn: Connection) -> tuple[int, ...]:
+    """What is another after every change of a name; for those who keep what they have read.
+
+    How many there are, when the last one changed, and the sum of the fractions of all seconds.
+    """
+    select = (
+        "SELECT count(*), ifnull(max(updated_ns), 0), ifnull(sum(updated_ns % 1000000000), 0)"
+        " FROM images"
+    )
+    return tuple(conn.execute(select).fetchone())
+
+
 def _row(row: tuple[str, str, str, int, int, int]) -> ImageRow:
     name, media_type, digest, size, created_ns, updated_ns = row
     target = Descriptor(media_type=media_type, digest=Digest.parse(digest), size=size)

@@ -57,6 +57,22 @@ def test_image_name_moves_and_goes(conn):
     assert images.list(conn) == ()
 
 
+def test_every_change_of_a_name_is_another_version(conn):
+    blobs.insert(conn, A, 1)
+    blobs.insert(conn, B, 2)
+    seen = [images.version(conn)]
+    for change in (
+        lambda: images.put(conn, "x:1", Descriptor(MANIFEST, A, 1)),
+        lambda: images.put(conn, "y:1", Descriptor(MANIFEST, A, 1)),
+        lambda: images.put(conn, "x:1", Descriptor(MANIFEST, B, 2)),
+        lambda: (images.delete(conn, "y:1"), images.put(conn, "z:1", Descriptor(MANIFEST, A, 1))),
+        lambda: images.delete(conn, "x:1"),
+    ):
+        change()
+        seen.append(images.version(conn))
+    assert len(set(seen)) == len(seen)
+
+
 def test_image_needs_its_blob_and_keeps_it(conn):
     with pytest.raises(FailedPrecondition, match="not here"):
         images.put(conn, "x:1", Descriptor(MANIFEST, A, 1))
