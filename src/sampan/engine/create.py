@@ -61,7 +61,7 @@ class Creator:
             image = await self._image(config, platform)
             container = self._container(container_id, name, config, host, image)
             if owner is not None:
-                container = replace(container, owner=owner.owner, notes=owner.notes)
+                container = replace(container, owner=owner.owner, notes=owner.notes, ids=owner.ids)
             container = replace(self._name_target(container), networks=networks)
             container = services.networks.settle(container)
             services.filters.get(host, container.architecture)  # refused here, not at the start

@@ -416,10 +416,14 @@ class Container:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ownership:
-    """What a room above the engine says when it creates a container for itself; see Container."""
+    """What a room above the engine says when it creates a container for itself; see Container.
+
+    `ids` are those of a user namespace that the room has chosen itself.
+    """
 
     owner: str
     notes: str = ""
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

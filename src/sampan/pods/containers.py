@@ -32,7 +32,7 @@ from sampan.errors import (
     SampanError,
 )
 from sampan.kernel import cgroups
-from sampan.pods import mounts, names, records, security, specgen
+from sampan.pods import mounts, names, records, security, specgen, users
 from sampan.pods.model import OWNER, GroupsPolicy, Mode, Notes, Phase, Resources, User
 from sampan.spec.reference import Reference
 
@@ -108,7 +108,7 @@ class Containers:
     def user(self, container: Container) -> User | None:
         """Who its first process is; None when it never ran under this engine."""
         if container.id not in self._users and container.status.is_running:
-            found = read_user(container.state.pid)
+            found = read_user(container.state.pid, container.ids)
             if found is not None:
                 self._users[container.id] = found
         return self._users.get(container.id)
@@ -158,8 +158,11 @@ class Containers:
             replace(
                 _host(request, sandbox, names.log_file(config, request)),
                 program=self.sandboxes.handler(sandbox).program,
+                mounts=mounts.of_images(request.mounts),
             ),
-            owner=Ownership(owner=OWNER, notes=records.encode_notes(notes)),
+            owner=Ownership(
+                owner=OWNER, notes=records.encode_notes(notes), ids=users.ids(sandbox.config)
+            ),
         )
         self._notes[made.id] = notes
         return made.id
@@ -265,7 +268,9 @@ class Containers:
             pid_namespace=self._pid_namespace(notes, sandbox),
             has_hugepages=has_controller("hugetlb"),
         )
-        return specgen.generate(container, cgroup, notes, sandbox, place)
+        services = self._engine.services
+        trees = services.volumes.specification(container, services.snapshots.mounts)
+        return specgen.generate(container, cgroup, notes, sandbox, place, trees)
 
     def _pid_namespace(self, notes: Notes, sandbox: Sandbox) -> str:
         asked = notes.request.security.namespaces
@@ -389,17 +394,18 @@ def make_log(path: str) -> None:
         os.close(fd)
 
 
-def read_user(pid: int) -> User | None:
-    """The ids of a process, None when it is gone."""
+def read_user(pid: int, ids: tuple[int, ...] = ()) -> User | None:
+    """The ids of a process, None when it is gone; `ids` is the range of its user namespace."""
+    first = ids[0] if ids else 0
     try:
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
             lines = dict(
                 line.split(":", 1) for line in file.read(1 << 16).split("\n") if ":" in line
             )
         return User(
-            uid=int(lines["Uid"].split()[1]),
-            gid=int(lines["Gid"].split()[1]),
-            groups=tuple(int(word) for word in lines["Groups"].split()),
+            uid=int(lines["Uid"].split()[1]) - first,
+            gid=int(lines["Gid"].split()[1]) - first,
+            groups=tuple(int(word) - first for word in lines["Groups"].split()),
         )
     except (OSError, KeyError, ValueError):
         return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument
+from sampan.pods import users
 from sampan.pods.model import Propagation
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ class Handler:
     program: tuple[str, ...] = ()
     recursive_read_only: bool = False
     user_namespaces: bool = False
+
+    def check_user_namespaces(self) -> None:
+        """Refuse a pod with a user namespace if need be. Raises InvalidArgument."""
+        if not self.user_namespaces:
+            raise InvalidArgument(f"runtime handler {self.name!r} has no user namespaces here")
 
     def check(self, mounts: Sequence[Mount]) -> None:
         """Refuse what it cannot do. Raises InvalidArgument."""
@@ -49,7 +55,11 @@ class Handlers:
 
     def set_programs(self, programs: Mapping[str, tuple[str, ...]]) -> None:
         """The foreign handlers, by their names."""
-        ours = [Handler(name=name, recursive_read_only=True) for name in ("", OURS)]
+        able = users.are_possible()
+        ours = [
+            Handler(name=name, recursive_read_only=True, user_namespaces=able)
+            for name in ("", OURS)
+        ]
         foreign = [Handler(name=name, program=words) for name, words in programs.items()]
         self._by_name = {handler.name: handler for handler in (*ours, *foreign)}
 

@@ -278,12 +278,10 @@ class User:
 class Notes:
     """What is kept with the engine's container: its sandbox and its request.
 
-    `image_name` and `image_ref` are what the status shows of the image; `image_mounts` are the
-    directories of image mounts, by their targets.
+    `image_name` and `image_ref` are what the status shows of the image.
     """
 
     sandbox: str
     request: Request
     image_name: str = ""
     image_ref: str = ""
-    image_mounts: Mapping[str, str] = field(default_factory=dict)

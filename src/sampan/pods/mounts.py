@@ -1,4 +1,7 @@
-"""Mounts that a kubelet asks for, checked; sources that are not there are made, as elsewhere."""
+"""Mounts that a kubelet asks for, checked; sources that are not there are made, as elsewhere.
+
+An image's mount is the engine's: it keeps the image, and makes a view of it for the container.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import posixpath
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from sampan.engine.model import Mount as EngineMount
+from sampan.engine.model import MountType
 from sampan.errors import InvalidArgument
 from sampan.pods.model import Propagation
 
@@ -30,13 +35,38 @@ def _checked(mount: Mount) -> Mount:
     target = posixpath.normpath("/" + target.lstrip("/"))
     if target == "/":
         raise InvalidArgument("mount on /: the root is the image's")
-    if mount.uids or mount.gids:
-        raise InvalidArgument(f"mount on {target}: mapped ids are not supported yet")
+    if bool(mount.uids) is not bool(mount.gids):
+        raise InvalidArgument(f"mount on {target}: mappings of users and groups belong together")
     if mount.image is not None:
-        raise InvalidArgument(f"mount on {target}: images as mounts are not supported yet")
+        return _checked_image(replace(mount, target=target))
     if mount.recursive_read_only:
         _check_recursive(mount)
     return replace(mount, target=target, source=_source(mount))
+
+
+def of_images(wanted: tuple[Mount, ...]) -> tuple[EngineMount, ...]:
+    """Those of images, in the engine's words."""
+    return tuple(
+        EngineMount(
+            type=MountType.IMAGE,
+            target=mount.target,
+            source=mount.image.image,
+            subpath=mount.image_path,
+            read_only=True,
+        )
+        for mount in wanted
+        if mount.image is not None
+    )
+
+
+def _checked_image(mount: Mount) -> Mount:
+    if mount.source:
+        raise InvalidArgument(f"mount on {mount.target}: an image and a path of the node")
+    if mount.image is None or not mount.image.image:
+        raise InvalidArgument(f"mount on {mount.target}: the image is missing")
+    if mount.uids:
+        raise InvalidArgument(f"mount on {mount.target}: an image has the container's own ids")
+    return mount
 
 
 def _check_recursive(mount: Mount) -> None:

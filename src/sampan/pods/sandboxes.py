@@ -26,7 +26,7 @@ from sampan.errors import (
     SampanError,
 )
 from sampan.ids import new_id
-from sampan.pods import files, keeper, names, namespaces, specgen
+from sampan.pods import files, keeper, names, namespaces, specgen, users
 from sampan.pods.model import KEEPER, Mode, Phase, Sandbox, SandboxConfig
 
 if TYPE_CHECKING:
@@ -66,14 +66,18 @@ class Sandboxes:
             AlreadyExists: another sandbox has the name.
             InvalidArgument, NotFound: the configuration cannot be, or there is no such handler.
         """
+        found = self._handlers.find(handler)
+        check(config)
+        if config.namespaces.uids:
+            found.check_user_namespaces()
+            config = replace(config, sysctls={**users.SYSCTLS, **config.sysctls})
         sandbox = Sandbox(
             id=new_id(),
             created_at=time.time_ns(),
             config=config,
-            handler=self._handlers.find(handler).name,
+            handler=found.name,
             boot=boot_id(),
         )
-        check(config)
         files.resolv_conf(config.dns)
         names.cgroup_parent(config.cgroup_parent)
         kinds = specgen.pinned_kinds(sandbox)
@@ -293,6 +297,7 @@ def check(config: SandboxConfig) -> None:
         raise InvalidArgument(f"invalid hostname {config.hostname!r}")
     if config.namespaces.network is Mode.CONTAINER or config.namespaces.ipc is Mode.CONTAINER:
         raise InvalidArgument("network and ipc namespaces are the pod's or the node's")
+    users.check(config)
 
 
 def boot_id() -> str:

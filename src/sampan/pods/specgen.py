@@ -17,10 +17,11 @@ from sampan.version import OCI_RUNTIME_SPEC_VERSION
 
 if TYPE_CHECKING:
     from sampan.engine.model import Container
-    from sampan.pods.model import Mount, Notes, Resources, Sandbox
+    from sampan.pods.model import IdMapping, Mount, Notes, Resources, Sandbox
 
 _RANKS = {Propagation.PRIVATE: 0, Propagation.HOST_TO_CONTAINER: 1, Propagation.BIDIRECTIONAL: 2}
 _NOBODY = 65534
+_SYS = ["rbind", "rprivate", "nosuid", "noexec", "nodev", "ro"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,15 +36,20 @@ class Place:
 
 
 def generate(
-    container: Container, cgroup: str, notes: Notes, sandbox: Sandbox, place: Place
+    container: Container,
+    cgroup: str,
+    notes: Notes,
+    sandbox: Sandbox,
+    place: Place,
+    trees: tuple[dict[str, Any], ...] = (),
 ) -> dict[str, Any]:
-    """The configuration of one start of a container of `sandbox`."""
+    """The configuration of one start of a container of `sandbox`; `trees` are mounts of images."""
     request = notes.request
     facts = specgen.Facts(cgroups_path=cgroup, host_devices=place_devices(container))
     spec = specgen.generate(container, facts)
     for word in ("hostname", "domainname"):
         spec.pop(word, None)
-    spec["mounts"] = _mounts(spec["mounts"], notes, sandbox, place)
+    spec["mounts"] = _mounts(spec["mounts"], notes, sandbox, place, trees)
     linux = spec["linux"]
     linux["namespaces"] = namespaces(notes, sandbox, place)
     linux["resources"] = {
@@ -121,6 +127,8 @@ def pinned_kinds(sandbox: Sandbox) -> list[str]:
 def namespaces(notes: Notes, sandbox: Sandbox, place: Place) -> list[dict[str, str]]:
     """The pod's namespaces by path, new ones for the rest, none where the node's are meant."""
     found: list[dict[str, str]] = [{"type": "mount"}]
+    if sandbox.config.namespaces.uids:
+        found.append({"type": "user"})
     found += [{"type": kind, "path": f"{place.pinned}/{name}"} for kind, name in _shared(sandbox)]
     asked = notes.request.security.namespaces
     if place.pid_namespace:
@@ -133,10 +141,15 @@ def namespaces(notes: Notes, sandbox: Sandbox, place: Place) -> list[dict[str, s
 
 
 def _mounts(
-    defaults: list[dict[str, Any]], notes: Notes, sandbox: Sandbox, place: Place
+    defaults: list[dict[str, Any]],
+    notes: Notes,
+    sandbox: Sandbox,
+    place: Place,
+    trees: tuple[dict[str, Any], ...],
 ) -> list[dict[str, Any]]:
     """The engine's default mounts, the pod's files, and then what was asked for."""
-    own = [_mount(mount, notes) for mount in notes.request.mounts]
+    own = [_mount(mount) for mount in notes.request.mounts if mount.image is None]
+    own += trees
     # Parents come before children; the sort keeps the order of the request otherwise.
     own.sort(key=lambda mount: mount["destination"].rstrip("/").count("/"))
     shm = "/dev/shm" if sandbox.config.namespaces.ipc is Mode.NODE else f"{place.pinned}/shm"
@@ -147,7 +160,15 @@ def _mounts(
         _bind(f"{place.files}/resolv.conf", "/etc/resolv.conf"),
     ]
     replaced = {mount["destination"].rstrip("/") for mount in own}
-    kept = [mount for mount in defaults if mount["destination"] != "/dev/shm"] + shared
+    dropped = {"/dev/shm"}
+    if sandbox.config.namespaces.uids:
+        # New ones need rights over namespaces that are the pod's, not the container's.
+        dropped |= {"/dev/mqueue", "/sys"}
+        shared.insert(0, {**_bind("/sys", "/sys"), "options": _SYS})
+    kept = [mount for mount in defaults if mount["destination"] not in dropped]
+    kept += shared
+    # /sys comes before what lies in it.
+    kept.sort(key=lambda mount: mount["destination"] == "/sys/fs/cgroup")
     return [mount for mount in kept if mount["destination"] not in replaced] + own
 
 
@@ -160,24 +181,30 @@ def _bind(source: str, destination: str) -> dict[str, Any]:
     }
 
 
-def _mount(mount: Mount, notes: Notes) -> dict[str, Any]:
+def _mount(mount: Mount) -> dict[str, Any]:
     options = ["rbind", "rprivate"]
     if mount.propagation is not Propagation.PRIVATE:
         options = ["rbind", str(mount.propagation)]
-    if mount.image is not None:
-        source, options = notes.image_mounts[mount.target], [*options, "ro"]
-    else:
-        source = mount.source
-        if mount.recursive_read_only:
-            options.append("rro")
-        elif mount.read_only:
-            options.append("ro")
-    return {
+    if mount.recursive_read_only:
+        options.append("rro")
+    elif mount.read_only:
+        options.append("ro")
+    content: dict[str, Any] = {
         "destination": mount.target,
         "type": "bind",
-        "source": source,
+        "source": mount.source,
         "options": options,
     }
+    if mount.uids:
+        content["options"] = [*options, "idmap"]
+        content["uidMappings"], content["gidMappings"] = map(_mappings, (mount.uids, mount.gids))
+    return content
+
+
+def _mappings(entries: tuple[IdMapping, ...]) -> list[dict[str, int]]:
+    return [
+        {"containerID": one.container, "hostID": one.host, "size": one.length} for one in entries
+    ]
 
 
 def resources(limits: Resources, *, has_hugepages: bool = True) -> dict[str, Any]:
