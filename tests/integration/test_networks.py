@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -349,3 +350,36 @@ def test_links(docker):
     assert f"{address}\tstore " in hosts
     said = docker("run", "--link", "nosuch", "bb:1", "true", code=125)
     assert "could not get container for nosuch" in said
+
+
+def test_ports_of_a_running_container_come_and_go(daemon, docker):
+    def sampan(*words):
+        command = [sys.executable, "-m", "sampan.cli", *words]
+        environ = {**daemon.environ, "PYTHONPATH": dockerlab.SOURCES, "SAMPAN_HOST": daemon.host}
+        done = subprocess.run(
+            command, check=False, env=environ, capture_output=True, text=True, timeout=60
+        )
+        return done.stdout + done.stderr
+
+    serve(docker, "web", "--hostname", "h6", "-p", "18085:80")
+    assert sampan("publish", "web", "18086:80", "127.0.0.1:18087:80") == ""
+    assert [fetch("127.0.0.1", port) for port in (18085, 18086, 18087)] == ["h6"] * 3
+    assert "18086->80/tcp" in docker("ps")
+    run("nft", "add", "table", "inet", "fw")
+    run("nft", "add chain inet fw input { type filter hook input priority 0; policy drop; }")
+    run("nft", "add rule inet fw input iifname lo accept")
+    run("nft", "add rule inet fw input tcp dport 18086 accept")
+    try:
+        table = [line.split(None, 3) for line in sampan("ports").splitlines()[1:]]
+    finally:
+        run("nft", "delete", "table", "inet", "fw")
+    assert [row[2] for row in table] == ["0.0.0.0:18085", "0.0.0.0:18086", "127.0.0.1:18087"]
+    assert [row[3].split("  ")[0] for row in table] == ["everyone", "everyone", "this host"]
+    assert ["closes it" in row[3] for row in table] == [True, False, False]
+    assert "port is already allocated" in sampan("publish", "web", "18086:80")
+    assert sampan("unpublish", "web", "18086:80") == ""
+    assert fetch("127.0.0.1", 18086) == ""
+    assert "is not published there" in sampan("unpublish", "web", "18086:80")
+    docker("restart", "-t", "0", "web")
+    eventually(lambda: fetch("127.0.0.1", 18087) == "h6")
+    assert docker("port", "web", "80").splitlines() == ["0.0.0.0:18085", "127.0.0.1:18087"]

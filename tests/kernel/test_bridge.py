@@ -12,8 +12,9 @@ import pytest
 from tests.netlab import needs_net
 from tests.segment import Plain, Probe, filter_bridges, run, segment
 
+from sampan.errors import FailedPrecondition
 from sampan.network import ipam, links, spaces
-from sampan.network.model import Endpoint, Network, Pool, Published
+from sampan.network.model import Driver, Endpoint, Network, Pool, Published
 from sampan.network.plumbing import Plumber
 
 pytestmark = needs_net
@@ -281,3 +282,37 @@ def test_what_is_idle_goes_at_the_end_and_foreign_tables_stay(tmp_path):
         again.close([busy])
         assert run("nft", "list", "tables") == "table inet theirs\n"
         assert "sb-" not in run("ip", "link")
+
+
+@pytest.mark.parametrize("mode", ["bridge", "private"])
+def test_macvlan_is_a_neighbour_of_its_own(tmp_path, mode):
+    with lab(tmp_path) as (seg, host):
+        pools = (Pool(subnet="198.51.100.0/24", gateway="198.51.100.1"),)
+        options = {"parent": "ext0", "macvlan_mode": mode}
+        net = Network(
+            id="aa" * 32, name="wire", driver=Driver.MACVLAN, pools=pools, options=options
+        )
+        spaces_of = []
+        for last in (50, 51):
+            space = seg.space()
+            one = Endpoint(
+                id="", network=net.id, network_name="wire", owner="c", interface="eth0",
+                ipv4=f"198.51.100.{last}", prefix4=24, gateway4="198.51.100.1",
+            )  # fmt: skip
+            host.plumber.attach(space, net, one, routed=True)
+            spaces_of.append(space)
+        seg.serve(spaces_of[0], "inside", SHUT)
+        seg.serve(seg.client, "outside", SHUT)
+        found = seg.ask(
+            [
+                Probe(seg.client, "198.51.100.50", SHUT),
+                Probe(spaces_of[0], "198.51.100.2", SHUT),
+                Probe(spaces_of[1], "198.51.100.50", SHUT),
+                Probe(seg.host, "198.51.100.50", SHUT),  # macvlan's nature: not from its parent
+            ]
+        )
+        among = {"inside 198.51.100.51"} if mode == "bridge" else set()
+        assert set(found.values()) == {"inside 198.51.100.2", "outside 198.51.100.50", *among}
+        gone = Network(id="bb" * 32, name="x", driver=Driver.MACVLAN, options={"parent": "nosuch"})
+        with pytest.raises(FailedPrecondition, match="no interface 'nosuch' here"):
+            host.plumber.attach(seg.space(), gone, one, routed=True)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from sampan.client import calls, flows, results
+from sampan.client import calls, flows, network_calls, results
 from sampan.client.aio import AsyncClient, AsyncDriver
 from sampan.client.async_images import AsyncEngineImages
 from sampan.client.container_files import AsyncContainerFiles
 from sampan.client.failures import error_for
 from sampan.client.networks import AsyncNetworks
 from sampan.client.opening import Opened, choose, embed
-from sampan.client.options import ContainerOptions, container_body, exec_body
+from sampan.client.options import ContainerOptions, container_body, exec_body, port_bindings
 from sampan.client.sources import tail_query
 from sampan.client.streams import STDOUT, Frames
 from sampan.client.volumes import AsyncVolumes
@@ -71,6 +71,16 @@ class AsyncContainer(AsyncContainerFiles):
     async def unpause(self) -> None:
         """Let its processes go on."""
         await self._driver.client.call(calls.unpause(self.id))
+
+    async def publish(self, *ports: str) -> None:
+        """Publish ports of it, as `8080:80`, also while it runs. Raises Conflict."""
+        body = {"Add": port_bindings(ports)}
+        await self._driver.client.call(network_calls.change_ports(self.id, body))
+
+    async def unpublish(self, *ports: str) -> None:
+        """Withdraw published ports. Raises NotFound."""
+        body = {"Remove": port_bindings(ports)}
+        await self._driver.client.call(network_calls.change_ports(self.id, body))
 
     async def rename(self, name: str) -> None:
         """Give it another name."""

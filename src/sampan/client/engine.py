@@ -12,13 +12,13 @@ import select
 import time
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
-from sampan.client import calls, flows, results
+from sampan.client import calls, flows, network_calls, results
 from sampan.client.container_files import ContainerFiles
 from sampan.client.engine_images import EngineImages
 from sampan.client.failures import error_for
 from sampan.client.networks import Networks
 from sampan.client.opening import Opened, choose, embed
-from sampan.client.options import ContainerOptions, container_body, exec_body
+from sampan.client.options import ContainerOptions, container_body, exec_body, port_bindings
 from sampan.client.sources import tail_query
 from sampan.client.streams import STDOUT, Frames
 from sampan.client.sync import Answer, Client
@@ -199,6 +199,16 @@ class Container(ContainerFiles):
     def unpause(self) -> None:
         """Let its processes go on."""
         self._driver.client.call(calls.unpause(self.id))
+
+    def publish(self, *ports: str) -> None:
+        """Publish ports of it, as `8080:80`, also while it runs. Raises Conflict."""
+        body = {"Add": port_bindings(ports)}
+        self._driver.client.call(network_calls.change_ports(self.id, body))
+
+    def unpublish(self, *ports: str) -> None:
+        """Withdraw published ports. Raises NotFound."""
+        body = {"Remove": port_bindings(ports)}
+        self._driver.client.call(network_calls.change_ports(self.id, body))
 
     def rename(self, name: str) -> None:
         """Give it another name."""

@@ -40,5 +40,15 @@ def disconnect(name: str, body: dict[str, Any]) -> Call:
     return Call("POST", _network(name) + "/disconnect", body=body)
 
 
+def change_ports(ref: str, body: dict[str, Any]) -> Call:
+    if not ref.strip("./"):
+        raise InvalidArgument(f"invalid container name: {ref or 'value is empty'}")
+    return Call("POST", f"/containers/{quote(ref)}/ports", body=body, subject="container")
+
+
+def ports() -> Call:
+    return Call("GET", "/ports")
+
+
 def prune(filters: dict[str, list[str]] | None = None) -> Call:
     return Call("POST", "/networks/prune", {"filters": filters_text(filters)})

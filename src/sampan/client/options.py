@@ -152,6 +152,14 @@ def container_body(
     return body
 
 
+def port_bindings(ports: Sequence[str]) -> dict[str, list[dict[str, str]]]:
+    """Port specifications as the API has them. Raises InvalidArgument."""
+    try:
+        return publish(list(ports))[1]
+    except ValueError as error:
+        raise InvalidArgument(f"publish ports: {error}") from error
+
+
 def _join(options: ContainerOptions, body: dict[str, Any]) -> None:
     """Ports and networks; the first network is the one of `ip` and the aliases."""
     host = body["HostConfig"]

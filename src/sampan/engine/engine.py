@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from sampan.images.diffing import Change
     from sampan.images.model import Image
     from sampan.images.progress import Report
+    from sampan.network.model import Binding
     from sampan.registry.credentials import Credentials
 
 
@@ -285,6 +286,17 @@ class Engine:
             PermissionDenied: it is not in there.
         """
         await self._parts.membership.disconnect(self._find(ref), network, force=force)
+
+    async def publish(
+        self, ref: str, add: Sequence[Binding] = (), drop: Sequence[Binding] = ()
+    ) -> None:
+        """Publish ports of a container, and withdraw others, at once if it runs.
+
+        Raises:
+            Conflict: a port is taken, or the container has no network of its own.
+            NotFound: a port that is to be withdrawn is not published.
+        """
+        await self._parts.membership.publish(self._find(ref), add, drop)
 
     async def prune_networks(self, filters: Filters | None = None) -> Sequence[str]:
         """Remove every network that no container names; the names of those that went."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sampan.engine import etcfiles, joining
 from sampan.engine.config import reach
-from sampan.errors import PermissionDenied
+from sampan.errors import Conflict, PermissionDenied
 from sampan.network.model import HOST, NONE
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sampan.engine.containers import Entry
     from sampan.engine.filters import Filters
     from sampan.engine.services import Services
-    from sampan.network.model import EndpointRequest
+    from sampan.network.model import Binding, EndpointRequest
 
 
 class Membership:
@@ -77,6 +77,19 @@ class Membership:
                 await networks.disconnect(changed, network)
             self._tell_names(entry)
 
+    async def publish(self, entry: Entry, add: Sequence[Binding], drop: Sequence[Binding]) -> None:
+        """See Engine.publish."""
+        async with entry.lock:
+            container = entry.container
+            if joining.is_shared(container.host.network_mode):
+                raise Conflict(f"container {container.name} has no network of its own")
+            if container.status.is_running:
+                await self._services.networks.ports.drop(container, drop)
+                await self._services.networks.ports.add(container, add)
+            kept = [one for one in container.host.ports if not any(_covers(d, one) for d in drop)]
+            host = replace(container.host, ports=(*kept, *add))
+            await self._services.containers.change(entry, replace(container, host=host))
+
     async def prune(self, wanted: Filters | None) -> Sequence[str]:
         """See Engine.prune_networks."""
         used = {name for entry in self._services.containers for name in entry.container.networks}
@@ -94,6 +107,15 @@ class Membership:
             services.networks.host_address(entry.id),
             services.networks.linked(entry.container),
         )
+
+
+def _covers(dropped: Binding, asked: Binding) -> bool:
+    """Whether what was asked for is what is withdrawn."""
+    if (dropped.port, dropped.protocol) != (asked.port, asked.protocol):
+        return False
+    if dropped.host and dropped.host != asked.host:
+        return False
+    return dropped.host_first in (0, asked.host_first) or asked.host_first == 0
 
 
 def _check_mode(mode: str, name: str) -> None:

@@ -19,6 +19,7 @@ from sampan.engine import joining, netrecords
 from sampan.engine.config import reach
 from sampan.engine.naming import Naming
 from sampan.engine.networks import DEFAULT_BRIDGE, Registry, predefined, prune_filter
+from sampan.engine.publishing import Publishing, port_row
 from sampan.engine.wiring import Joined, Wiring, why_not
 from sampan.errors import (
     AlreadyExists,
@@ -28,11 +29,9 @@ from sampan.errors import (
     NotFound,
     PermissionDenied,
     SampanError,
-    StartFailed,
 )
 from sampan.network import checking
-from sampan.network.model import BINDING, BRIDGE, NONE, Driver, Published
-from sampan.network.ports import Guards
+from sampan.network.model import BRIDGE, NONE, Driver, Published
 from sampan.network.resolver import Resolver
 from sampan.store import networks as rows
 
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from sampan.engine.events import Events
     from sampan.engine.filters import Filters
     from sampan.engine.model import Container, Event
+    from sampan.network.hostfirewall import HostFirewall
     from sampan.network.model import Endpoint, EndpointRequest, Network, NetworkConfig
     from sampan.store.database import Connection, Database
     from sampan.store.layout import Layout
@@ -70,7 +70,9 @@ class Networks:
         self._wiring = Wiring(layout.forwarding)
         self._registry = Registry()
         self._joined: dict[str, Joined] = {}
-        self._guards = Guards()
+        self.ports = Publishing(
+            config.publish_address, self._registry, self._joined, self._wiring, self._write
+        )
         self._naming = Naming(self._registry, self._joined, containers)
         self._resolver = Resolver(self._naming)
 
@@ -103,9 +105,7 @@ class Networks:
                 self.release(owner)
                 continue
             joined.endpoints.sort(key=lambda one: one.interface)
-            joined.target = self._target(joined.endpoints)
-            for lost in self._guards.hold(joined.published):
-                log.warning("port %d of the host was taken while no engine ran", lost.host_port)
+            self.ports.hold(joined)
             try:
                 joined.space = await self._wiring.open(path)
                 await self._wiring.open_doors(joined)
@@ -132,7 +132,7 @@ class Networks:
     async def aclose(self) -> None:
         """Let go of everything; what containers have stays theirs."""
         await self._resolver.aclose()
-        self._guards.close()
+        self.ports.close()
         joined = self._joined.values()
         opened = [one.space for one in joined if one.space is not None]
         idle = [one.network for one in self._registry if not one.endpoints]
@@ -262,6 +262,10 @@ class Networks:
         joined = self._joined.get(owner)
         return tuple(joined.published) if joined is not None else ()
 
+    async def host_firewall(self) -> HostFirewall:
+        """What the host's own firewall would close."""
+        return await self._wiring.host_firewall()
+
     def host_address(self, owner: str) -> str:
         """The host's address as a container sees it: its gateway, or the default bridge's."""
         for endpoint in self.endpoints(owner):
@@ -316,7 +320,7 @@ class Networks:
         for endpoint in joined.endpoints:
             made += self._forget(endpoint)
         self._resolver.close(owner)
-        self._guards.release(joined.published)
+        self.ports.release(joined)
         written = self._db.submit(partial(_left, owner=owner, made=made))
         written.add_done_callback(self._told)
         self._wiring.let_go(joined)
@@ -375,7 +379,7 @@ class Networks:
         left = [one for one in joined.endpoints if one != endpoint]
         gateway = joining.gateway_of(left, container.networks)
         reach(self._config, "network-disconnecting")
-        await self._wiring.disconnect(joined, endpoint, gateway, self._target(left))
+        await self._wiring.disconnect(joined, endpoint, gateway, self.ports.target(left))
         reach(self._config, "network-disconnected")
         joined.endpoints.remove(endpoint)
         made = self._forget(endpoint)
@@ -396,37 +400,12 @@ class Networks:
             endpoint = joining.endpoint(member, container, wish, f"eth{number}")
             member.endpoints[container.id] = endpoint
             joined.endpoints.append(endpoint)
-        joined.target = self._target(joined.endpoints)
-        bindings = joining.bindings(container)
-        if not bindings or joined.target is None:
-            return
-        target = joined.target
-        default = self.find(target.network).options.get(BINDING) or self._config.publish_address
-        try:
-            joined.published = self._guards.publish(bindings, default, joining.versions(target))
-        except StartFailed as error:
-            raise StartFailed(
-                "driver failed programming external connectivity on endpoint "
-                f"{container.name} ({target.id}): {error}"
-            ) from error
-
-    def _target(self, endpoints: Sequence[Endpoint]) -> Endpoint | None:
-        """Where published ports lead: the first network that can be reached from outside."""
-        bridged = [
-            one
-            for one in endpoints
-            if self.find(one.network).driver is Driver.BRIDGE
-            and not self.find(one.network).internal
-        ]
-        return bridged[0] if bridged else None
+        self.ports.lease(container, joined)
 
     async def _record(self, container: Container, joined: Joined) -> None:
         made = [_event(self.find(one.network), "connect", container.id) for one in joined.endpoints]
         endpoints = [netrecords.endpoint_row(one) for one in joined.endpoints]
-        ports = [
-            rows.PortRow(one.protocol, one.host, one.host_port, container.id, one.port)
-            for one in joined.published
-        ]
+        ports = [port_row(container.id, one) for one in joined.published]
         await self._write(partial(rows.join, endpoints=endpoints, ports=ports), *made)
 
     def _forget(self, endpoint: Endpoint) -> builtins.list[Event]:

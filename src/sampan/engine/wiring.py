@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sampan.errors import FailedPrecondition, SampanError
-from sampan.network import doors, firewall, spaces
+from sampan.network import doors, firewall, hostfirewall, spaces
 from sampan.network.firewall import Watch
 from sampan.network.model import Driver
 from sampan.network.plumbing import Plumber
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sampan.network.doors import Doors
+    from sampan.network.hostfirewall import HostFirewall
     from sampan.network.ipam import Subnet
     from sampan.network.model import Endpoint, Network, Published
     from sampan.network.spaces import Space
@@ -136,6 +137,20 @@ class Wiring:
         """One interface less; published ports lead to `target` then."""
         what = f"leave network {endpoint.network_name}"
         await self._do(what, self._disconnect, joined, endpoint, gateway, target)
+
+    async def publish(self, endpoint: Endpoint, published: Sequence[Published]) -> None:
+        """Let more ports lead to an endpoint."""
+        await self._do("publish ports", self._plumber.publish, endpoint, tuple(published))
+
+    async def withdraw(self, endpoint: Endpoint, published: Sequence[Published]) -> None:
+        """Undo `publish`."""
+        await self._do("withdraw ports", self._plumber.withdraw, endpoint, tuple(published))
+
+    async def host_firewall(self) -> HostFirewall:
+        """What the host's own firewall closes."""
+        name = self._plumber.firewall.name
+        found: HostFirewall = await self._do("read the firewall", hostfirewall.read, name)
+        return found
 
     def let_go(self, joined: Joined) -> None:
         """Ports first, then the namespace; nobody waits for it."""

@@ -126,6 +126,16 @@ class Guards:
         return True
 
 
+def matches(wish: Binding, one: Published) -> bool:
+    """Whether a published port may be what was asked for."""
+    if (wish.port, wish.protocol) != (one.port, one.protocol):
+        return False
+    if wish.host and wish.host != one.host:
+        return False
+    last = max(wish.host_first, wish.host_last)
+    return not wish.host_first or wish.host_first <= one.host_port <= last
+
+
 def parse_port(text: str) -> tuple[int, str]:
     """`80/tcp` or `80`.
 

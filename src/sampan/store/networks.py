@@ -114,6 +114,14 @@ def leave(conn: Connection, owner: str, network_id: str | None = None) -> None:
     conn.execute("DELETE FROM ports WHERE owner = ?", (owner,))
 
 
+def withdraw(conn: Connection, ports: Iterable[PortRow]) -> None:
+    """Forget published ports; they may be gone."""
+    conn.executemany(
+        "DELETE FROM ports WHERE protocol = ? AND host = ? AND host_port = ? AND owner = ?",
+        [(one.protocol, one.host, one.host_port, one.owner) for one in ports],
+    )
+
+
 def endpoints(conn: Connection) -> tuple[EndpointRow, ...]:
     """Everybody in every network."""
     rows = conn.execute("SELECT network, owner, ipv4, ipv6, record FROM endpoints")

@@ -137,3 +137,22 @@ class NetworksPruned(Body, kw_only=True):
     """Answer of POST /networks/prune."""
 
     networks_deleted: list[str] | None
+
+
+class PortsChange(Body, kw_only=True):
+    """Body of POST /containers/{id}/ports, an extension of ours."""
+
+    add: dict[str, list[docker.PortBinding] | None] | None = None
+    remove: dict[str, list[docker.PortBinding] | None] | None = None
+
+
+class OpenPort(Body, kw_only=True):
+    """One entry of GET /ports, an extension of ours."""
+
+    container: str
+    port: int
+    protocol: str
+    host_ip: str
+    host_port: int
+    reach: str
+    warning: str

@@ -28,6 +28,7 @@ from sampan.api.docker import (
     exec,  # noqa: A004 - a room
     images,
     networks,
+    publishing,
     swarm,
     system,
     trust,
@@ -65,6 +66,7 @@ PATHS: dict[tuple[str, str], Handler] = {
     **distribution.PATHS,
     **images.PATHS,
     **networks.PATHS,
+    **publishing.PATHS,
     **swarm.PATHS,
     **upkeep.PATHS,
     **volumes.PATHS,
@@ -77,6 +79,7 @@ NAMED: dict[tuple[str, str, str], Handler] = {
     **distribution.NAMED,
     **images.NAMED,
     **networks.NAMED,
+    **publishing.NAMED,
     **swarm.NAMED,
     **trust.NAMED,
     **volumes.NAMED,

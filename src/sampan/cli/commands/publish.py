@@ -1,0 +1,88 @@
+"""`publish`, `unpublish` and `ports`: published ports of containers that run."""
+
+from __future__ import annotations
+
+from sampan.cli.flags import FlagError
+from sampan.cli.session import Command, Session
+from sampan.cli.tables import show
+from sampan.client import network_calls, ports
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.cli.flags import Values
+
+HEADERS = {
+    "Address": "PUBLISHED ON",
+    "Container": "CONTAINER",
+    "Port": "PORT",
+    "Reach": "REACHED BY",
+    "Warning": "WARNING",
+}
+
+
+def _bindings(words: list[str]) -> ports.Bindings:
+    try:
+        return ports.publish(words)[1]
+    except ValueError as error:
+        raise FlagError(str(error)) from error
+
+
+def publish(session: Session, _: Values, words: list[str]) -> int:
+    session.call(network_calls.change_ports(words[0], {"Add": _bindings(words[1:])}))
+    return 0
+
+
+def unpublish(session: Session, _: Values, words: list[str]) -> int:
+    session.call(network_calls.change_ports(words[0], {"Remove": _bindings(words[1:])}))
+    return 0
+
+
+def listing(session: Session, flags: Values, _: list[str]) -> int:
+    rows = [
+        {
+            "Address": _address(one["HostIp"], one["HostPort"]),
+            "Container": one["Container"],
+            "Port": f"{one['Port']}/{one['Protocol']}",
+            "Reach": one["Reach"],
+            "Warning": one["Warning"],
+        }
+        for one in session.call(network_calls.ports())
+    ]
+    show(session, rows, "Container Port Address Reach Warning", HEADERS, flags.text("format"))
+    return 0
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+PUBLISH = Command(
+    publish,
+    "CONTAINER [ADDRESS:][HOST_PORT:]PORT[/PROTO] [PORT...]",
+    "Publish ports of a container, also while it runs",
+    "",
+    least=2,
+)
+UNPUBLISH = Command(
+    unpublish,
+    "CONTAINER [ADDRESS:][HOST_PORT:]PORT[/PROTO] [PORT...]",
+    "Withdraw published ports of a container, also while it runs",
+    "",
+    least=2,
+)
+PORTS = Command(
+    listing,
+    "[OPTIONS]",
+    "List every published port and who can reach it",
+    """\
+      --format string   Format output using a custom template:
+                        'table':            Print output in table format
+                        with column headers (default)
+                        'table TEMPLATE':   Print output in table format
+                        using the given Go template
+                        'json':             Print in JSON format
+                        'TEMPLATE':         Print output using the given
+                        Go template.
+""",
+    most=0,
+)
