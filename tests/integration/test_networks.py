@@ -383,3 +383,14 @@ def test_ports_of_a_running_container_come_and_go(daemon, docker):
     docker("restart", "-t", "0", "web")
     eventually(lambda: fetch("127.0.0.1", 18087) == "h6")
     assert docker("port", "web", "80").splitlines() == ["0.0.0.0:18085", "127.0.0.1:18087"]
+
+
+def test_bandwidth_is_an_option_of_a_network(docker):
+    wish = "name=bridge,driver-opt=sampan.rate-out=10mbit,driver-opt=sampan.rate-in=20mbit"
+    docker("run", "-d", "--name", "slow", "--network", wish, "bb:1", "sleep", "1000")
+    pid = docker("inspect", "slow", "--format", "{{.State.Pid}}")
+    assert "rate 10Mbit" in run("nsenter", f"--net=/proc/{pid}/ns/net", "tc", "qdisc", "show")
+    assert "rate 20Mbit" in run("tc", "qdisc", "show")
+    said = docker("run", "--network", "name=bridge,driver-opt=sampan.rate=1", "bb:1", "true",
+                  code=125)  # fmt: skip
+    assert "unknown option sampan.rate" in said

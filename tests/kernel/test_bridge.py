@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import socket
 from contextlib import contextmanager
+from dataclasses import asdict
 from ipaddress import ip_address, ip_interface
 
 import pytest
@@ -13,7 +14,7 @@ from tests.netlab import needs_net
 from tests.segment import Plain, Probe, filter_bridges, run, segment
 
 from sampan.errors import FailedPrecondition
-from sampan.network import ipam, links, spaces
+from sampan.network import ipam, links, shaping, spaces
 from sampan.network.model import Driver, Endpoint, Network, Pool, Published
 from sampan.network.plumbing import Plumber
 
@@ -316,3 +317,39 @@ def test_macvlan_is_a_neighbour_of_its_own(tmp_path, mode):
         gone = Network(id="bb" * 32, name="x", driver=Driver.MACVLAN, options={"parent": "nosuch"})
         with pytest.raises(FailedPrecondition, match="no interface 'nosuch' here"):
             host.plumber.attach(seg.space(), gone, one, routed=True)
+
+
+def test_bandwidth_is_limited_both_ways(tmp_path):
+    """Each way has a bucket of its own, and what is sent waits in it."""
+    with lab(tmp_path) as (seg, host):
+        net = network("one", 1)
+        rates = shaping.parse({"sampan.rate-in": "80mbit", "sampan.rate-out": "40mbit",
+                               "sampan.burst-in": "32k", "sampan.burst-out": "32k"})  # fmt: skip
+        host.plumber.make_bridge(net)
+        space = seg.space()
+        one = Endpoint(
+            id="", network=net.id, network_name="one", owner="c", interface="eth0",
+            ipv4="10.77.1.5", prefix4=24, **asdict(rates),
+        )  # fmt: skip
+        link = host.plumber.attach(space, net, one, routed=False)
+
+        def bucket(name):
+            return json.loads(run("tc", "-s", "-j", "qdisc", "show", "dev", name))[0]
+
+        with spaces.entered(space.fd):
+            listening = socket.create_server(("10.77.1.5", SHUT))
+        with socket.create_connection(("10.77.1.5", SHUT)) as near, listening:
+            far, _ = listening.accept()
+            with far:
+                for sender, receiver in ((near, far), (far, near)):
+                    sender.sendall(bytes(100_000))
+                    left = 100_000
+                    while left:
+                        left -= len(receiver.recv(left))
+        found = bucket(link)
+        assert (found["kind"], found["options"]["rate"]) == ("tbf", 10_000_000)
+        assert found["overlimits"] > 0
+        with spaces.entered(space.fd):
+            found = bucket("eth0")
+        assert (found["options"]["rate"], found["options"]["burst"]) == (5_000_000, 32 << 10)
+        assert found["overlimits"] > 0

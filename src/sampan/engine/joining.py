@@ -7,14 +7,14 @@ network with the highest priority, by name where they are equal, and never to an
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from sampan.engine.networks import names_of
 from sampan.errors import InvalidArgument
 from sampan.ids import new_id
-from sampan.network import ipam
+from sampan.network import ipam, shaping
 from sampan.network.model import (
     BRIDGE,
     HOST,
@@ -96,11 +96,21 @@ def check(network: Network, wish: EndpointRequest) -> None:
     if network.name == BRIDGE and wish.aliases:
         raise InvalidArgument("network-scoped aliases are only supported for user-defined networks")
     _check_addresses(network, wish)
+    _check_options(network, wish)
     if wish.mac:
         ipam.parse_mac(wish.mac)
     for alias in wish.aliases:
         if not alias or any(letter.isspace() for letter in alias) or len(alias) > 255:
             raise InvalidArgument(f"invalid alias {alias!r}")
+
+
+def _check_options(network: Network, wish: EndpointRequest) -> None:
+    unknown = [name for name in wish.options if name.startswith("sampan.")
+               and name not in shaping.OPTIONS]  # fmt: skip
+    if unknown:
+        raise InvalidArgument(f"unknown option {unknown[0]}: use {', '.join(shaping.OPTIONS)}")
+    if shaping.parse(wish.options).rate_in and network.driver is not Driver.BRIDGE:
+        raise InvalidArgument(f"sampan.rate-in is for bridges: {network.name} is none")
 
 
 def _check_addresses(network: Network, wish: EndpointRequest) -> None:
@@ -171,6 +181,7 @@ def endpoint(
         prefix6=_prefix(member, 6) if ipv6 else 0,
         gateway6=_gateway(member, 6) if ipv6 else "",
         names=names_of(container.name, container.id, wish) if network.has_names else (),
+        **asdict(shaping.parse(wish.options)),
     )
 
 

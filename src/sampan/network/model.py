@@ -120,7 +120,8 @@ class EndpointRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A container in a network, while it runs. `link` is the host's end of its interface."""
+    """A container in a network, while it runs. `link` is the host's end of its interface; rates and
+    bursts are bytes a second and bytes, 0 where there is no limit."""
 
     id: str
     network: str
@@ -136,6 +137,10 @@ class Endpoint:
     prefix6: int = 0
     gateway6: str = ""
     names: tuple[str, ...] = ()
+    rate_in: int = 0
+    burst_in: int = 0
+    rate_out: int = 0
+    burst_out: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING
 
 from sampan.errors import FailedPrecondition
-from sampan.network import forwarding, ipam, links, spaces
+from sampan.network import forwarding, ipam, links, shaping, spaces
 from sampan.network.firewall import Firewall, Port
 from sampan.network.model import EVERY4, EVERY6, Driver
 from sampan.network.netlink import Message, Netlink
@@ -229,6 +229,9 @@ class Plumber:
             if bridge != network.interface or not network.talks:
                 self._join_bridge(link, network.interface, isolated=not network.talks)
         self._configure(space, network, endpoint, routed=routed)
+        if endpoint.rate_in:
+            index = links.index_of(link)
+            self.host.run([shaping.limit(index, endpoint.rate_in, endpoint.burst_in)])
         return link
 
     def _configure(
@@ -245,6 +248,8 @@ class Plumber:
         messages += [links.add_address(index, address) for address in addresses(endpoint)]
         if routed:
             messages += _default_routes(endpoint, index)
+        if endpoint.rate_out:
+            messages.append(shaping.limit(index, endpoint.rate_out, endpoint.burst_out))
         space.netlink.run(messages)
 
     def _make_macvlan(self, space: Space, network: Network, endpoint: Endpoint) -> None:
