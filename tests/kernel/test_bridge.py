@@ -351,5 +351,6 @@ def test_bandwidth_is_limited_both_ways(tmp_path):
         assert found["overlimits"] > 0
         with spaces.entered(space.fd):
             found = bucket("eth0")
-        assert (found["options"]["rate"], found["options"]["burst"]) == (5_000_000, 32 << 10)
+        assert found["options"]["rate"] == 5_000_000
+        assert abs(found["options"]["burst"] - (32 << 10)) < 64  # the kernel counts in ticks
         assert found["overlimits"] > 0
