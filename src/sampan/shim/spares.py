@@ -212,15 +212,20 @@ def _raise(fd: int) -> int:
 
 
 class Spares:
-    """One parent of each kind, made when there is nothing else to do."""
+    """One parent of each kind, made when there is nothing else to do.
 
-    __slots__ = ("_keepers", "_kept", "_new_shim", "_shim")
+    While `is_busy` there is always something else: then the next keeper is made when one is taken,
+    and gets ready beside the launch.
+    """
+
+    __slots__ = ("_keepers", "_kept", "_new_shim", "_shim", "is_busy")
 
     def __init__(self, keepers: list[Keepers], new_shim: Callable[[], Spare]) -> None:
         self._keepers = {tuple(one.kinds): one for one in keepers}
         self._kept: dict[tuple[str, ...], Kept] = {}
         self._new_shim = new_shim
         self._shim: Spare | None = None
+        self.is_busy = False
 
     @property
     def is_complete(self) -> bool:
@@ -250,7 +255,10 @@ class Spares:
         keepers = self._keepers.get(tuple(kinds))
         if keepers is None:
             return None
-        return _living(self._kept.pop(tuple(kinds), None)) or keepers.new()
+        taken = _living(self._kept.pop(tuple(kinds), None)) or keepers.new()
+        if self.is_busy:
+            self._kept[tuple(kinds)] = keepers.new()
+        return taken
 
 
 def _living(spare: Spare | None) -> Spare | None:

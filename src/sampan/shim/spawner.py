@@ -158,6 +158,7 @@ class Spawner:
         if not fds:
             complain("spawner: a launch without a control socket")
             return True
+        self._spares.is_busy = bool(self._underway)
         launch = Launch(self._runtime, self._spares, fds[0])
         if launch.begin(data, fds[1:]):
             self._watch(launch)
