@@ -16,7 +16,7 @@ from sampan.builder.failures import CommandFailed
 from sampan.builder.language.failure import DockerfileError
 from sampan.builder.model import BuildOptions, NoteKind
 from sampan.engine.model import HostConfig
-from sampan.errors import InvalidArgument, NotImplementedHere, SampanError
+from sampan.errors import InvalidArgument, SampanError
 
 
 def holders(path, secret):
@@ -222,6 +222,29 @@ async def test_triggers_run_in_the_next_build(lab: BuildLab) -> None:
     assert result.image.config.config.on_build == ()
 
 
+@with_builder
+async def test_squash_makes_one_layer(lab: BuildLab) -> None:
+    text = (
+        "FROM bb:1\nRUN echo big > /big; echo k > /kept; rm /bin/yes\nCOPY d /d\n"
+        "RUN rm /big; rm -r /d; mkdir /d; echo n > /d/new\n"
+    )
+    plain = await lab.build(text, FILES)
+    result = await lab.build(text, FILES, squash=True)
+    base = await lab.engine.images.get("bb:1")
+    assert len(plain.image.layers) == len(base.layers) + 3
+    assert len(result.image.layers) == len(base.layers) + 1
+    assert result.image.layers[:-1] == base.layers
+    assert (
+        await lab.sh("ls /d; cat /kept /d/new; ls /big /bin/yes 2>/dev/null; true") == "new\nk\nn\n"
+    )
+    layers = [line for line in result.image.config.history if not line.empty_layer]
+    assert len(layers) == len(result.image.layers)
+    again = await lab.build(text, FILES, squash=True)
+    assert again.image.id == result.image.id
+    scratch = await lab.build("FROM scratch\nCOPY f /f\nCOPY d /d\n", FILES, squash=True)
+    assert len(scratch.image.layers) == 1
+
+
 def test_mistakes_change_nothing(tmp_path):
     cases = {
         "FROM bb:1\nCOPY nothing /\n": "file not found in build context",
@@ -248,8 +271,6 @@ def test_mistakes_change_nothing(tmp_path):
         for dockerfile, said in cases.items():
             with pytest.raises(SampanError, match=said):
                 await lab.build(dockerfile, FILES)
-        with pytest.raises(NotImplementedHere, match="squash"):
-            await lab.build("FROM bb:1\n", squash=True)
         with pytest.raises(DockerfileError, match="Dockerfile:2:1"):
             await lab.build("FROM bb:1\nRNU x\n")
         with pytest.raises(InvalidArgument, match="Cannot locate"):

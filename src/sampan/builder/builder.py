@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from sampan.builder import git
 from sampan.builder.cache import Cache
 from sampan.builder.commands import OWNER, Commands
+from sampan.builder.exporting import Exporter
 from sampan.builder.files.service import FileWork
 from sampan.builder.files.sources import Sources, Synced
 from sampan.builder.graph import Build
@@ -27,9 +28,8 @@ from sampan.builder.model import BuildResult
 from sampan.builder.runmounts import RunMounts
 from sampan.builder.secrets import Vault
 from sampan.builder.upkeep import Upkeep
-from sampan.errors import InvalidArgument, NotImplementedHere
+from sampan.errors import InvalidArgument
 from sampan.images.failures import one_error
-from sampan.spec.image import ImageConfig
 from sampan.spec.reference import Reference
 
 if TYPE_CHECKING:
@@ -38,9 +38,8 @@ if TYPE_CHECKING:
     from sampan.builder.files.service import Context
     from sampan.builder.files.sources import Comparison
     from sampan.builder.language.stages import Program
-    from sampan.builder.model import BuildOptions, CacheEntry, PrunedCache, Report, State
+    from sampan.builder.model import BuildOptions, CacheEntry, PrunedCache, Report
     from sampan.engine.engine import Engine
-    from sampan.images.model import Image
 
 Content = AsyncIterator[bytes] | str | Synced
 """Where a context comes from: an archive, a URL, or what is missing of a directory."""
@@ -72,6 +71,7 @@ class Builder:
         self._sources = Sources(os.path.join(directory, "sources"), self._files)
         self._cache = Cache(services)
         self._upkeep = Upkeep(services, self._sources)
+        self._exporter = Exporter(engine, self._cache, self._files)
         self._commands = Commands(engine)
         vault = Vault(services.layout.state)
         vault.sweep()
@@ -95,8 +95,6 @@ class Builder:
             InvalidArgument: a file is missing, a name is wrong.
         """
         tags = [_reference(tag) for tag in options.tags]
-        if options.squash:
-            raise NotImplementedHere("build: squash is not supported: use a stage and COPY --from")
         with ExitStack() as undo:
             context = await self._received(content, options, undo)
             context.hidden = hidden(context, options)
@@ -181,7 +179,7 @@ class Builder:
             state = await build.run(program.target(options.target))
         finally:
             build.close()
-        image = await self._image(state, tags, lease)
+        image = await self._exporter.image(state, tags, lease, squash=options.squash)
         unused = build.globals.unused()
         if unused:
             build.warn(f"[Warning] One or more build-args {_listed(unused)} were not consumed")
@@ -191,23 +189,6 @@ class Builder:
             steps=sum(work.executed for work in build.works),
             cached=sum(work.cached for work in build.works),
         )
-
-    async def _image(self, state: State, tags: list[Reference], lease: str) -> Image:
-        layers = await self._cache.layers(state, lease)
-        config = ImageConfig(
-            architecture=state.platform.architecture,
-            os=state.platform.os,
-            variant=state.platform.variant,
-            created=state.created,
-            author=state.author,
-            config=state.config,
-            history=state.history,
-        )
-        images = self._engine.images
-        image = await images.create_image(config, layers, tags[0] if tags else None, lease=lease)
-        for tag in tags[1:]:
-            await images.tag(str(image.id), tag)
-        return image
 
     async def usage(self) -> list[CacheEntry]:
         """What the cache holds; see `Upkeep.usage`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sampan.images.progress import Report, silent
 from sampan.images.saving import ArchiveFormat
@@ -11,7 +11,7 @@ from sampan.spec.reference import Reference
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from sampan.engine.events import Events
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sampan.images.retention import Policy
     from sampan.images.service import ImageService
     from sampan.images.trust import Verdict
+    from sampan.layers.apply import AppliedLayer
     from sampan.registry.credentials import Credentials
     from sampan.snapshots.base import Mount
     from sampan.spec.digest import Digest
@@ -208,6 +209,12 @@ class Images:
         return await self._service.commit_layer(
             snapshot, lease=lease, compression=compression, newest=newest, without=without
         )
+
+    async def commit_written(
+        self, write: Callable[[int], Coroutine[Any, Any, AppliedLayer]], *, lease: str
+    ) -> CommittedLayer:
+        """Make a layer of what `write` writes to the descriptor that it gets."""
+        return await self._service.commit_written(write, lease=lease)
 
     async def create_image(
         self,

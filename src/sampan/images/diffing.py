@@ -12,7 +12,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sampan.ids import new_id
 from sampan.images.failures import finish, one_error
@@ -22,8 +22,9 @@ from sampan.spec import mediatypes
 from sampan.spec.image import Descriptor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 
+    from sampan.layers.apply import AppliedLayer
     from sampan.layers.workers import LayerWorkers
     from sampan.snapshots.base import Mount
     from sampan.spec.digest import Digest
@@ -129,9 +130,29 @@ class Differ:
                 root=_root(mount),
                 without=without,
             )
-            async with asyncio.TaskGroup() as tasks:
-                storing = tasks.create_task(self._store(pipe, lease))
-                making = tasks.create_task(pipe.fill(work))
+            return await self._committed(work, pipe, lease, compression)
+
+    async def commit_written(
+        self, write: Callable[[int], Coroutine[Any, Any, AppliedLayer]], *, lease: str
+    ) -> CommittedLayer:
+        """Make a layer of what `write` writes to the descriptor that it gets: gzip.
+
+        Raises as `commit`.
+        """
+        with one_error("commit layer"), FromWorker() as pipe:
+            return await self._committed(write(pipe.writer), pipe, lease, Compression.GZIP)
+
+    async def _committed(
+        self,
+        work: Coroutine[Any, Any, AppliedLayer],
+        pipe: FromWorker,
+        lease: str,
+        compression: Compression,
+    ) -> CommittedLayer:
+        """Run `work`, and store what comes out of the pipe."""
+        async with asyncio.TaskGroup() as tasks:
+            storing = tasks.create_task(self._store(pipe, lease))
+            making = tasks.create_task(pipe.fill(work))
         made, stored = making.result(), storing.result()
         descriptor = Descriptor(_MEDIA_TYPES[compression], *stored)
         return CommittedLayer(descriptor, made.diff_id, made.size)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sampan.errors import FailedPrecondition, InvalidArgument
 from sampan.images import catalog, copying, importing, push
@@ -37,13 +37,22 @@ from sampan.store import leases
 from sampan.store.usage import StoreUsage, measure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Coroutine,
+        Iterable,
+        Mapping,
+        Sequence,
+    )
     from contextlib import AbstractAsyncContextManager
 
     from sampan.images.checking import Report as CheckReport
     from sampan.images.diffing import Change, CommittedLayer
     from sampan.images.filters import Filters
     from sampan.images.removal import ImageUser
+    from sampan.layers.apply import AppliedLayer
     from sampan.layers.workers import LayerWorkers
     from sampan.registry.client import Registry
     from sampan.registry.credentials import Credentials
@@ -408,6 +417,12 @@ class ImageService:
             newest=newest,
             without=without,
         )
+
+    async def commit_written(
+        self, write: Callable[[int], Coroutine[Any, Any, AppliedLayer]], *, lease: str
+    ) -> CommittedLayer:
+        """Make a layer of what `write` writes to the descriptor that it gets."""
+        return await self._differ.commit_written(write, lease=lease)
 
     async def create_image(
         self,

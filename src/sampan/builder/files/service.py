@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sampan.builder import fetch, git
 from sampan.builder.files import copying, index, nodes
 from sampan.errors import InvalidArgument, ResourceExhausted
+from sampan.layers.apply import AppliedLayer
 from sampan.layers.workers import LayerWorkers
 from sampan.runtime import rootfs
+from sampan.spec.digest import Digest
 from sampan.store.ingest import FULL
 
 if TYPE_CHECKING:
@@ -222,6 +224,14 @@ class FileWork:
             if len(self._keys) > MAX_KEYS:
                 self._keys.popitem(last=False)
         return key
+
+    async def difference(self, out: int, trees: list[int], newest: int | None) -> AppliedLayer:
+        """Write the layer that the first tree makes above the second, if there is one, to `out`."""
+        with ExitStack() as undo:
+            said = await self.run({"do": "difference", "newest": newest}, [out, *trees], undo)
+        return AppliedLayer(
+            diff_id=Digest.parse(said["diff_id"]), size=said["size"], entries=said["entries"]
+        )
 
     async def run(self, job: dict[str, Any], fds: list[int], undo: ExitStack) -> dict[str, Any]:
         """One job of the workers, with the empty directory that they lock themselves up in."""

@@ -10,6 +10,7 @@ means nothing there.
     compare fds: manifest, stored, missing, empty   {"inode": of the data} -> {"missing", "here"}
     merge   fds: manifest, stored, data, index, texts, kept, empty
             {"base": where the archive begins, -1 for none, "inode", "read"} -> as index, "identity"
+    difference  fds: out, tree, perhaps the tree below, empty   {"newest"} -> as layers.worker
     copy    fds: request, root, scratch, scratch, sources..., empty    -> {"entries", "size"}
 """
 
@@ -24,6 +25,9 @@ from sampan.builder.files.nodes import Archive, Directory, Source, resolve
 from sampan.builder.files.select import Wish, fingerprint, ignore_of, select
 from sampan.errors import InvalidArgument
 from sampan.layers import sandbox, worker
+from sampan.layers.compression import Compression
+from sampan.layers.diff import write_layer
+from sampan.layers.pack import Packer
 
 MAX_TEXT: Final = 4 << 20
 MAX_REQUEST: Final = 64 << 20
@@ -124,9 +128,21 @@ def _merge(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
     }
 
 
+def _difference(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
+    out, tree, *rest, empty = fds
+    sandbox.enter(empty, parent)
+    packer = Packer(out, Compression.GZIP)
+    lower = rest[0] if rest else -1
+    status = os.fstat(lower) if rest else None
+    root = None if status is None else (status.st_mode, status.st_uid, status.st_gid)
+    done = write_layer(tree, packer, lower=lower, overlay=False, newest=job["newest"], root=root)
+    return {"diff_id": f"sha256:{packer.finish()}", "size": done.size, "entries": done.entries}
+
+
 _JOBS: Final[dict[str, worker.Job]] = {
     "compare": _compare,
     "copy": _copy,
+    "difference": _difference,
     "index": _index,
     "key": _key,
     "merge": _merge,
