@@ -20,6 +20,7 @@ from sampan.kernel.libc import c_char_p, c_int, c_size_t, check, last_errno, sys
 _openat2 = syscall(n.SYS_openat2, c_int, c_char_p, c_char_p, c_size_t)
 
 _SCOPED = n.RESOLVE_IN_ROOT | n.RESOLVE_NO_MAGICLINKS
+_MAX_DEPTH = 64  # names of a path with the links in it followed
 _RACE_RETRIES = 128  # openat2 answers EAGAIN when a rename races with `..`
 
 
@@ -94,12 +95,7 @@ class Root:
         return openat2(parent, name, os.O_PATH | os.O_DIRECTORY, 0, n.RESOLVE_NO_SYMLINKS)
 
     def _through_link(self, parent: int, path: str, name: str, mode: int) -> int:
-        target = os.readlink(name, dir_fd=parent)
-        base = "" if target.startswith("/") else path.rpartition("/")[0]
-        depth = path.count("/") + target.count("/")
-        if depth > 64 or target == "":
-            raise OSError(errno.ELOOP, f"make directory {path}: too many links")
-        fd = self.make_directories(f"{base}/{target}", mode)
+        fd = self.make_directories(_behind(parent, path, name), mode)
         os.close(fd)
         return self.open(path, os.O_PATH | os.O_DIRECTORY)
 
@@ -112,7 +108,11 @@ class Root:
         parent, name = self.parent(path)
         try:
             flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC
-            os.close(os.open(name, flags, mode, dir_fd=parent))
+            try:
+                os.close(os.open(name, flags, mode, dir_fd=parent))
+            except FileExistsError:
+                # A link whose target is missing: that is made, inside of the root.
+                return self.make_file(_behind(parent, path, name), mode)
             return openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, 0, n.RESOLVE_NO_SYMLINKS)
         finally:
             os.close(parent)
@@ -132,3 +132,12 @@ class Root:
             return content
         finally:
             os.close(fd)
+
+
+def _behind(parent: int, path: str, name: str) -> str:
+    """The path below a root that the link `path`, which is `name` below `parent`, leads to."""
+    target = os.readlink(name, dir_fd=parent)
+    base = "" if target.startswith("/") else path.rpartition("/")[0]
+    if path.count("/") + target.count("/") > _MAX_DEPTH or target == "":
+        raise OSError(errno.ELOOP, f"make {path}: too many links")
+    return f"{base}/{target}"

@@ -39,6 +39,8 @@ def main() -> int:
         options = parse(words, commands.GLOBAL)
         if options.text("log-format", "text") not in ("text", "json"):
             raise UsageError(f'unknown log-format "{options.text("log-format")}"')
+        if options.text("log"):
+            _check_log(options.text("log"))
         if options.on("version"):
             return _version()
         if options.on("help") or not options.rest or options.rest[0] in ("help", "h"):
@@ -56,6 +58,15 @@ def _version() -> int:
 
     _print(f"sampan-oci version {VERSION}\nspec: {OCI_RUNTIME_SPEC_VERSION}\n")
     return 0
+
+
+def _check_log(path: str) -> None:
+    """The file of `--log` is made at once, as under runc: a caller looks for it."""
+    flags = posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC
+    try:
+        posix.close(posix.open(path, flags, 0o644))
+    except OSError as error:
+        raise UsageError(f"unable to open log file {path}: {error.strerror}") from error
 
 
 def _failed(words: list[str], error: Exception) -> int:
@@ -104,6 +115,8 @@ def _command(options: Parsed) -> int:
     if options.on("systemd-cgroup"):
         raise UsageError("--systemd-cgroup is not supported yet: use the cgroupfs driver")
     _check_count(name, len(parsed.rest))
+    if name == "list" and options.text("root"):
+        posix.stat(options.text("root"))  # one that is named must be there, as under runc
     return _dispatch(name, options.text("root") or _default_root(), parsed)
 
 

@@ -17,8 +17,60 @@ from sampan.runtime.failure import RuntimeFailure
 from sampan.runtime.operations import Operation, open_proc
 from sampan.runtime.stage import Stage
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_MAX_PASSWD = 10 << 20  # bytes
 _SYS_GETCWD = {"x86_64": 79, "aarch64": 17}.get(n.MACHINE, -1)
 _syscall_getcwd = prototype("syscall", c_long, c_long, c_char_p, c_size_t)
+
+
+def find_home(root: int, process_spec: dict[str, Any]) -> None:
+    """Note the home directory of a user that is a number, where the environment names none.
+
+    /etc/passwd below the descriptor `root` says it, as under runc; what cannot be read there leaves
+    `/`.
+    """
+    user = process_spec.setdefault("user", {})
+    homes = [entry for entry in process_spec.get("env") or [] if entry.startswith("HOME=")]
+    if "home" in user or (homes and homes[-1] != "HOME="):
+        return
+    wanted = b"%d" % (user.get("uid") or 0)
+    for line in _users_of(root).split(b"\n"):
+        fields = line.split(b":")
+        if len(fields) > 5 and fields[2] == wanted:
+            user["home"] = os.fsdecode(fields[5]) or "/"
+            return
+
+
+def _users_of(root: int) -> bytes:
+    """/etc/passwd, or nothing. Without links on the way, which is usual, openat(2) is enough."""
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        etc = os.open("etc", os.O_PATH | os.O_DIRECTORY | flags, dir_fd=root)
+        try:
+            fd = os.open("passwd", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | flags, dir_fd=etc)
+        finally:
+            os.close(etc)
+    except FileNotFoundError:
+        return b""
+    except OSError:
+        return _users_behind_links(root)
+    try:
+        regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        return os.read(fd, _MAX_PASSWD) if regular else b""
+    finally:
+        os.close(fd)
+
+
+def _users_behind_links(root: int) -> bytes:
+    from sampan.kernel.paths import Root
+
+    try:
+        return Root(root).read_file("/etc/passwd", _MAX_PASSWD)
+    except OSError:
+        return b""
 
 
 class OomScore(Operation):
@@ -153,7 +205,7 @@ class Directory(Operation):
             raise OSError(errno.ENOENT, "the working directory is outside of the container")
 
     def describe(self) -> str:
-        return f"change the working directory to {self.path}"
+        return f"chdir to the working directory {self.path}"
 
 
 class User(Operation):
@@ -310,7 +362,7 @@ class Execute(Operation):
         except OSError as error:
             said = os.strerror(error.errno or 0).lower()
             command = self.arguments[0]
-            raise RuntimeFailure(error.errno or 0, f'exec: "{command}": {said}') from error
+            raise RuntimeFailure(error.errno or 0, f"exec {command}: {said}") from error
 
     def describe(self) -> str:
         return f"execute {' '.join(self.arguments)}"

@@ -7,6 +7,7 @@ import os
 import stat
 
 from sampan.kernel import mounts
+from sampan.kernel import numbers as n
 from sampan.runtime.operations import Operation, writable_target
 from sampan.runtime.stage import Stage
 from sampan.runtime.stock import DEVICES, LINKS
@@ -78,6 +79,7 @@ class Device(Operation):
             mount = mounts.clone_tree(source, recursive=False)
         finally:
             os.close(source)
+        mounts.set_attributes(mount, on=n.MOUNT_ATTR_NOSUID | n.MOUNT_ATTR_NOEXEC)
         stage.place(mount, writable_target(stage, self.path, directory=False))
 
     def describe(self) -> str:

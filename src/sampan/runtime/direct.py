@@ -369,7 +369,7 @@ class Direct:
             address, code = machine.failure_of(message)
             return RuntimeFailure(code, os.strerror(code).lower(), self._assembly.where(address))
         code = -int.from_bytes(message, "little", signed=True)
-        return RuntimeFailure(code, f'exec: "{self._program}": {os.strerror(code).lower()}')
+        return RuntimeFailure(code, f"exec {self._program}: {os.strerror(code).lower()}")
 
     def start_time(self) -> int:
         """Of the process, in clock ticks; 0 when it has ended."""

@@ -8,7 +8,7 @@ import time
 
 from sampan.kernel import cgroups, fds, machine
 from sampan.runtime import readiness, validate
-from sampan.runtime.credentials import give
+from sampan.runtime.credentials import find_home, give
 from sampan.runtime.direct import Direct, DirectAssembly, clear_of_report
 from sampan.runtime.facts import facts_of
 from sampan.runtime.failure import NeedsInterpreter
@@ -90,6 +90,9 @@ def _script(
     """The whole life of the first process; what the parent does for it beforehand is done."""
     script = DirectAssembly(attach_at)
     script.joins = dict(joined)
+    root = script.open_root()
+    find_home(root, spec["process"])
+    os.close(root)
     script.be_born(clone_flags(namespaces(spec)[0]), joined.get("pid"))
     script.write(build(spec, facts_of(group, attach_at)), group.doors(), filter_program, gate)
     _prepare(attach_at, script.prepare)

@@ -12,7 +12,7 @@ from sampan.kernel import cgroups, fds, machine
 from sampan.kernel.machine import SYS
 from sampan.kernel.namespaces import KINDS
 from sampan.runtime import plan, validate
-from sampan.runtime.credentials import OomScore, Session, give
+from sampan.runtime.credentials import OomScore, Session, find_home, give
 from sampan.runtime.direct import Direct, DirectAssembly, clear_of_report
 from sampan.runtime.failure import NeedsInterpreter
 from sampan.runtime.operations import JoinCgroup, Operation
@@ -114,6 +114,9 @@ def _script(
         if kind != "pid":
             flags |= KINDS[kind][0]
     script = DirectAssembly("")
+    root = os.open(f"/proc/{state['pid']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    find_home(root, process_spec)
+    os.close(root)
     script.be_born(0, entry if "pid" in state["namespaces"] else None)
     process = plan.Plan()
     if process_spec.get("oomScoreAdj") is not None:

@@ -209,8 +209,6 @@ def _clone(state: dict[str, Any], pidfd: int) -> tuple[int, int]:
 
 def resolve_inside(state: dict[str, Any], process_spec: dict[str, Any]) -> None:
     """Look the user up in the container's files, through the first process's root."""
-    if "username" not in (process_spec.get("user") or {}):
-        return
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     root = os.open(f"/proc/{state['pid']}/root", flags)
     try:

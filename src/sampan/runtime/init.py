@@ -149,6 +149,6 @@ def read_report(message: bytes, program: str = "") -> RuntimeFailure:
     """The failure that a child, or the trampoline to `program`, reported."""
     if not message.startswith(FAILED):
         code = trampoline.failure_of(message)
-        return RuntimeFailure(code, f'exec: "{program}": {os.strerror(code).lower()}')
+        return RuntimeFailure(code, f"exec {program}: {os.strerror(code).lower()}")
     number, operation, text = message[1:].decode("utf-8", "replace").split("\0", 2)
     return RuntimeFailure(int(number), text, operation)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
+import sys
 
+from sampan.kernel.capabilities import BITS
 from sampan.kernel.identity import is_alive
 from sampan.runtime import direct_exec, passing
 from sampan.runtime.arguments import Parsed
-from sampan.runtime.calling import forward_signals, wait, write_pid
-from sampan.runtime.failure import NeedsInterpreter, RuntimeFailure
+from sampan.runtime.calling import forward_signals, use_every_cpu, wait, write_pid
+from sampan.runtime.failure import InvalidConfig, NeedsInterpreter, RuntimeFailure
 from sampan.runtime.state import StateDirectory, status_of
 
 TYPE_CHECKING = False
@@ -30,6 +33,7 @@ def exec_command(root: str, container_id: str, command: list[str], options: Pars
         raise RuntimeFailure(
             0, "cannot allocate tty if sampan-oci will detach without setting console socket"
         )
+    use_every_cpu()
     execed = _spawn(directory, state, spec, options)
     try:
         _hand_out(execed, options)
@@ -158,14 +162,27 @@ def _wait(execed: Execed | Direct) -> int:
     return code
 
 
+def _read_process(path: str, limit: int) -> bytes:
+    """The text of a process file. A pipe is read once, but the command may be begun again."""
+    with open(path, "rb") as file:
+        text = file.read(limit)
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return text
+    kept = os.memfd_create("sampan-process", 0)
+    os.write(kept, text)
+    name = f"/proc/self/fd/{kept}"
+    words = [name if word == path else word for word in sys.orig_argv]
+    sys.orig_argv[:] = [word.replace(f"={path}", f"={name}") for word in words]
+    return text
+
+
 def _process(base: dict[str, Any], command: list[str], options: Parsed) -> dict[str, Any]:
     """The process of `--process`, or the container's own with the flags applied, as runc does."""
     if options.text("process"):
         path = options.text("process")
         from sampan.runtime import bundle
 
-        with open(path, "rb") as file:
-            spec = bundle.parse(file.read(bundle.MAX_CONFIG + 1), path)
+        spec = bundle.parse(_read_process(path, bundle.MAX_CONFIG + 1), path)
         if not spec.get("args"):
             raise RuntimeFailure(0, "process args cannot be empty")
         passing.preserve(spec, options, listen=False)
@@ -192,6 +209,9 @@ def _process(base: dict[str, Any], command: list[str], options: Parsed) -> dict[
 def _with_capabilities(base: dict[str, Any], names: list[str]) -> dict[str, list[str]]:
     """`--cap` adds to bounding, effective, permitted, and to ambient where inheritable is set."""
     sets = {key: list(values or []) for key, values in (base.get("capabilities") or {}).items()}
+    for name in names:
+        if name not in BITS:
+            raise InvalidConfig(f"--cap: unknown capability {name!r}")
     kinds = ["bounding", "effective", "permitted"]
     if sets.get("inheritable"):
         kinds.append("ambient")  # which holds no more than inheritable: runc adds nothing there
@@ -205,6 +225,7 @@ def _user(base: dict[str, Any], options: Parsed) -> dict[str, Any]:
     """`--user` and `--additional-gids`; the latter come on top of the container's own."""
     user = dict(base.get("user") or {})
     if options.text("user"):
+        user.pop("home", None)
         uid, colon, gid = options.text("user").partition(":")
         user["uid"] = _identity("uid", uid)
         if colon:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 
 from sampan.kernel import cgroups
+from sampan.kernel.capabilities import BITS
 from sampan.runtime import bundle, direct_create, passing, variants
 from sampan.runtime.arguments import Parsed, UsageError
-from sampan.runtime.calling import forward_signals, wait, write_pid
+from sampan.runtime.calling import forward_signals, use_every_cpu, wait, write_pid
 from sampan.runtime.direct import Direct, clear_of_report
 from sampan.runtime.failure import NeedsInterpreter
 from sampan.runtime.state import StateDirectory
@@ -103,6 +104,8 @@ def _create(root: str, container_id: str, options: Parsed, *, detached: bool) ->
     spec = bundle.load(where)
     check(spec)
     _check_terminal(spec, options, detached=detached)
+    use_every_cpu()
+    _warn_of_capabilities(spec)
     _apply_flags(spec, container_id, options)
     linux = spec.setdefault("linux", {})
     cgroup = linux["cgroupsPath"] = linux.get("cgroupsPath") or container_id
@@ -192,6 +195,21 @@ def _interpreted(
         gate=gate,
         bundle=where,
     )
+
+
+def _warn_of_capabilities(spec: dict[str, Any]) -> None:
+    """What cannot be granted is told and left out (runtime-spec, config.md, "capabilities")."""
+    sets = spec["process"].get("capabilities") or {}
+    granted = frozenset(sets.get("inheritable") or []).intersection(sets.get("permitted") or [])
+    refused = sorted({name for names in sets.values() for name in names if name not in BITS})
+    lines = [f"ignoring the unknown capability {name}" for name in refused]
+    lines += [
+        f"can't raise ambient capability {name}: it is not inheritable and permitted"
+        for name in sets.get("ambient") or []
+        if name in BITS and name not in granted
+    ]
+    for line in lines:
+        os.write(2, f"sampan-oci: warning: {line}\n".encode("utf-8", "replace"))
 
 
 def _apply_flags(spec: dict[str, Any], container_id: str, options: Parsed) -> None:

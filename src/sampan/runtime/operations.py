@@ -445,7 +445,13 @@ def _plain_directory(stage: Stage, destination: str) -> int:
     """The directory `destination` with no link on the way: where proc, sysfs and cgroups may go."""
     os.close(stage.root.make_directories(destination))
     resolve = n.RESOLVE_IN_ROOT | n.RESOLVE_NO_SYMLINKS
-    return openat2(stage.root.fd, destination, os.O_PATH | os.O_DIRECTORY, 0, resolve)
+    try:
+        return openat2(stage.root.fd, destination, os.O_PATH | os.O_DIRECTORY, 0, resolve)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        said = f"{destination} must be mounted on ordinary directory, and it is a symbolic link"
+        raise OSError(errno.ELOOP, said) from error
 
 
 def _shape(mount: int, options: MountOptions) -> None:

@@ -433,6 +433,8 @@ def become(
 
 def with_home(environment: list[str], user: dict[str, Any]) -> list[str]:
     """The environment, with the HOME that the parent found for the user where none is named."""
-    if any(entry.startswith("HOME=") for entry in environment):
+    homes = [entry for entry in environment if entry.startswith("HOME=")]
+    if homes and homes[-1] != "HOME=":  # of several the last counts, an empty one is none
         return environment
-    return [*environment, "HOME=" + (user.get("home") or "/")]
+    others = [entry for entry in environment if not entry.startswith("HOME=")]
+    return [*others, "HOME=" + (user.get("home") or "/")]

@@ -8,6 +8,7 @@ part. A string of ASCII digits is always a number, never a name.
 from __future__ import annotations
 
 from sampan.kernel.paths import Root
+from sampan.runtime.credentials import find_home
 from sampan.runtime.failure import InvalidConfig
 
 TYPE_CHECKING = False
@@ -107,6 +108,7 @@ def resolve_user(root: Root, process_spec: dict[str, Any]) -> None:
     named = user.pop("username", None)
     extra, policy = user.pop("groups", []), user.pop("policy", "")
     if named is None:
+        find_home(root.fd, process_spec)
         return
     identity = resolve(root, named, extra, policy)
     user["uid"], user["gid"] = identity.uid, identity.gid

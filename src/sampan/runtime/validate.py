@@ -7,7 +7,6 @@ that uses it.
 
 from __future__ import annotations
 
-from sampan.kernel.capabilities import BITS
 from sampan.kernel.filters import NOTIFY
 from sampan.kernel.namespaces import KINDS
 from sampan.kernel.rlimits import KINDS as LIMITS
@@ -42,7 +41,7 @@ def check(spec: dict[str, Any]) -> None:
     _check_namespaces(linux, process or {})
     _check_names(spec, linux)
     _check_mounts(spec, linux)
-    _check_sysctls(linux)
+    _check_sysctls(linux, has_domain=bool(spec.get("domainname")))
     _check_devices(linux)
     _check_listener(linux)
     if not RARE_LINUX.isdisjoint(linux):
@@ -82,8 +81,6 @@ def check_process(process: dict[str, Any]) -> None:
         _need(limit["soft"] <= limit["hard"], "process.rlimits", f"{kind}: soft is above hard")
     for name, values in (process.get("capabilities") or {}).items():
         _need(_is_strings(values), f"process.capabilities.{name}", "must be a list of names")
-        for value in values:
-            _need(value in BITS, f"process.capabilities.{name}", f"unknown capability {value!r}")
     score = process.get("oomScoreAdj") or 0
     _need(-1000 <= score <= 1000, "process.oomScoreAdj", f"{score} is not within -1000 to 1000")
     if not RARE_PROCESS.isdisjoint(process):
@@ -137,8 +134,10 @@ def _check_mounts(spec: dict[str, Any], linux: dict[str, Any]) -> None:
     for index, mount in enumerate(spec.get("mounts") or []):
         field = f"mounts[{index}]"
         destination = mount.get("destination")
-        good = isinstance(destination, str) and destination.startswith("/")
-        _need(good and "\0" not in destination, f"{field}.destination", "must be absolute")
+        good = isinstance(destination, str) and destination and "\0" not in destination
+        _need(bool(good), f"{field}.destination", "must be a path")
+        if not destination.startswith("/"):  # from the root, as the specification has it since 1.1
+            mount["destination"] = "/" + destination
         _need(_is_strings(mount.get("options") or []), f"{field}.options", "must be strings")
         if not _EXTENDED.isdisjoint((*(mount.get("options") or []), *mount)):
             _check_extended(mount, linux, field)
@@ -161,7 +160,7 @@ def _check_extended(mount: dict[str, Any], linux: dict[str, Any], field: str) ->
         idmaps.check(mount, linux, field)
 
 
-def _check_sysctls(linux: dict[str, Any]) -> None:
+def _check_sysctls(linux: dict[str, Any], *, has_domain: bool) -> None:
     """runc's rules: only settings of a namespace that is the container's own."""
     own = {space["type"] for space in linux.get("namespaces") or [] if not space.get("path")}
     for name, value in (linux.get("sysctl") or {}).items():
@@ -176,6 +175,7 @@ def _check_sysctls(linux: dict[str, Any]) -> None:
         _need(not net or "network" in own, field, f"{name} needs a network namespace")
         domain = key == "kernel.domainname"
         _need(not domain or "uts" in own, field, f"{name} needs a uts namespace")
+        _need(not (domain and has_domain), field, f"{name} conflicts with the field domainname")
         _need(ipc or net or domain, field, f"{name} is not in a separate kernel namespace")
 
 

@@ -95,7 +95,7 @@ def kill(root: str, container_id: str, signal: str, *, everyone: bool) -> None:
     from sampan.kernel.signal_names import parse
 
     try:
-        number = parse(signal)
+        number = parse(signal) if signal != "0" else 0  # which asks whether there is a process
     except ValueError as error:
         raise RuntimeFailure(errno.EINVAL, str(error)) from error
     directory = StateDirectory(root, container_id)

@@ -290,6 +290,7 @@ def _look_at_nothing(controller: str, file: str) -> str | None:
 
 
 def _make(tree: Hierarchy, path: str) -> None:
+    is_taken = False
     try:
         try:
             os.mkdir(path, 0o755, dir_fd=tree.fd)
@@ -297,12 +298,14 @@ def _make(tree: Hierarchy, path: str) -> None:
             _make_parents(tree, path)
             os.mkdir(path, 0o755, dir_fd=tree.fd)
         except FileExistsError:
-            if pids_below(tree, path):
-                raise
-            remove_tree(tree, path, time.monotonic() + _WAIT)
-            os.mkdir(path, 0o755, dir_fd=tree.fd)
+            is_taken = bool(pids_below(tree, path))
+            if not is_taken:
+                remove_tree(tree, path, time.monotonic() + _WAIT)
+                os.mkdir(path, 0o755, dir_fd=tree.fd)
     except OSError as error:
         hierarchy.fail(error, f"mkdir {tree.name(path)}")
+    if is_taken:
+        raise FileExistsError(errno.EEXIST, f"container's cgroup is not empty: {tree.name(path)}")
 
 
 def _make_parents(tree: Hierarchy, path: str) -> None:

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     Look = Callable[[str, str], str | None]
 
 
+_UNIFIED = (
+    "linux.resources.unified: invalid configuration: it is for cgroup version 2, and this host "
+    "has version 1"
+)
+
+
 def plan(resources: dict[str, Any], look: Look) -> list[Write]:
     """The writes for `resources`; ValueError for a value of the wrong type or range.
 
@@ -32,7 +38,7 @@ def plan(resources: dict[str, Any], look: Look) -> list[Write]:
     """
     top = Fields(resources, "")
     if resources.get("unified"):
-        raise ValueError("linux.resources.unified is for cgroup version 2, this host has version 1")
+        raise ValueError(_UNIFIED)
     return [
         *_memory(top.object("memory"), look),
         *_cpu(top.object("cpu")),
@@ -109,7 +115,8 @@ def _pids(pids: Fields) -> list[Write]:
     limit = pids.maybe("limit")
     if limit is None:
         return []
-    return [pids.write("pids", "pids.max", limit if limit > 0 else "max", "limit")]
+    # Zero means as few as possible, which is one, as under runc since 1.4.
+    return [pids.write("pids", "pids.max", "max" if limit < 0 else limit or 1, "limit")]
 
 
 def _block_io(io: Fields, look: Look) -> list[Write]:

@@ -59,17 +59,21 @@ class Cgroup:
         self._fresh = True
 
     def _make(self) -> None:
+        is_taken = False
         try:
             self._delegate()
             try:
                 os.mkdir(self._name, 0o755, dir_fd=self._tree.fd)
             except FileExistsError:
-                if self.pids():
-                    raise
-                remove_tree(self._tree, self._name, time.monotonic() + _WAIT)
-                os.mkdir(self._name, 0o755, dir_fd=self._tree.fd)
+                is_taken = bool(self.pids())
+                if not is_taken:
+                    remove_tree(self._tree, self._name, time.monotonic() + _WAIT)
+                    os.mkdir(self._name, 0o755, dir_fd=self._tree.fd)
         except OSError as error:
             hierarchy.fail(error, f"mkdir {self._tree.name(self._name)}")
+        if is_taken:
+            where = self._tree.name(self._name)
+            raise FileExistsError(errno.EEXIST, f"container's cgroup is not empty: {where}")
 
     def _delegate(self) -> None:
         """Make the ancestors, and have each give all its controllers to the next."""

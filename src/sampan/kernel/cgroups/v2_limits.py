@@ -143,7 +143,8 @@ def _pids(pids: Fields) -> list[Write]:
     limit = pids.maybe("limit")
     if limit is None:
         return []
-    return [pids.write("pids", "pids.max", limit if limit > 0 else "max", "limit")]
+    # Zero means as few as possible, which is one, as under runc since 1.4.
+    return [pids.write("pids", "pids.max", "max" if limit < 0 else limit or 1, "limit")]
 
 
 def _io(io: Fields, look: Look) -> list[Write]:
