@@ -151,7 +151,7 @@ def test_v2_io_and_the_rest():
         "unified": {"memory.high": "max"},
     }
     assert v2(given) == [
-        "pids.max max",
+        "pids.max 1",
         "io.weight 4950",
         "io.max 8:1 rbps=5",
         "io.max 8:0 wiops=max",
