@@ -211,3 +211,15 @@ except FileNotFoundError:
 from sampan.runtime.__main__ import start
 start()
 """
+
+
+def test_four_mebibytes_are_enough_to_start(bundle: Bundle):
+    """What the runtime itself needs is not charged to the container."""
+    bundle.config["linux"]["resources"]["memory"] = {"limit": 4 << 20}
+    bundle.command("true")
+    bundle.save()
+    assert bundle.oci("run", bundle.id).stderr == ""
+    bundle.start()
+    assert bundle.oci("exec", bundle.id, "true").returncode == 0
+    assert bundle.group().oom_kills() == 0
+    assert bundle.group().stats()["memory"]["max"] < 3 << 20
