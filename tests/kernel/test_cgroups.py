@@ -210,6 +210,8 @@ def test_create_takes_over_what_is_empty_only(cgroup):
 
 
 def test_a_controller_that_is_missing_is_named(cgroup):
+    if "rdma" in (cgroup.look("cgroup", "cgroup.controllers") or "").split():
+        pytest.skip("this host has it")
     with pytest.raises(OSError, match=r"linux\.resources\.rdma\.mlx0: .* controller rdma is not"):
         cgroup.create({"rdma": {"mlx0": {"hcaHandles": 1}}})
     assert not cgroup.exists()

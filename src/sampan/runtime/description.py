@@ -21,12 +21,16 @@ def describe(root: str, container_id: str) -> dict[str, Any]:
     """The OCI state of a container (runtime.md, "State"), with runc's extra keys."""
     directory = StateDirectory(root, container_id)
     state = directory.load()
-    status = status_of(directory, state)
+    return describe_as(directory, state, status_of(directory, state))
+
+
+def describe_as(directory: StateDirectory, state: dict[str, Any], status: str) -> dict[str, Any]:
+    """The same for a status that is known."""
     config = state.get("config") or {}
     owner = posix.stat(directory.path).st_uid
     return {
         "ociVersion": config.get("ociVersion", OCI_RUNTIME_SPEC_VERSION),
-        "id": container_id,
+        "id": directory.container_id,
         "pid": 0 if status == "stopped" else state["pid"],
         "status": status,
         "bundle": state["bundle"],

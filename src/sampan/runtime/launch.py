@@ -115,14 +115,14 @@ def _create(root: str, container_id: str, options: Parsed, *, detached: bool) ->
     directory = StateDirectory(root, container_id)
     if direct_create.is_possible(spec):
         try:
-            return _make(directory, record, spec, options, _directly)
+            return _make(directory, record, spec, options, _directly, detached=detached)
         except NeedsInterpreter:
             pass
     from sampan.runtime import freeze
 
     if freeze.needs_seal(spec):
         freeze.seal()
-    return _make(directory, record, spec, options, _interpreted)
+    return _make(directory, record, spec, options, _interpreted, detached=detached)
 
 
 def _make(
@@ -131,6 +131,8 @@ def _make(
     spec: dict[str, Any],
     options: Parsed,
     maker: Callable[[str, dict[str, Any], str, int, Filter | None], Created | Direct],
+    *,
+    detached: bool,
 ) -> Created | Direct:
     """Make the container by `maker`, on the disk before it is there; a failure leaves nothing."""
     directory.make()
@@ -144,7 +146,7 @@ def _make(
         finally:
             os.close(gate)
         created.state = {**record, **created.state}
-        _hand_out(directory, created, spec, options)
+        _hand_out(directory, created, spec, options, detached=detached)
     except BaseException as error:
         if created is not None:
             created.abort()
@@ -220,7 +222,12 @@ def _apply_flags(spec: dict[str, Any], container_id: str, options: Parsed) -> No
 
 
 def _hand_out(
-    directory: StateDirectory, created: Created | Direct, spec: dict[str, Any], options: Parsed
+    directory: StateDirectory,
+    created: Created | Direct,
+    spec: dict[str, Any],
+    options: Parsed,
+    *,
+    detached: bool,
 ) -> None:
     """Terminal to its socket, state to disk, pid to its file: in this order."""
     if created.master >= 0 and options.text("console-socket"):
@@ -238,6 +245,10 @@ def _hand_out(
         passing.hand_pidfd(options.text("pidfd-socket"), created.pidfd)
     if options.text("pid-file"):
         write_pid(options.text("pid-file"), created.pid)
+    if detached:
+        from sampan.runtime import shortcut
+
+        shortcut.write(directory, state)
 
 
 def _check_terminal(spec: dict[str, Any], options: Parsed, *, detached: bool) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 STATE = "state.json"
 FIFO = "exec.fifo"
+STARTED = "started"  # made by the short way, which cannot unlink the gate
+QUICK = "quick"
 FILTER = "seccomp.bpf"
 _NEW_FILE = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC
 _KIND, _DIRECTORY = 0o170000, 0o040000  # of st_mode; the module stat is one more to load
@@ -51,12 +53,8 @@ class StateDirectory:
         return f"{self.path}/{FIFO}"
 
     def has_fifo(self) -> bool:
-        """Whether the start gate is there: the container was not started yet."""
-        try:
-            posix.stat(self.fifo)
-        except FileNotFoundError:
-            return False
-        return True
+        """Whether the start gate is there and closed: the container was not started yet."""
+        return exists(self.fifo) and not exists(f"{self.path}/{STARTED}")
 
     def make(self) -> None:
         """Make the directory. Raises FileExistsError when the id is taken."""
@@ -120,6 +118,16 @@ class StateDirectory:
             return None
         return content[4:], int.from_bytes(content[:4], "little")
 
+    def save_quick(self, text: str) -> None:
+        """Write what the short way of the small verbs reads, whole or not at all."""
+        temporary = f"{self.path}/.{QUICK}"
+        fd = posix.open(temporary, _NEW_FILE, 0o600)
+        try:
+            posix.write(fd, text.encode("utf-8", "surrogateescape"))
+        finally:
+            posix.close(fd)
+        posix.rename(temporary, f"{self.path}/{QUICK}")
+
     def remove(self) -> None:
         """Remove the directory and its files."""
         for name in posix.listdir(self.path):
@@ -160,6 +168,15 @@ def all_ids(root: str) -> list[str]:
         return sorted(name for name in posix.listdir(root) if is_directory(f"{root}/{name}"))
     except FileNotFoundError:
         return []
+
+
+def exists(path: str) -> bool:
+    """Whether there is something at `path`."""
+    try:
+        posix.stat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def is_directory(path: str) -> bool:
