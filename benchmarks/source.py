@@ -74,7 +74,10 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def busybox(place: Path) -> Path:
-    """Debian's static busybox as an OCI layout at `place`/layout, its files at `place`/rootfs."""
+    """Debian's static busybox as an OCI layout at `place`/layout, its files at `place`/rootfs.
+
+    At `place`/pause lies the same as an image that sleeps, for runtimes whose pods need one.
+    """
     root = place / "rootfs"
     for folder in ("bin", "etc", "proc", "sys", "dev", "tmp"):
         (root / folder).mkdir(parents=True)
@@ -85,17 +88,18 @@ def busybox(place: Path) -> Path:
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\n")
     packed = subprocess.run(["tar", "-C", root, "-c", "."], check=True, capture_output=True).stdout
-    _write_layout(place / "layout", packed)
+    _write_layout(place / "layout", packed, ["true"])
+    _write_layout(place / "pause", packed, ["sleep", "1000000"])
     return root
 
 
-def _write_layout(folder: Path, tar: bytes) -> None:
+def _write_layout(folder: Path, tar: bytes, command: list[str]) -> None:
     """An OCI layout of one layer."""
     layout = image.Layout(folder)
     config = {
         "architecture": {"aarch64": "arm64"}.get(os.uname().machine, "amd64"),
         "os": "linux",
-        "config": {"Cmd": ["true"], "Env": ["PATH=/bin"]},
+        "config": {"Cmd": command, "Env": ["PATH=/bin"]},
         "rootfs": {
             "type": "layers",
             "diff_ids": ["sha256:" + hashlib.sha256(tar).hexdigest()],
