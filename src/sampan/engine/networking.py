@@ -9,6 +9,7 @@ A row of an endpoint without a running container is what a kill left; recovery d
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
 from functools import partial
@@ -36,7 +37,6 @@ from sampan.network.resolver import Resolver
 from sampan.store import networks as rows
 
 if TYPE_CHECKING:
-    import asyncio
     import builtins
     from collections.abc import Callable, Sequence
 
@@ -99,26 +99,33 @@ class Networks:
 
     async def recover(self, find_path: Callable[[str], str]) -> None:
         """Take over what runs, drop what does not; `find_path` gives an owner's namespace or ""."""
-        for owner, joined in tuple(self._joined.items()):
-            path = find_path(owner)
-            if not path:
-                self.release(owner)
-                continue
-            joined.endpoints.sort(key=lambda one: one.interface)
-            self.ports.hold(joined)
-            try:
-                joined.space = await self._wiring.open(path)
-                await self._wiring.open_doors(joined)
-                self._serve_names(owner, joined)
-                await self._drop_strays(owner, joined)
-            except SampanError as error:
-                log.error("networks of %s: %s", owner, error)  # noqa: TRY400 - no trace needed
+        async with asyncio.TaskGroup() as group:  # not one after the other: the worker keeps order
+            for owner, joined in tuple(self._joined.items()):
+                path = find_path(owner)
+                if path:
+                    group.create_task(self._take_over(owner, joined, path))
+                else:
+                    self.release(owner)
         busy = {one.network for joined in self._joined.values() for one in joined.endpoints}
         ports = [(one.target, one.published) for one in self._joined.values() if one.target]
         try:
             await self._wiring.restore([one.network for one in self._registry], busy, ports)
         except SampanError as error:
             log.error("restore networks: %s", error)  # noqa: TRY400 - no trace needed
+
+    async def _take_over(self, owner: str, joined: Joined, path: str) -> None:
+        """Hold again what a container or pod that runs has."""
+        joined.endpoints.sort(key=lambda one: one.interface)
+        self.ports.hold(joined)
+        try:
+            joined.space = await self._wiring.open(path)
+            container = self._naming.container(owner)  # None for a pod, whose DNS is not ours
+            if container is not None and self._naming.needs_resolver(container):
+                await self._wiring.open_doors(joined)
+                self._serve_names(owner, joined)
+            await self._drop_strays(owner, joined)
+        except SampanError as error:
+            log.error("networks of %s: %s", owner, error)  # noqa: TRY400 - no trace needed
 
     async def _drop_strays(self, owner: str, joined: Joined) -> None:
         """Finish what a kill interrupted: the container's own row says where it is."""

@@ -99,7 +99,8 @@ class Network:
         if not network.startswith(ENGINE):
             return ""
         name = network.removeprefix(ENGINE)
-        host = HostConfig(network_mode=name, ports=_bindings(sandbox))
+        # A pod's name server is the kubelet's business: with one of its own it never asks ours.
+        host = HostConfig(network_mode=name, ports=_bindings(sandbox), dns=("127.0.0.1",))
         member = Container(
             id=sandbox.id,
             name=sandbox.config.name,
