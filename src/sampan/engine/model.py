@@ -345,6 +345,7 @@ class HostConfig:
 
     isolation: str = ""
     volume_driver: str = ""
+    console_size: tuple[int, int] | None = None
     restart: RestartPolicy = RestartPolicy()
     auto_remove: bool = False
     on_unhealthy: OnUnhealthy = OnUnhealthy.NONE

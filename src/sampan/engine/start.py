@@ -188,7 +188,7 @@ class Starter:
             "stdin": config.open_stdin,
             "stdin_once": config.stdin_once,
             "attach": [attach_entry(attachment) for attachment in attachments],
-            "console_size": None,
+            "console_size": container.host.console_size,
             "start": True,
         }
         if program is not None:

@@ -91,9 +91,9 @@ _CHAINS = """\
   }}
   chain to_bridge {{
     ct state established,related accept
+    iifname . oifname @same accept
     oifname @internal drop
     ct status dnat accept
-    iifname . oifname @same accept
     drop
   }}
   chain host {{

@@ -162,6 +162,7 @@ def host_answer(host: model.HostConfig, name: str) -> wire.HostConfig:
         runtime=host.runtime or requests.DEFAULT_RUNTIME,
         isolation=host.isolation,
         volume_driver=host.volume_driver,
+        console_size=host.console_size or (0, 0),
         cpu_shares=host.cpu_shares,
         memory=host.memory,
         nano_cpus=host.nano_cpus,

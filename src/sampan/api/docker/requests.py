@@ -121,6 +121,7 @@ def host_config(body: wire.HostConfig, network_disabled: bool = False) -> model.
         runtime=_runtime(body.runtime or ""),
         isolation=_isolation(body.isolation or ""),
         volume_driver=body.volume_driver or "",
+        console_size=console_size(body.console_size),
         restart=restart_policy(body.restart_policy),
         auto_remove=bool(body.auto_remove),
         on_unhealthy=_on_unhealthy(_given(body.on_unhealthy)),
