@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import dockerlab
+import realregistry
 from buildlab import context
 
 pytestmark = [
@@ -213,6 +214,33 @@ def test_outputs(sampan, place):
     written = json.loads((place / "meta").read_text())
     assert written["containerimage.config.digest"] == (place / "iid").read_text()
     assert written["image.name"] == "o:1"
+
+
+def test_a_cache_in_a_directory(sampan):
+    sampan("build", "-t", "s:1", "--cache-to", "type=local,dest=cache,mode=max", ".")
+    sampan("builder", "prune", "-f")
+    sampan("rmi", "-f", "s:1")
+    again = sampan("build", "-t", "s:1", "--cache-from", "type=local,src=cache", ".").err
+    assert again.count(" CACHED\n") == 4
+    assert "sampan-cache" not in sampan("images").out
+    assert "not supported" in sampan("build", "--cache-to", "type=s3,ref=x", ".", code=1).err
+
+
+@pytest.mark.skipif(not realregistry.available, reason="needs docker-registry")
+def test_images_and_caches_at_a_registry(sampan, tmp_path_factory):
+    with realregistry.real_registry(tmp_path_factory.mktemp("registry")) as registry:
+        name, cache = f"{registry}/app:1", f"{registry}/app:cache"
+        where = f"type=registry,ref={cache},mode=max"
+        sampan("build", "-t", name, "--cache-to", where, "--push", ".")
+        sampan("rmi", "-f", name)
+        sampan("builder", "prune", "-f")
+        again = sampan("build", "-t", "s:1", "--cache-from", cache, ".").err
+        assert again.count(" CACHED\n") == 4
+        tags = sampan("image", "tags", f"{registry}/app").out.split()
+        assert set(tags) == {"1", "cache", "cache-stage-0", "cache-stage-1"}
+        based = f"FROM {name}\nRUN cat /g > /h\n".encode()
+        image = sampan("build", "-q", "--pull", "-", stdin=based).out.strip()
+        assert output_of(sampan, image, "cat", "/h") == "ef\n"
 
 
 def test_an_output_of_files_stays_in_its_directory(sampan, place):

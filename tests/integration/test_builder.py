@@ -223,6 +223,32 @@ async def test_triggers_run_in_the_next_build(lab: BuildLab) -> None:
 
 
 @with_builder
+async def test_a_cache_travels_as_an_image(lab: BuildLab) -> None:
+    text = (
+        "FROM bb:1 AS one\nRUN echo 1 > /one\nRUN true\nCOPY f /f\n"
+        "FROM bb:1\nCOPY --from=one /one /two\nRUN cat /two > /three\n"
+    )
+
+    async def forget() -> None:
+        await lab.builder.prune()
+        await lab.engine.images.remove("t:1", force=True)
+        await lab.builder.prune()
+
+    first = await lab.build(text, FILES, cache_to=("c:min",), cache_inline=True)
+    assert first.cache_names == ("c:min",)
+    await lab.engine.images.tag("t:1", "inline:1")
+    everything = await lab.build(text, FILES, cache_to=("c:max",), cache_every_stage=True)
+    assert set(everything.cache_names) == {"c:max", "c:max-stage-0", "c:max-stage-1"}
+    for source, cached in (("c:min", 2), ("c:max", 5), ("inline:1", 2), ("bb:1", 0), ("no:1", 0)):
+        await forget()
+        again = await lab.build(text, FILES, cache_from=(source,))
+        assert (source, again.cached) == (source, cached)
+        assert again.image.config == first.image.config
+    assert any("cache of no:1 is not used" in warning for warning in again.warnings)
+    assert await lab.sh("cat /three") == "1\n"
+
+
+@with_builder
 async def test_squash_makes_one_layer(lab: BuildLab) -> None:
     text = (
         "FROM bb:1\nRUN echo big > /big; echo k > /kept; rm /bin/yes\nCOPY d /d\n"

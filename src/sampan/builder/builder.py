@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from sampan.builder import git
 from sampan.builder.cache import Cache
 from sampan.builder.commands import OWNER, Commands
+from sampan.builder.exchange import Exchange
 from sampan.builder.exporting import Exporter
 from sampan.builder.files.service import FileWork
 from sampan.builder.files.sources import Sources, Synced
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
     from sampan.builder.files.service import Context
     from sampan.builder.files.sources import Comparison
     from sampan.builder.language.stages import Program
-    from sampan.builder.model import BuildOptions, CacheEntry, PrunedCache, Report
+    from sampan.builder.model import BuildOptions, CacheEntry, PrunedCache, Report, State
     from sampan.engine.engine import Engine
+    from sampan.images.model import Image
 
 Content = AsyncIterator[bytes] | str | Synced
 """Where a context comes from: an archive, a URL, or what is missing of a directory."""
@@ -72,6 +74,7 @@ class Builder:
         self._cache = Cache(services)
         self._upkeep = Upkeep(services, self._sources)
         self._exporter = Exporter(engine, self._cache, self._files)
+        self._exchange = Exchange(engine, self._exporter)
         self._commands = Commands(engine)
         vault = Vault(services.layout.state)
         vault.sweep()
@@ -175,11 +178,12 @@ class Builder:
             report=report,
             lease=lease,
         )
+        await self._exchange.load(build, options.cache_from)
         try:
             state = await build.run(program.target(options.target))
         finally:
             build.close()
-        image = await self._exporter.image(state, tags, lease, squash=options.squash)
+        image, names = await self._exported(build, state, tags)
         unused = build.globals.unused()
         if unused:
             build.warn(f"[Warning] One or more build-args {_listed(unused)} were not consumed")
@@ -188,7 +192,24 @@ class Builder:
             warnings=tuple(build.warnings),
             steps=sum(work.executed for work in build.works),
             cached=sum(work.cached for work in build.works),
+            cache_names=tuple(names),
         )
+
+    async def _exported(
+        self, build: Build, state: State, tags: list[Reference]
+    ) -> tuple[Image, list[str]]:
+        """The image, and the names of images that were made for caches."""
+        options = build.options
+        notes = self._exchange.annotations(state) if options.cache_inline else None
+        if notes and options.squash:
+            raise InvalidArgument("build: a squashed image has no layers for an inline cache")
+        image = await self._exporter.image(
+            state, tags, build.lease, squash=options.squash, annotations=notes
+        )
+        names = await self._exchange.save(
+            build, state, options.cache_to, every_stage=options.cache_every_stage
+        )
+        return image, names
 
     async def usage(self) -> list[CacheEntry]:
         """What the cache holds; see `Upkeep.usage`."""

@@ -158,7 +158,7 @@ class Cache:
             assert row.snapshot is not None
             mount = _writable(self._services.snapshots.tree(row.snapshot))
             made = await self._services.images.commit_layer(mount, lease=lease, newest=row.made_s)
-            text, blob = _text(made), str(made.descriptor.digest)
+            text, blob = layer_text(made), str(made.descriptor.digest)
             await self._services.db.write(lambda conn: rows.set_layer(conn, result, text, blob))
             return made
 
@@ -224,7 +224,8 @@ def _writable(tree: Mount) -> Mount:
     return {"type": "overlay", "lowers": lowers, "upper": upper, "work": work}
 
 
-def _text(layer: CommittedLayer) -> str:
+def layer_text(layer: CommittedLayer) -> str:
+    """A layer as a row has it."""
     return json.dumps(
         {
             "media_type": layer.descriptor.media_type,

@@ -32,7 +32,13 @@ class Exporter:
         self._cache = cache
 
     async def image(
-        self, state: State, tags: list[Reference], lease: str, *, squash: bool
+        self,
+        state: State,
+        tags: list[Reference],
+        lease: str,
+        *,
+        squash: bool = False,
+        annotations: dict[str, str] | None = None,
     ) -> Image:
         """The image of a state, under its names."""
         if squash and state.results:
@@ -49,7 +55,9 @@ class Exporter:
             history=history,
         )
         images = self._engine.images
-        image = await images.create_image(config, layers, tags[0] if tags else None, lease=lease)
+        image = await images.create_image(
+            config, layers, tags[0] if tags else None, annotations=annotations, lease=lease
+        )
         for tag in tags[1:]:
             await images.tag(str(image.id), tag)
         return image

@@ -179,6 +179,11 @@ class Build:
         for context in self._remotes.values():
             context.close()
 
+    def states(self) -> dict[int, State]:
+        """What every stage came to that has files of its own, by the stage's number."""
+        done = {index: task.result() for index, task in self._stages.items() if task.done()}
+        return {index: state for index, state in sorted(done.items()) if state.results}
+
     def want_layer(self, stage: Stage, result: int) -> None:
         """Make the layer of a result beside what follows, when the image will have it."""
         if stage.index in self._exported and self._tasks is not None:

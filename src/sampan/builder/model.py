@@ -32,7 +32,8 @@ class BuildOptions:
     context's newest file. `host` limits the processes of RUN, and says their network.
     `allow_host_network` and `allow_insecure` are what RUN may ask for. `contexts` are more places
     to take files from, by name: an archive that was sent, or `docker-image://`, a URL of an archive
-    or of a git repository.
+    or of a git repository. `cache_from` are images with a cache, `cache_to` names for images that
+    get this build's; `cache_inline` puts it beside the image itself.
     """
 
     dockerfile: str = "Dockerfile"
@@ -45,6 +46,10 @@ class BuildOptions:
     pull: bool = False
     platform: str = ""
     squash: bool = False
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
+    cache_every_stage: bool = False
+    cache_inline: bool = False
     epoch: int | None = None
     host: HostConfig | None = None
     allow_host_network: bool = False
@@ -123,6 +128,7 @@ class BuildResult:
     warnings: tuple[str, ...] = ()
     steps: int = 0
     cached: int = 0
+    cache_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

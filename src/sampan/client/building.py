@@ -46,6 +46,10 @@ class BuildOptions(TypedDict, total=False):
     """Sockets of agents by id."""
     contexts: Mapping[str, Path]
     """More contexts by name: directories, `docker-image://NAME`, URLs."""
+    cache_from: Sequence[str]
+    """Images that have a cache beside them, here or at their registries."""
+    inline_cache: bool
+    """Put the cache beside the image that is built."""
     memory: int
     """Bytes that each command of RUN may have."""
     progress: Callable[[BuildEvent], None]
@@ -218,10 +222,12 @@ def _query(options: BuildOptions) -> tuple[dict[str, Any], dict[str, Sequence[st
         "squash": options.get("squash", False),
         "networkmode": options.get("network", ""),
         "memory": options.get("memory"),
+        "cacheinline": options.get("inline_cache", False),
     }
     lists: dict[str, Sequence[str]] = {
         "t": [tags] if isinstance(tags, str) else list(tags),
         "allow": options.get("allow", ()),
+        "cachefrom": options.get("cache_from", ()),
         "nocachefilter": options.get("no_cache_filter", ()),
         "extrahosts": [f"{name}:{address}" for name, address in hosts.items()],
     }

@@ -118,6 +118,7 @@ class Lookup:
             chain_id=chain[-1] if chain else "",
             layers=content.manifest.layers,
             target=names[0].target if names else content.manifest_descriptor,
+            annotations=content.manifest.annotations,
         )
 
     async def layer_sizes(self, diff_ids: tuple[Digest, ...]) -> Sequence[int]:

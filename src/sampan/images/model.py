@@ -7,10 +7,12 @@ content that is verified by its digest, and so never changes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sampan.spec.digest import Digest
     from sampan.spec.image import Descriptor, ImageConfig, Manifest
 
@@ -47,6 +49,7 @@ class Image:
     chain_id: str
     layers: tuple[Descriptor, ...]
     target: Descriptor
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def architecture(self) -> str:

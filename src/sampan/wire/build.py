@@ -83,6 +83,7 @@ class BuildDone(Body, kw_only=True):
     warnings: list[str]
     steps: int
     cached: int
+    cache_names: list[str] = field(default_factory=list)
 
 
 class BuildLine(Body, rename="lower", kw_only=True, omit_defaults=True):

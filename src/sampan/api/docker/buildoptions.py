@@ -64,6 +64,10 @@ def options_of(
         pull=call.flag("pull"),
         platform=call.text("platform"),
         squash=call.flag("squash"),
+        cache_from=_cache_from(call),
+        cache_to=tuple(call.values("cacheto")),
+        cache_every_stage=call.text("cachemode") == "max",
+        cache_inline=call.flag("cacheinline"),
         host=_host(call),
         allow_host_network="network.host" in call.values("allow"),
         allow_insecure="security.insecure" in call.values("allow"),
@@ -72,6 +76,14 @@ def options_of(
         ssh=ssh,
         credentials=_credentials(call),
     )
+
+
+def _cache_from(call: Call) -> tuple[str, ...]:
+    """docker sends a JSON list, we a parameter for each."""
+    values = call.values("cachefrom")
+    if len(values) == 1 and values[0].startswith("["):
+        values = _decoded(call, "cachefrom", _decode_hosts, [])
+    return tuple(dict.fromkeys(value for value in values if value))
 
 
 def _host(call: Call) -> HostConfig:

@@ -137,5 +137,6 @@ class Notes:
             warnings=list(result.warnings),
             steps=result.steps,
             cached=result.cached,
+            cache_names=list(result.cache_names),
         )
         self._lines.add(progress.line(bodies.BuildLine(result=done)))

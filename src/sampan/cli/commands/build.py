@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
+    from sampan.cli.buildcache import Caches
     from sampan.cli.buildoutput import Output
     from sampan.cli.buildprogress import Silent
     from sampan.cli.flags import Values
@@ -140,9 +141,16 @@ def build(session: Session, flags: Values, words: list[str]) -> int:
     names = [*flags.many("tag"), *(name for output in outputs for name in output.names)]
     query, lists = _query(session, flags, names if keeps else [])
     query |= {"dockerfile": source.dockerfile, "notes": True, "remote": source.remote}
+    caches = _caches(flags)
+    if caches is not None:
+        more, names_of = caches.prepare(session)
+        query |= more
+        lists |= names_of
     query["sampansync"] = source.compare(session)
     call = buildquery.build(source.sent(shown), query, lists, buildquery.registry_config())
     result = follow(session.client.open(call).lines(), shown)
+    if caches is not None:
+        caches.finish(session, list(result.get("CacheNames") or ()))
     _finish(session, flags, outputs, result)
     if flags.on("quiet"):
         session.out(result["ID"])
@@ -158,6 +166,14 @@ def _outputs(flags: Values) -> list[Output]:
     if flags.on("push"):
         found.append(Output("type=registry"))
     return found
+
+
+def _caches(flags: Values) -> Caches | None:
+    if not flags.many("cache-from") and not flags.many("cache-to"):
+        return None
+    from sampan.cli.buildcache import Caches
+
+    return Caches(flags.many("cache-from"), flags.many("cache-to"))
 
 
 def _query(
@@ -335,6 +351,10 @@ BUILD = Command(
       --build-arg list            Set build-time variables
       --build-context list        Additional build contexts (name=path, or
                                   docker-image://, a URL, a git repository)
+      --cache-from list           Take results from there: an image's name, or
+                                  type=registry,ref=NAME, type=local,src=DIR
+      --cache-to list             Put results there: type=registry,ref=NAME,
+                                  type=local,dest=DIR, type=inline; mode=max
       --call string               "check" is --check (default "build")
       --cgroup-parent string      Parent cgroup of the commands of RUN
       --check                     Find mistakes, and build nothing
