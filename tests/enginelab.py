@@ -59,7 +59,10 @@ class Lab:
         self.rootfs = make_rootfs(path / "rootfs")
         self.parent = f"/sampan-test/e{os.getpid()}-{time.monotonic_ns()}"
         self.config = EngineConfig(
-            root=str(path / "root"), state=str(path / "state"), cgroup_parent=self.parent
+            root=str(path / "root"),
+            state=str(path / "state"),
+            cgroup_parent=self.parent,
+            cdi_directories=(str(path / "cdi"),),
         )
 
     @asynccontextmanager

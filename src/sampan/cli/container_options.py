@@ -51,6 +51,8 @@ OPTIONS = """\
                                     device
       --device-write-iops list      Limit write rate (IO per second) to a
                                     device
+      --depends-on list             Start behind these containers
+                                    (NAME[:started|healthy|completed])
 {detach}      --dns list                    Set custom DNS servers
       --dns-option list             Set DNS options
       --dns-search list             Set custom DNS search domains
@@ -198,6 +200,7 @@ _HOST_SWITCHES = {
 _HOST_LISTS = {
     "cap-add": "CapAdd",
     "cap-drop": "CapDrop",
+    "depends-on": "DependsOn",
     "device-cgroup-rule": "DeviceCgroupRules",
     "group-add": "GroupAdd",
 }
@@ -307,7 +310,10 @@ def _rest(flags: Values, host: dict[str, Any]) -> None:
     if flags.many("device"):
         from sampan.cli.devices import parse_device
 
-        host["Devices"] = [parse_device(text) for text in flags.many("device")]
+        paths = [text for text in flags.many("device") if "=" not in text]
+        host["Devices"] = [parse_device(text) for text in paths]
+        if named := [text for text in flags.many("device") if "=" in text]:
+            host["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": named}]
     for name, (field, key) in _BLOCK.items():
         if flags.many(name):
             from sampan.cli.devices import parse_rate

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from sampan.engine import outofmemory
 from sampan.engine.archive import Archives
 from sampan.engine.commit import Committer
 from sampan.engine.config import DEFAULT_POLICY
@@ -251,6 +252,7 @@ def _let_go(services: Services) -> None:
             entry.restart_timer.cancel()
         if entry.watch is not None:
             entry.watch.close()
+        outofmemory.end(entry)
         if entry.task is not None:
             entry.task.close()
             entry.task = None

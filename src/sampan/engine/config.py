@@ -38,7 +38,8 @@ class EngineConfig:
     looked at for certificates and hosts files. The four of images are the policy of
     `images.retention`: seconds, bytes, bytes, and patterns of names. `trust_policy` is the file of
     `images.policy`; another than the default must be there, and "" is none. `snapshotter` is
-    overlay, native, or auto: what works where the root is.
+    overlay, native, or auto: what works where the root is. `cdi_directories` have the files of
+    the Container Device Interface, the later ones winning.
     """
 
     root: str = DEFAULT_ROOT
@@ -59,6 +60,7 @@ class EngineConfig:
     runtimes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     registry_directories: tuple[str, ...] = DEFAULT_DIRECTORIES
     trust_policy: str = DEFAULT_POLICY
+    cdi_directories: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     image_unused_for: int = 0
     image_max_size: int = 0
     image_min_free: int = 0

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sampan.engine.exec import Session
     from sampan.engine.health import Watch
     from sampan.engine.model import Attachment, Container, Event
+    from sampan.engine.outofmemory import MemoryWatch
     from sampan.snapshots.base import Mount
     from sampan.store.database import Connection, Database
     from sampan.store.reserve import Reserve
@@ -88,6 +89,7 @@ class Entry:
         "execs",
         "launched",
         "lock",
+        "memory_watch",
         "mount",
         "restart_timer",
         "stale",
@@ -109,6 +111,7 @@ class Entry:
         self.stale = False
         self.unwritten: list[Event] = []
         self.watch: Watch | None = None
+        self.memory_watch: MemoryWatch | None = None
         self.restart_timer: asyncio.TimerHandle | None = None
         self.backoff = 0.0
 

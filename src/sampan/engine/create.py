@@ -105,6 +105,10 @@ class Creator:
             word, _, ref = getattr(host, name).partition(":")
             if word == "container" and ref:
                 named[name] = f"container:{self._find(ref).id}"
+        if host.depends_on:
+            named["depends_on"] = tuple(
+                replace(one, container=self._find(one.container).id) for one in host.depends_on
+            )
         return replace(host, **named) if named else host
 
     def _check_links(self, host: HostConfig) -> None:

@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import restart
+from sampan.engine import outofmemory, restart
 from sampan.engine.config import reach
 from sampan.engine.health import Checks
 from sampan.engine.model import Health, Status, WaitCondition
@@ -73,6 +73,7 @@ class Exits:
         """A shim that an earlier engine launched; it may linger behind an end that is recorded."""
         if entry.container.status.is_running and entry.watch is None:
             self._checks.begin(entry)
+            outofmemory.begin(self._services, entry)
         began = int(state.get("started") or 0)
         if began and began != entry.container.state.started_at:
             self.started(entry, int(state["pid"]), began)
@@ -116,6 +117,7 @@ class Exits:
             containers.defer(entry, running, *volumes, containers.event(running, "start"))
             if container.config.healthcheck is not None:
                 self._checks.begin(entry)
+            outofmemory.begin(self._services, entry)
         _settle_launch(entry, {})
 
     def ended(self, entry: Entry, record: ExitRecord) -> None:
@@ -143,10 +145,11 @@ class Exits:
             ended = replace(ended, status=Status.RESTARTING, restart_count=state.restart_count + 1)
         if entry.watch is not None:
             self._checks.end(entry)
+        was_told = outofmemory.end(entry)
         self._forget_shim(entry)
         self._services.networks.release(entry.id)
         ended_container = replace(container, state=ended)
-        self._write(entry, ended_container, record)
+        self._write(entry, ended_container, record, was_told=was_told)
         entry.resolve(WaitCondition.NEXT_EXIT, WaitCondition.HEALTHY)
         if again:
             self.schedule(entry, (record.time - state.started_at) / 1e9)
@@ -211,11 +214,13 @@ class Exits:
 
     # details
 
-    def _write(self, entry: Entry, container: Any, record: ExitRecord) -> None:
+    def _write(
+        self, entry: Entry, container: Any, record: ExitRecord, *, was_told: bool
+    ) -> None:  # fmt: skip
         containers = self._services.containers
         seconds = max(0, (record.time - container.state.started_at) // 10**9)
         made: list[Event] = []
-        if record.oom:
+        if record.oom and not was_told:
             made.append(containers.event(container, "oom"))
         made.append(
             containers.event(container, "die", exitCode=str(record.code), execDuration=str(seconds))

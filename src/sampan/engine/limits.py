@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sampan.engine import devices, initprogram, ranges, security
+from sampan.engine import cdi, devices, initprogram, ranges, security
 from sampan.engine.model import BlockLimit, RestartName
 from sampan.errors import Conflict, InvalidArgument, NotImplementedHere
 from sampan.kernel.rlimits import KINDS
@@ -167,6 +167,9 @@ def _check_rest(host: HostConfig) -> None:
 def _check_devices(host: HostConfig) -> None:
     for text in host.device_rules:
         devices.parse_rule(text)
+    for text in host.cdi_devices:
+        if not cdi.NAME.fullmatch(text):
+            raise InvalidArgument(f"invalid CDI device {text!r}: vendor/class=name is wanted")
     for entry in host.block_devices:
         devices.block_number(entry.path)
         if entry.limit is BlockLimit.WEIGHT and not 10 <= entry.value <= 1000:

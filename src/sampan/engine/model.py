@@ -91,6 +91,14 @@ class OnUnhealthy(StrEnum):
     KILL = "kill"
 
 
+class DependencyCondition(StrEnum):
+    """How a container must be before one that depends on it starts."""
+
+    STARTED = "started"
+    HEALTHY = "healthy"
+    COMPLETED = "completed"
+
+
 class WaitCondition(StrEnum):
     """What `wait` waits for; HEALTHY also ends when the container does."""
 
@@ -106,6 +114,14 @@ class RestartPolicy:
 
     name: RestartName = RestartName.NO
     max_retries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependency:
+    """Another container, by its id after create, and how it must be."""
+
+    container: str
+    condition: DependencyCondition = DependencyCondition.STARTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,6 +339,7 @@ class HostConfig:
     groups_policy: str = ""
     devices: tuple[Device, ...] = ()
     device_rules: tuple[str, ...] = ()
+    cdi_devices: tuple[str, ...] = ()
     block_devices: tuple[BlockDevice, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
     storage_opt: Mapping[str, str] = field(default_factory=dict)
@@ -349,6 +366,7 @@ class HostConfig:
     restart: RestartPolicy = RestartPolicy()
     auto_remove: bool = False
     on_unhealthy: OnUnhealthy = OnUnhealthy.NONE
+    depends_on: tuple[Dependency, ...] = ()
     log: LogConfig = LogConfig()
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import devices, mounts, ranges, security
+from sampan.engine import cdi, devices, mounts, ranges, security
 from sampan.engine.initprogram import TARGET as INIT
 from sampan.engine.model import BlockLimit
 from sampan.version import OCI_RUNTIME_SPEC_VERSION
@@ -77,6 +77,7 @@ class Facts:
     host_devices: tuple[dict[str, Any], ...] = ()
     mounts: tuple[dict[str, Any], ...] = ()
     init_program: str = ""
+    edits: cdi.Edits = field(default_factory=cdi.Edits)
     joined: Mapping[str, str] = field(default_factory=dict)
     """Kind to path of the namespaces of other containers; `shm` is where one's /dev/shm is."""
 
@@ -93,6 +94,8 @@ def generate(container: Container, facts: Facts) -> dict[str, Any]:
     }
     if host.annotations:
         spec["annotations"] = dict(host.annotations)
+    if host.cdi_devices:
+        cdi.apply(spec, facts.edits)
     if host.uts_mode in ("", "private"):
         spec["hostname"] = container.config.hostname
         if container.config.domainname:

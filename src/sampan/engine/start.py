@@ -15,7 +15,17 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import devices, etcfiles, initprogram, joining, logattributes, ranges, specgen
+from sampan.engine import (
+    cdi,
+    dependencies,
+    devices,
+    etcfiles,
+    initprogram,
+    joining,
+    logattributes,
+    ranges,
+    specgen,
+)
 from sampan.engine.config import reach
 from sampan.engine.model import LogDriver, Status, WaitCondition
 from sampan.engine.placement import cgroup_path
@@ -91,6 +101,8 @@ class Starter:
         services = self._services
         await services.containers.flush(entry)  # before the records of the last run go
         container = entry.container
+        if container.host.depends_on:
+            await dependencies.satisfy(services.containers, self.start, container)
         if container.mounts:
             await services.volumes.prepare(container)
         program = None
@@ -188,7 +200,7 @@ class Starter:
             "stdin": config.open_stdin,
             "stdin_once": config.stdin_once,
             "attach": [attach_entry(attachment) for attachment in attachments],
-            "console_size": container.host.console_size,
+            "console_size": container.host.console_size if config.tty else None,
             "start": True,
         }
         if program is not None:
@@ -242,6 +254,7 @@ class Starter:
             host_devices=devices.host_devices() if host.privileged else (),
             mounts=self._mounts(container),
             init_program=initprogram.find() if host.init else "",
+            edits=cdi.resolve(host.cdi_devices, config.cdi_directories),
             joined=self._joined(host),
         )
 

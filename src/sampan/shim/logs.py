@@ -44,6 +44,7 @@ _HEAD = b'{"log":"'
 # What a JSON string cannot hold as it is, and how it is written; the newline is dealt with apart.
 _ESCAPES = {code: b"\\u%04x" % code for code in range(0x20) if code != 0x0A}
 _ESCAPES |= {0x08: b"\\b", 0x09: b"\\t", 0x0C: b"\\f", 0x0D: b"\\r", 0x22: b'\\"', 0x5C: b"\\\\"}
+_SAMPLE, _MANY = 256, 8
 _CLEAN = bytes(code for code in range(256) if code not in _ESCAPES)
 
 
@@ -227,7 +228,12 @@ DRIVERS = {"cri": CriFile, "json-file": JsonFile, "local": JsonFile}
 
 
 def open_log(
-    driver: str, path: str, max_size: int, max_file: int, packed: bool, attributes: str
+    driver: str,
+    path: str,
+    max_size: int,
+    max_file: int,
+    packed: bool = False,
+    attributes: str = "",
 ) -> JsonFile:
     """The writer of one of DRIVERS; the arguments are JsonFile's."""
     log: JsonFile = DRIVERS[driver](path, max_size, max_file, packed, attributes)
@@ -238,24 +244,35 @@ def _encode(data: bytes, tail: bytes) -> bytes:
     """Records of whole lines, and of what follows the last newline.
 
     All lines of a batch are treated as one text, by the few passes that run at memory speed: twice
-    what json's encoder reaches, which only wins where every eighth byte must be escaped.
+    what json's encoder reaches, which wins where every third byte must be escaped, or every eighth
+    and no two of them are alike.
     """
     if not data.isascii():
         data = data.decode("utf-8", "replace").encode()
     found = data.translate(None, _CLEAN)
-    if len(found) * 8 > len(data):
-        lines = [encode_basestring(line)[1:-1].encode() for line in data.decode().split("\n")]
-        data = b"\n".join(lines)
+    is_mixed = len(set(found[:_SAMPLE])) > _MANY
+    if len(found) * (8 if is_mixed else 3) > len(data):
+        data = _encode_dense(data)
     elif found:
         if b"\\" in found:  # first, before the other escapes bring backslashes of their own
             data = data.replace(b"\\", b"\\\\")
-        for code in set(found):
-            if code != 0x5C:
-                data = data.replace(bytes((code,)), _ESCAPES[code])
+            found = found.replace(b"\\", b"")
+        while found:
+            code = found[:1]
+            data = data.replace(code, _ESCAPES[code[0]])
+            found = found.replace(code, b"")
     if not data.endswith(b"\n"):
         return b"".join((_HEAD, data.replace(b"\n", b"\\n" + tail + _HEAD), tail))
     body = data[:-1].replace(b"\n", b"\\n" + tail + _HEAD)
     return b"".join((_HEAD, body, b"\\n", tail))
+
+
+def _encode_dense(data: bytes) -> bytes:
+    """The same text with everything escaped but the newlines, by json's encoder."""
+    if not data.strip(b"\0"):  # a device is copied
+        return _ESCAPES[0] * len(data)
+    lines = [encode_basestring(line)[1:-1].encode() for line in data.decode().split("\n")]
+    return b"\n".join(lines)
 
 
 def _is_short_lined(data: bytes) -> bool:

@@ -12,6 +12,8 @@ changed: every call says MSG_DONTWAIT.
 from __future__ import annotations
 
 import _socket
+from collections import deque
+from itertools import islice
 
 from sampan.shim.loop import GONE, IN, OUT, RDHUP
 
@@ -22,6 +24,8 @@ PATIENCE = 10.0
 DETACH_KEYS = b"\x10\x11"  # ctrl-p, ctrl-q
 
 _SEND = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
+_AT_ONCE = 64
+"""Pieces in one sendmsg(2): what waits is neither joined nor moved."""
 _CHUNK = 32 * 1024
 _LAST_WORDS = 1024 * 1024
 
@@ -46,18 +50,19 @@ class Peer:
     """One attached client of a session."""
 
     __slots__ = (
-        "_buffer",
         "_events",
         "_finishing",
         "_framed",
         "_keys",
         "_loop",
         "_matched",
+        "_owed",
         "_parked",
         "_readable",
         "_session",
         "_sock",
         "_streams",
+        "_waiting",
         "stuck",
     )
 
@@ -71,7 +76,8 @@ class Peer:
         self._keys = _detach_keys(wish.get("detach_keys")) if session.terminal else b""
         self._matched = 0
         self._readable = bool(wish.get("stdin")) and session.stdin is not None
-        self._buffer = bytearray()
+        self._waiting: deque[bytes | memoryview] = deque()
+        self._owed = 0
         self._finishing = False
         self._parked = False
         self.stuck = False
@@ -85,7 +91,7 @@ class Peer:
         parts = [bytes((stream, 0, 0, 0)) + len(data).to_bytes(4, "big")] if self._framed else []
         parts.append(data)
         sent = 0
-        if not self._buffer:
+        if not self._waiting:
             try:
                 sent = self._sock.sendmsg(parts, (), _SEND)
             except BlockingIOError:
@@ -99,7 +105,7 @@ class Peer:
         """There is no more to come: close as soon as the peer has taken what it is owed."""
         self._finishing = True
         self._readable = False
-        if not self._buffer:
+        if not self._waiting:
             self.close()
             return
         self._loop.after(self, PATIENCE, self.close)
@@ -130,14 +136,15 @@ class Peer:
     def _keep(self, parts: list[bytes], sent: int) -> None:
         for part in parts:
             if sent < len(part):
-                self._buffer += part[sent:] if sent else part
+                self._waiting.append(memoryview(part)[sent:] if sent else part)
+                self._owed += len(part) - sent
             sent = max(0, sent - len(part))
-        if not self._buffer:
+        if not self._waiting:
             return
         self._watch()
-        if len(self._buffer) > FAR_BEYOND:
+        if self._owed > FAR_BEYOND:
             self.close()
-        elif not self.stuck and len(self._buffer) >= BOUND:
+        elif not self.stuck and self._owed >= BOUND:
             self.stuck = True
             self._loop.after(self, PATIENCE, self.close)
 
@@ -160,16 +167,20 @@ class Peer:
             self.close()
 
     def _flush(self) -> None:
+        waiting = self._waiting
         try:
-            sent = self._sock.send(self._buffer, _SEND)
+            sent = self._sock.sendmsg(list(islice(waiting, _AT_ONCE)), (), _SEND)
         except BlockingIOError:
             return
         except OSError:
             self.close()
             return
-        del self._buffer[:sent]
-        if not self._buffer:
-            self._buffer = bytearray()
+        self._owed -= sent
+        while waiting and sent >= len(waiting[0]):
+            sent -= len(waiting.popleft())
+        if sent:
+            waiting[0] = memoryview(waiting[0])[sent:]
+        if not waiting:
             if self._finishing:
                 self.close()
                 return
@@ -180,7 +191,7 @@ class Peer:
             self._unstick()
 
     def _unstick(self) -> None:
-        if len(self._buffer) > BOUND // 2:
+        if self._owed > BOUND // 2:
             self._loop.after(self, PATIENCE, self.close)
             return
         self.stuck = False
@@ -226,7 +237,7 @@ class Peer:
         return bytes(out), False
 
     def _wanted(self) -> int:
-        events = OUT if self._buffer else 0
+        events = OUT if self._waiting else 0
         if self._readable and self._session.takes_input:
             events |= IN | RDHUP
         return events

@@ -208,6 +208,7 @@ class HostConfig(Body, kw_only=True):
     mounts: list[MountRequest] | UnsetType | None = UNSET
     # An extension of ours: what a container gets that has become unhealthy.
     on_unhealthy: str | UnsetType | None = UNSET
+    depends_on: list[str] | UnsetType | None = UNSET
     masked_paths: list[str] | None = None
     readonly_paths: list[str] | None = None
 

@@ -10,7 +10,7 @@ import pytest
 
 from sampan.api.docker import convert, pictures, requests
 from sampan.engine import binds, model
-from sampan.errors import InvalidArgument, NotImplementedHere
+from sampan.errors import InvalidArgument
 from sampan.images.model import Image
 from sampan.spec.digest import Digest
 from sampan.spec.image import Descriptor, History, ImageConfig, RunConfig
@@ -164,7 +164,7 @@ def test_host_configs(members, expected):
         ({"PortBindings": {"80/x": [{"HostPort": "1"}]}}, InvalidArgument, "invalid protocol"),
         ({"PortBindings": {"80": [{"HostPort": "9-1"}]}}, InvalidArgument, "invalid port range"),
         ({"PortBindings": {"80": [{"HostIp": "x"}]}}, InvalidArgument, "invalid IP address: x"),
-        ({"DeviceRequests": [{"Driver": "cdi"}]}, NotImplementedHere, "DeviceRequests"),
+        ({"DeviceRequests": [{"Driver": "x"}]}, InvalidArgument, "could not select device"),
         ({"Mounts": [{"Type": "npipe", "Target": "/v"}]}, InvalidArgument, "mount type unknown"),
         (
             {"Mounts": [{"Type": "bind", "Target": "/v", "VolumeOptions": {"NoCopy": True}}]},

@@ -187,6 +187,10 @@ def host_answer(host: model.HostConfig, name: str) -> wire.HostConfig:
         pids_limit=host.pids_limit,
         ulimits=[wire.Ulimit(name=u.name, hard=u.hard, soft=u.soft) for u in host.ulimits],
         init=host.init or UNSET,
+        depends_on=[f"{one.container}:{one.condition}" for one in host.depends_on] or UNSET,
+        device_requests=[{"Driver": "cdi", "DeviceIDs": list(host.cdi_devices)}]
+        if host.cdi_devices
+        else None,
         on_unhealthy=UNSET if host.on_unhealthy == "none" else host.on_unhealthy.value,
         masked_paths=None if host.masked_paths is None else list(host.masked_paths),
         readonly_paths=None if host.readonly_paths is None else list(host.readonly_paths),

@@ -19,7 +19,7 @@ from sampan.engine import model
 from sampan.errors import InvalidArgument, NotImplementedHere
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sampan.wire import docker as wire
 
@@ -28,7 +28,6 @@ RUNTIMES = frozenset(("", DEFAULT_RUNTIME, "runc", "io.containerd.runc.v2"))
 """Names by which clients ask for the one runtime that is here."""
 
 _UNSUPPORTED = (
-    ("device_requests", "DeviceRequests"),
     ("cpu_realtime_period", "CpuRealtimePeriod"),
     ("cpu_realtime_runtime", "CpuRealtimeRuntime"),
 )
@@ -99,6 +98,9 @@ def host_config(body: wire.HostConfig, network_disabled: bool = False) -> model.
         group_add=tuple(body.group_add or ()),
         devices=tuple(_device(device) for device in body.devices or ()),
         device_rules=tuple(body.device_cgroup_rules or ()),
+        cdi_devices=_cdi_devices(body.device_requests or ()),
+        depends_on=_dependencies(_given(body.depends_on)),
+        console_size=console_size(body.console_size),
         block_devices=_block_devices(body),
         annotations=_given(body.annotations) or {},
         storage_opt=_given(body.storage_opt) or {},
@@ -121,7 +123,6 @@ def host_config(body: wire.HostConfig, network_disabled: bool = False) -> model.
         runtime=_runtime(body.runtime or ""),
         isolation=_isolation(body.isolation or ""),
         volume_driver=body.volume_driver or "",
-        console_size=console_size(body.console_size),
         restart=restart_policy(body.restart_policy),
         auto_remove=bool(body.auto_remove),
         on_unhealthy=_on_unhealthy(_given(body.on_unhealthy)),
@@ -255,6 +256,35 @@ def _block_devices(body: wire.HostConfig) -> tuple[model.BlockDevice, ...]:
         for one in given or ()
     ]
     return (*weights, *rates)
+
+
+def _cdi_devices(requests: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """The names in DeviceRequests of the driver cdi; other drivers are not here."""
+    names: list[str] = []
+    for request in requests:
+        if request.get("Driver") != "cdi":
+            raise InvalidArgument(
+                f"could not select device driver {str(request.get('Driver') or '')!r} with "
+                f"capabilities: {request.get('Capabilities')}"
+            )
+        names += [str(name) for name in request.get("DeviceIDs") or ()]
+    return tuple(names)
+
+
+def _dependencies(texts: Sequence[str] | None) -> tuple[model.Dependency, ...]:
+    """`NAME` or `NAME:condition` each."""
+    found = []
+    for text in texts or ():
+        name, colon, word = text.partition(":")
+        try:
+            condition = model.DependencyCondition(word if colon else "started")
+        except ValueError:
+            choices = ", ".join(model.DependencyCondition)
+            raise InvalidArgument(
+                f"invalid dependency '{text}': the condition must be one of {choices}"
+            ) from None
+        found.append(model.Dependency(container=name, condition=condition))
+    return tuple(found)
 
 
 def _device(body: wire.DeviceMapping) -> model.Device:

@@ -20,9 +20,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from sampan.kernel.cgroups import v1, v2
+    from sampan.kernel.cgroups import v1, v2, watch
 
     Cgroup = v1.Cgroup | v2.Cgroup
+    Watch = watch.EventWatch | watch.FileWatch
 
 __all__ = ["detect", "forget", "manager", "mode", "own_paths", "recorded"]
 
