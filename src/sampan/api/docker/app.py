@@ -13,6 +13,7 @@ becomes `{"message": ...}`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ from sampan.api.docker import (
     exec,  # noqa: A004 - a room
     images,
     networks,
+    openapi,
     publishing,
     swarm,
     system,
@@ -85,6 +87,19 @@ NAMED: dict[tuple[str, str, str], Handler] = {
     **volumes.NAMED,
     **websocket.NAMED,
 }
+
+
+@functools.cache
+def _document() -> bytes:
+    return openapi.document(PATHS, NAMED)
+
+
+async def description(_: Call) -> StreamResponse:
+    """GET /openapi.json: this API, described by what serves it"""
+    return answers.text(_document(), {"Content-Type": "application/json"})
+
+
+PATHS["GET", "/openapi.json"] = description
 
 
 class DockerAPI:
