@@ -4,7 +4,7 @@
 
 The machine is QEMU with the kernel of Debian's cloud images and a root file system made of Debian
 packages by mmdebstrap, kept in `.vm/` and made anew when the list of packages changes. It is
-emulated, so that it runs anywhere; SAMPAN_VM_ACCEL=kvm lets the processor help. The project's files
+emulated, so that it runs anywhere; QEMU_ACCEL=kvm lets the processor help. The project's files
 come as a tar on a second disk, output goes to the serial line, and the last line of it is the exit
 status.
 """
@@ -56,7 +56,8 @@ python3 -m venv --without-pip --system-site-packages .venv
 echo /sampan/src > .venv/lib/python3.11/site-packages/sampan.pth
 cp bin/sampan bin/sampan-oci .venv/bin/
 .venv/bin/python3 -m sampan.runtime.packing
-.venv/bin/python3 -m pytest -q -p no:cacheprovider --basetemp=/tmp/t --timeout 120 {arguments}
+.venv/bin/python3 -m pytest -v --color=no --tb=short \\
+  -p no:cacheprovider --basetemp=/tmp/t --timeout 120 {arguments}
 echo "{mark}$?"
 """
 
@@ -138,7 +139,7 @@ def _run() -> int:
 
 def _has_kvm() -> bool:
     """Whether the processor may help. A /dev/kvm inside of a machine often only looks like one."""
-    return os.environ.get("SAMPAN_VM_ACCEL") == "kvm"
+    return os.environ.get("QEMU_ACCEL") == "kvm"
 
 
 if __name__ == "__main__":
