@@ -274,6 +274,23 @@ def test_a_mount_point_behind_a_link_or_in_proc_is_handed_on(place, at):
         output(place, config, machines.make_machine(KINDS))
 
 
+@pytest.mark.parametrize("first", ["/dev", "/run"])
+def test_a_mount_like_that_of_dev_is_another_one(place, first):
+    """What containerd's clients ask for: /run with the very options of /dev."""
+    config = plain()
+    mounts = config["mounts"]
+    [dev] = [mount for mount in mounts if mount["destination"] == "/dev"]
+    run = {**dev, "destination": "/run"}
+    at = mounts.index(dev)
+    mounts[at : at + 1] = [dev, run] if first == "/dev" else [run, dev]
+    config["process"]["args"] = ["sh", "-c", "ls /run; ls /dev; cut -d' ' -f2 /proc/self/mounts"]
+    said = output(place, config, machines.make_machine(KINDS)).split()
+    assert "/run" in said
+    assert said.count("null") == said.count("/dev/pts") == 1
+    assert said.index("null") > 0  # of /dev, which comes second
+    assert "/run/pts" not in said
+
+
 def test_a_terminal_and_a_gate_are_handed_on(place):
     config = plain()
     root = rootfs.bind(str(place / "root"))

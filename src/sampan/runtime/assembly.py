@@ -58,6 +58,7 @@ class Assembly:
         "_cgroup_fds",
         "_ready",
         "_root_fd",
+        "_taken",
         "calls",
         "fresh",
         "joins",
@@ -88,6 +89,7 @@ class Assembly:
     def begin(self, calls: Calls) -> None:
         """Nothing is written yet."""
         self._cgroup_fds: Passed | None = None
+        self._taken: list[Value] = []
         self.calls = calls
         self.stdio = []
         self.joins = {}
@@ -129,9 +131,15 @@ class Assembly:
                 raise NeedsInterpreter(operation.describe())
             write(self, operation)
 
-    def usual(self, kind: str, source: str, options: list[str]) -> Value | None:
-        """The mount that the blank has ready, taken."""
-        return self._ready.mounts.get((kind, source, tuple(options)))
+    def usual(self, one: o.Mount, options: list[str]) -> Value | None:
+        """The mount that the blank has ready, once; the one that is filled only for /dev."""
+        mount = self._ready.mounts.get((one.kind, one.source, tuple(options)))
+        if mount is None or any(mount is other for other in self._taken):
+            return None
+        if mount is self._ready.dev and os.path.normpath(one.destination) != "/dev":
+            return None
+        self._taken.append(mount)
+        return mount
 
     def has_dev(self) -> bool:
         """Whether /dev is the mount that the blank has filled."""
@@ -262,7 +270,7 @@ def _mount(a: Assembly, one: o.Mount) -> None:
     if one.kind == "tmpfs" and not o.has_mode(options):
         mode = readiness.tmpfs_mode(a.open_root(), one.destination, a.mounted, a.fresh)
         options = [*mode, *options]
-    mount = a.usual(one.kind, one.source, options)
+    mount = a.usual(one, options)
     if mount is None:
         mount = readiness.make(a.calls, one.kind, one.source, options)
     a.place(mount, one.destination, directory=True, fresh=one.kind == "tmpfs")

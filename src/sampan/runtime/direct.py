@@ -141,7 +141,7 @@ class DirectAssembly(assembly.Assembly):
             said = operation.describe()
         return said
 
-    def usual(self, kind: str, source: str, options: list[str]) -> Value | None:
+    def usual(self, one: o.Mount, options: list[str]) -> Value | None:
         """Nothing is in stock."""
         return None
 

@@ -1,0 +1,150 @@
+"""The socket of a gRPC interface, and the server that is made when it is needed.
+
+A node without a kubelet and without clients of containerd should not pay for gRPC. So the daemon
+listens itself, and at the first connection makes the server under another name, which then takes
+the socket's place. Connections that came before are passed on, for as long as they last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+from sampan.daemon import sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Protocol
+
+    from sampan.engine.engine import Engine
+    from sampan.pods.service import Pods
+
+    class Server(Protocol):
+        """What is made of the interface."""
+
+        async def start(self, path: str) -> None: ...
+        async def aclose(self) -> None: ...
+
+
+_PIECE = 1 << 16
+_log = logging.getLogger("sampan.daemon")
+
+
+def kubernetes(pods: Pods) -> Server:
+    """The server of the Kubernetes runtime interface."""
+    from sampan.api.cri.server import CriServer
+
+    return CriServer(pods)
+
+
+def containerd(engine: Engine) -> Server:
+    """The server of containerd's interface."""
+    from sampan.api.containerd.server import ContainerdServer
+
+    return ContainerdServer(engine)
+
+
+class GrpcSocket:
+    """Listens at `path` from `open` on; the server comes with the first client.
+
+    `title` is what the log calls it.
+    """
+
+    def __init__(self, make: Callable[[], Server], title: str, path: str, group: str = "") -> None:
+        self._make = make
+        self._title = title
+        self._path = path
+        self._group = group
+        self._listener: socket.socket | None = None
+        self._server: Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_used(self) -> bool:
+        """Whether somebody has come."""
+        return self._server is not None
+
+    def open(self) -> None:
+        """Listen. Raises as `sockets.listen`."""
+        self._listener = sockets.listen(self._path, self._group)
+        asyncio.get_running_loop().add_reader(self._listener.fileno(), self._first)
+
+    async def aclose(self) -> None:
+        """Stop listening, end the server."""
+        sockets.remove(self._path)
+        self._close_listener()
+        if self._server is not None:
+            await self._server.aclose()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _first(self) -> None:
+        assert self._listener is not None
+        asyncio.get_running_loop().remove_reader(self._listener.fileno())
+        self._spawn(self._start())
+
+    async def _start(self) -> None:
+        self._server = self._make()
+        fresh = self._path + ".new"
+        await self._server.start(fresh)
+        gid = sockets.group_id(self._group)
+        if gid is not None:
+            os.chown(fresh, -1, gid)
+        os.chmod(fresh, 0o660)
+        os.rename(fresh, self._path)
+        self._pass_on()
+        _log.info("%s is served on %s", self._title, self._path)
+
+    def _pass_on(self) -> None:
+        """Those who connected to our own socket go to the server's."""
+        assert self._listener is not None
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                break
+            client.setblocking(False)
+            self._spawn(self._relay(client))
+        self._close_listener()
+
+    async def _relay(self, client: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        server = socket.socket(socket.AF_UNIX)
+        server.setblocking(False)
+        try:
+            await loop.sock_connect(server, self._path)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_copy(client, server))
+                group.create_task(_copy(server, client))
+        except* OSError:
+            pass
+        finally:
+            client.close()
+            server.close()
+
+    def _close_listener(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("%s: %s", self._title, task.exception())
+
+
+async def _copy(source: socket.socket, target: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    while piece := await loop.sock_recv(source, _PIECE):
+        await loop.sock_sendall(target, piece)
+    target.shutdown(socket.SHUT_WR)
