@@ -29,9 +29,10 @@ class Authority:
         self.path = self._write(f"{name}.crt", certificate)
 
     def issue(self, name: str):
-        """A certificate for 127.0.0.1 and localhost: paths of certificate and key."""
+        """A certificate for `name`, 127.0.0.1 and localhost: paths of certificate and key."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+        names.append(x509.DNSName(name))
         certificate = (
             _builder(_name(name), self._name, key.public_key())
             .add_extension(x509.SubjectAlternativeName(names), critical=False)

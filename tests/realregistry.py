@@ -19,12 +19,12 @@ available = shutil.which("docker-registry") is not None
 
 
 @contextmanager
-def real_registry(directory, *, login: bool = False, tls=None, client_ca=None):
-    """Serve from `directory`; the value is the registry's host and port.
+def real_registry(directory, *, login: bool = False, tls=None, client_ca=None, name=""):
+    """Serve from `directory`; the value is the registry's host and port, `name` if it is given.
 
     `tls` is the certificate and the key to serve with, `client_ca` who signs the clients' then.
     """
-    name = f"127.0.0.1:{_free_port()}"
+    name = name or f"127.0.0.1:{_free_port()}"
     config = {
         "version": "0.1",
         "storage": {"filesystem": {"rootdirectory": f"{directory}/data"}},

@@ -17,13 +17,14 @@ import gc
 import logging
 import os
 import signal
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from sampan.api.docker.app import DockerAPI
 from sampan.builder.builder import Builder
 from sampan.daemon import sockets
-from sampan.daemon.cri import CriSocket
+from sampan.daemon.grpcsocket import GrpcSocket, containerd, kubernetes
 from sampan.daemon.reload import Reloader
 from sampan.engine.engine import Engine
 from sampan.pods.service import Pods
@@ -64,7 +65,15 @@ async def _serve(
     config: DaemonConfig, engine: Engine, pods: Pods, builder: Builder, stop: asyncio.Event
 ) -> None:
     layout = Layout(config.engine.root, config.engine.state)
-    cri = CriSocket(pods, layout.cri_socket, config.group)
+    cri = GrpcSocket(
+        partial(kubernetes, pods),
+        "the Kubernetes runtime interface",
+        layout.cri_socket,
+        config.group,
+    )
+    ctr = GrpcSocket(
+        partial(containerd, engine), "containerd's interface", layout.containerd_socket
+    )
     api = DockerAPI(engine, builder)
     protocols = api.server()
     listener = sockets.listen(config.socket, config.group)
@@ -73,14 +82,14 @@ async def _serve(
     try:
         if config.cri.enabled:
             cri.open()
+        ctr.open()
         sockets.write_pid(layout.pid_file)
-        # What was imported stays: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        sockets.notify("READY=1", os.environ.get("NOTIFY_SOCKET"))
-        _log.info("sampan %s listens on %s", VERSION, config.socket)
+        _say_ready(config)
         await _until_done(
-            config, stop, lambda: engine.is_idle and pods.is_idle and not api.active, api
+            config,
+            stop,
+            lambda: engine.is_idle and pods.is_idle and not (api.active or ctr.is_used),
+            api,
         )
     finally:
         sockets.notify("STOPPING=1", os.environ.get("NOTIFY_SOCKET"))
@@ -88,7 +97,25 @@ async def _serve(
         sockets.remove(layout.pid_file)
         server.close()
         await cri.aclose()
+        await ctr.aclose()
         await protocols.aclose(GRACE)
+
+
+def _say_ready(config: DaemonConfig) -> None:
+    # What was imported stays: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    sockets.notify("READY=1", os.environ.get("NOTIFY_SOCKET"))
+    _log.info("sampan %s listens on %s", VERSION, config.socket)
+
+
+def _grpc_sockets(
+    config: DaemonConfig, layout: Layout, engine: Engine, pods: Pods
+) -> tuple[GrpcSocket, GrpcSocket]:
+    title = "the Kubernetes runtime interface"
+    cri = GrpcSocket(partial(kubernetes, pods), title, layout.cri_socket, config.group)
+    title = "containerd's interface"
+    return cri, GrpcSocket(partial(containerd, engine), title, layout.containerd_socket)
 
 
 async def _until_done(

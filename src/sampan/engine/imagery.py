@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sampan.images.progress import Report, silent
+from sampan.images.retention import Policy
 from sampan.images.saving import ArchiveFormat
 from sampan.layers.compression import Compression
 from sampan.spec.reference import Reference
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
     from sampan.images.model import HistoryStep, Image, LoadedImage, Pruned, Removed
     from sampan.images.policy import Policy as TrustPolicy
     from sampan.images.remote import Remote
-    from sampan.images.retention import Policy
     from sampan.images.service import ImageService
     from sampan.images.trust import Verdict
     from sampan.layers.apply import AppliedLayer
     from sampan.registry.credentials import Credentials
     from sampan.snapshots.base import Mount
     from sampan.spec.digest import Digest
-    from sampan.spec.image import ImageConfig
+    from sampan.spec.image import Descriptor, ImageConfig
     from sampan.spec.platform import Platform
+    from sampan.store.content import ContentStore
     from sampan.store.usage import StoreUsage
 
 
@@ -251,6 +252,34 @@ class Images:
         await self._tell_removed(pruned.removed, "")
         await self._events.emit("image", "prune", "", reclaimed=str(pruned.reclaimed))
         return pruned
+
+    # for clients that take the steps of a pull themselves
+
+    @property
+    def content(self) -> ContentStore:
+        """The blobs."""
+        return self._service.steps.content
+
+    async def apply(
+        self, layer: Descriptor, directory: str, lowers: Sequence[str] = ()
+    ) -> AppliedLayer:
+        """Unpack a layer's blob into a snapshot's directory: see `Unpacker.apply`."""
+        return await self._service.steps.apply(layer, directory, lowers)
+
+    async def name(self, reference: Reference, target: Descriptor, *, move: bool) -> None:
+        """Make a name lead to content that is here: see `Namer.name`."""
+        await self._service.steps.name(reference, target, move=move)
+        await self._tell("tag", str(target.digest), reference.familiar())
+
+    async def unname(self, name: str) -> None:
+        """Take a stored name away, whoever uses the image; its content goes if nothing has it.
+
+        Raises:
+            ImageNotFound: there is no such name.
+        """
+        row = await self._service.steps.unname(name)
+        await self._tell("untag", str(row.target.digest), name)
+        await self._service.house.run(Policy())  # without a policy: only what nothing needs
 
     def use(self, image_id: str) -> None:
         """Note that a container was made of an image."""

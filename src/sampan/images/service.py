@@ -21,6 +21,7 @@ from sampan.images.housekeeping import Housekeeper
 from sampan.images.loading import Loader
 from sampan.images.lookup import Lookup
 from sampan.images.model import HistoryStep, Image, LoadedImage, Pruned, Removed
+from sampan.images.naming import Namer
 from sampan.images.progress import Report, silent
 from sampan.images.pull import Puller
 from sampan.images.remote import Remote
@@ -98,6 +99,7 @@ class ImageService:
         self._puller = Puller(db, content, self._unpacker, registry, self.trust)
         self._maker = ImageMaker(db, content, self._puller)
         self._differ = Differ(content, workers)
+        self.steps = Namer(db, content, self._unpacker)
         self._loader = Loader(db, content, workers, self._puller, self.trust)
         self.house = Housekeeper(
             layout,

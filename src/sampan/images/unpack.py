@@ -30,7 +30,7 @@ from sampan.store import leases, snapshots, trees
 from sampan.store.locks import KeyedLocks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from sampan.layers.apply import AppliedLayer
     from sampan.layers.workers import LayerWorkers
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from sampan.store.database import Connection, Database
 
 _log = logging.getLogger(__name__)
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Unpacker:
@@ -107,6 +108,22 @@ class Unpacker:
             applied = await self._apply(layer, None, mount)
             await self._commit(applied.diff_id, key, None, lease)
         return applied
+
+    async def apply(
+        self, layer: Descriptor, directory: str, lowers: Sequence[str] = ()
+    ) -> AppliedLayer:
+        """Unpack a layer whose blob is here into a snapshot's writable directory.
+
+        `lowers` are the directories below it, topmost first. Raises as `unpack_base`.
+        """
+        blob = self._content.open(layer.digest)
+        fds: list[int] = []
+        try:
+            fds = [os.open(path, _DIRECTORY) for path in (directory, *lowers)]
+            return await self._workers.apply(blob, layer.media_type, fds[0], None, lowers=fds[1:])
+        finally:
+            for fd in (blob, *fds):
+                os.close(fd)
 
     def warm(self) -> None:
         """A layer will be here soon: have a worker ready for it."""

@@ -134,9 +134,8 @@ class Assembly:
     def usual(self, one: o.Mount, options: list[str]) -> Value | None:
         """The mount that the blank has ready, once; the one that is filled only for /dev."""
         mount = self._ready.mounts.get((one.kind, one.source, tuple(options)))
-        if mount is None or any(mount is other for other in self._taken):
-            return None
-        if mount is self._ready.dev and os.path.normpath(one.destination) != "/dev":
+        is_dev = os.path.normpath(one.destination) == "/dev"
+        if mount is None or mount in self._taken or (mount is self._ready.dev and not is_dev):
             return None
         self._taken.append(mount)
         return mount

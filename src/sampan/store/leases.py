@@ -15,7 +15,7 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from sampan.errors import NotFound
+from sampan.errors import AlreadyExists, NotFound
 from sampan.ids import new_id
 
 if TYPE_CHECKING:
@@ -27,15 +27,40 @@ if TYPE_CHECKING:
 DEADLINE_S = 24 * 3600
 
 
-def create(conn: Connection, *, seconds: float = DEADLINE_S) -> str:
-    """Make a lease that ends in `seconds`; return its id."""
+def create(conn: Connection, lease_id: str = "", *, seconds: float = DEADLINE_S) -> str:
+    """Make a lease that ends in `seconds`; return its id, which is made up if none is given.
+
+    Raises:
+        AlreadyExists: there is one of this id.
+    """
     now = time.time_ns()
-    lease_id = new_id()[:32]
-    conn.execute(
-        "INSERT INTO leases (id, created_ns, expires_ns) VALUES (?, ?, ?)",
+    lease_id = lease_id or new_id()[:32]
+    done = conn.execute(
+        "INSERT INTO leases (id, created_ns, expires_ns) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         (lease_id, now, now + int(seconds * 1e9)),
     )
+    if not done.rowcount:
+        raise AlreadyExists(f"lease {lease_id} exists already")
     return lease_id
+
+
+def list(conn: Connection) -> tuple[tuple[str, int], ...]:  # noqa: A001 - the field's word
+    """(id, created_ns) of all leases, oldest first."""
+    return tuple(conn.execute("SELECT id, created_ns FROM leases ORDER BY created_ns, id"))
+
+
+def items(conn: Connection, lease_id: str) -> tuple[tuple[LinkKind, str], ...]:
+    """(kind, key) of what a lease keeps."""
+    rows = conn.execute(
+        "SELECT kind, key FROM lease_items WHERE lease = ? ORDER BY kind, key", (lease_id,)
+    )
+    return tuple(rows)
+
+
+def drop(conn: Connection, lease_id: str, kind: LinkKind, key: str) -> None:
+    """Keep one thing no more under a lease; no error when it was not."""
+    row = (lease_id, kind, key)
+    conn.execute("DELETE FROM lease_items WHERE lease = ? AND kind = ? AND key = ?", row)
 
 
 def hold(conn: Connection, lease_id: str, kind: LinkKind, keys: Iterable[str]) -> None:

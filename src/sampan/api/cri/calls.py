@@ -56,7 +56,7 @@ def _unary(method: MethodDescriptor, answer: Unary) -> grpc.RpcMethodHandler[Any
             await context.abort(grpc.StatusCode.INTERNAL, text)
         raise AssertionError("unreachable")
 
-    return grpc.unary_unary_rpc_method_handler(call, *_coders(method))
+    return grpc.unary_unary_rpc_method_handler(call, *coders(method))
 
 
 def _stream(method: MethodDescriptor, answer: Stream) -> grpc.RpcMethodHandler[Any, Any]:
@@ -71,10 +71,10 @@ def _stream(method: MethodDescriptor, answer: Stream) -> grpc.RpcMethodHandler[A
         except SampanError as error:
             await context.abort(code_of(error), str(error))
 
-    return grpc.unary_stream_rpc_method_handler(call, *_coders(method))
+    return grpc.unary_stream_rpc_method_handler(call, *coders(method))
 
 
-def _coders(
+def coders(
     method: MethodDescriptor,
 ) -> tuple[Callable[[bytes], Message], Callable[[Message], bytes]]:
     """How the request is read and the answer written."""

@@ -1,7 +1,7 @@
 """The gRPC server of the Kubernetes runtime interface.
 
 Importing this imports grpc, which costs 15 MiB and seven threads; the daemon does it at the first
-connection (`daemon/cri.py`).
+connection (`daemon/grpcsocket.py`).
 """
 
 from __future__ import annotations
