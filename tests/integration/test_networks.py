@@ -394,3 +394,76 @@ def test_bandwidth_is_an_option_of_a_network(docker):
     said = docker("run", "--network", "name=bridge,driver-opt=sampan.rate=1", "bb:1", "true",
                   code=125)  # fmt: skip
     assert "unknown option sampan.rate" in said
+
+
+def test_a_restricted_container_reaches_what_its_rules_allow(daemon, docker):
+    """A name's address is reached when our name server has given it, and not before."""
+    run("ip", "address", "add", "203.0.113.9/32", "dev", "lo")
+    with name_server() as asked, web_server() as (listening, port):
+        answering = threading.Thread(target=greet, args=[listening])
+        answering.start()
+        try:
+            docker("network", "create", "shut")
+            body = {
+                "Image": "bb:1",
+                "Cmd": ["sleep", "1000"],
+                "HostConfig": {
+                    "NetworkMode": "shut",
+                    "Dns": ["192.0.2.1"],
+                    "Egress": ["*.good.example"],
+                },
+            }
+            made = daemon.ask("POST", "/containers/create?name=box", body)
+            assert made[0] == 201, made
+            docker("start", "box")
+
+            def reaches(address):
+                words = ["exec", "box", "busybox", "nc", "-w", "1", address, str(port)]
+                return "hello" in daemon.docker(*words, stdin=b"x").out
+
+            def restrict(*rules):
+                allow = {"Allow": None if rules == ("all",) else list(rules)}
+                assert daemon.ask("POST", "/containers/box/egress", allow)[0] == 200
+
+            assert not reaches("203.0.113.9")
+            assert resolve(docker, "box", "www.bad.example") == []
+            assert resolve(docker, "box", "www.good.example") == ["203.0.113.9"]
+            assert asked == ["www.good.example"]
+            assert reaches("203.0.113.9")
+            assert not reaches("192.0.2.1")
+            run("nft", "flush", "ruleset")
+            eventually(lambda: "sampan" in run("nft", "list", "tables"))
+            assert not reaches("192.0.2.1")
+            assert reaches("203.0.113.9")
+            restrict("192.0.2.0/24")
+            assert reaches("192.0.2.1")
+            assert not reaches("203.0.113.9")
+            daemon.stop(9)
+            daemon.start()
+            assert not reaches("203.0.113.9")
+            restrict()
+            assert not reaches("192.0.2.1")
+            restrict("all")
+            assert reaches("203.0.113.9")
+            log = daemon.log
+            assert f"denied: tcp to 203.0.113.9 port {port}" in log
+            assert "denied: name www.bad.example" in log
+            assert docker("inspect", "box", "--format", "{{.HostConfig.NetworkMode}}") == "shut"
+            status, said = daemon.ask("POST", "/containers/box/egress", {"Allow": ["a b"]})
+            assert status == 400
+            assert "invalid egress rule 'a b'" in said["message"]
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            answering.join()
+            run("ip", "address", "del", "203.0.113.9/32", "dev", "lo")
+
+
+def greet(listening):
+    """Say hello to everybody, until the end."""
+    while True:
+        try:
+            peer, _ = listening.accept()
+        except OSError:
+            return
+        with peer:
+            peer.sendall(b"hello")

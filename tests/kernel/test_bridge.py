@@ -14,7 +14,7 @@ from tests.netlab import needs_net
 from tests.segment import Plain, Probe, filter_bridges, run, segment
 
 from sampan.errors import FailedPrecondition
-from sampan.network import ipam, links, shaping, spaces
+from sampan.network import egress, ipam, links, shaping, spaces
 from sampan.network.model import Driver, Endpoint, Network, Pool, Published
 from sampan.network.plumbing import Plumber
 
@@ -256,7 +256,7 @@ def test_the_host_becomes_no_router(tmp_path):
         with spaces.entered(seg.client.fd):
             run("ip", "route", "add", "203.0.113.0/24", "via", "198.51.100.1")
         seg.serve(beyond, "beyond", SHUT)
-        assert spaces.get_sysctl("net/ipv4/ip_forward") == "0"
+        spaces.set_sysctl("net/ipv4/ip_forward", "0")  # a new namespace has the host's value
         host.join(network("one", 1), 5)
         assert spaces.get_sysctl("net/ipv4/ip_forward") == "1"
         assert (tmp_path / "forwarding4").read_text().split() == ["ext0", "ext1"]
@@ -354,3 +354,39 @@ def test_bandwidth_is_limited_both_ways(tmp_path):
         assert found["options"]["rate"] == 5_000_000
         assert abs(found["options"]["burst"] - (32 << 10)) < 64  # the kernel counts in ticks
         assert found["overlimits"] > 0
+
+
+def test_a_restricted_container_cannot_pretend_or_go_round(tmp_path):
+    """Not with a fellow's address, not past the bridge, not to the host."""
+    with lab(tmp_path) as (seg, host):
+        net = network("one", 1)
+        inside, one = host.join(net, 5, published(OPEN, "0.0.0.0", "::"))
+        fellow, other = host.join(net, 6)
+        host.plumber.restrict("c5", inside, [(one, net)], egress.parse(["198.51.100.3"]))
+        for space, name in ((seg.client, "client"), (seg.neighbour, "neighbour"),
+                            (fellow, "fellow"), (seg.host, "host")):  # fmt: skip
+            seg.serve(space, name, SHUT)
+        seg.serve(inside, "inside", OPEN)
+        expected = {
+            Probe(inside, "198.51.100.3", SHUT): "neighbour 198.51.100.1",
+            Probe(inside, "198.51.100.2", SHUT): "",
+            Probe(inside, "2001:db8:1::3", SHUT): "",
+            Probe(inside, "10.77.1.1", SHUT): "",
+            Probe(inside, "fd77:1::1", SHUT): "",
+            Probe(inside, other.ipv4, SHUT): "",
+            Probe(inside, other.ipv6, SHUT): "",
+            Probe(seg.client, "198.51.100.1", OPEN + 1): "inside 198.51.100.2",  # it may answer
+            Probe(seg.client, "2001:db8:1::1", OPEN + 1): "inside 2001:db8:1::2",
+            Probe(fellow, "198.51.100.2", SHUT): "client 198.51.100.1",
+        }
+        found = seg.ask(expected)
+        assert {probe: found.get(probe, "") for probe in expected} == expected
+        # A guest that is root in there takes the address of somebody who is not restricted.
+        with spaces.entered(inside.fd):
+            run("ip", "address", "del", "10.77.1.5/24", "dev", "eth0")
+            run("ip", "address", "add", "10.77.1.99/24", "dev", "eth0")
+            run("ip", "route", "replace", "default", "via", "10.77.1.1")
+        assert seg.answer(inside, "198.51.100.2", SHUT) == ""
+        host.plumber.restrict("c5", inside, [(one, net)], None)
+        assert seg.answer(inside, "198.51.100.2", SHUT) == "client 198.51.100.1"
+        assert "netdev" not in run("nft", "list", "tables")

@@ -22,6 +22,7 @@ COMMANDS = {
     "df": "usage",
     "diff": "commit",
     "doctor": "doctor",
+    "egress": "publish",
     "events": "events",
     "exec": "exec",
     "explain": "explain",

@@ -57,6 +57,8 @@ OPTIONS = """\
       --dns-option list             Set DNS options
       --dns-search list             Set custom DNS search domains
       --domainname string           Container NIS domain name
+      --egress list                 What the container may reach: all, none, or
+                                    names and networks (default all)
       --entrypoint string           Overwrite the default ENTRYPOINT of the
                                     image
   -e, --env list                    Set environment variables

@@ -58,6 +58,21 @@ def _ports(flags: Values, body: dict[str, Any], host: dict[str, Any]) -> None:
         host["PortBindings"] = bindings
     if flags.on("publish-all"):
         host["PublishAllPorts"] = True
+    rules = egress_rules(flags.many("egress")) if flags.many("egress") else None
+    if rules is not None:
+        host["Egress"] = rules
+
+
+def egress_rules(words: list[str]) -> list[str] | None:
+    """`all` is no restriction, `none` is nothing at all; else names and networks."""
+    if words == ["all"]:
+        return None
+    if words == ["none"]:
+        return []
+    for word in words:
+        if word in ("all", "none"):
+            raise FlagError(f"conflicting egress rules: {word} stands alone")
+    return words
 
 
 def endpoint_of(flags: Values) -> dict[str, Any]:

@@ -82,6 +82,11 @@ class AsyncContainer(AsyncContainerFiles):
         body = {"Remove": port_bindings(ports)}
         await self._driver.client.call(network_calls.change_ports(self.id, body))
 
+    async def restrict(self, rules: Sequence[str] | None) -> None:
+        """Let it reach these names and networks only; none is nothing, None is everything."""
+        allowed = None if rules is None else list(rules)
+        await self._driver.client.call(network_calls.change_egress(self.id, allowed))
+
     async def rename(self, name: str) -> None:
         """Give it another name."""
         await self._driver.client.call(calls.rename(self.id, name))

@@ -210,6 +210,11 @@ class Container(ContainerFiles):
         body = {"Remove": port_bindings(ports)}
         self._driver.client.call(network_calls.change_ports(self.id, body))
 
+    def restrict(self, rules: Sequence[str] | None) -> None:
+        """Let it reach these names and networks only; none is nothing, None is everything."""
+        allowed = None if rules is None else list(rules)
+        self._driver.client.call(network_calls.change_egress(self.id, allowed))
+
     def rename(self, name: str) -> None:
         """Give it another name."""
         self._driver.client.call(calls.rename(self.id, name))

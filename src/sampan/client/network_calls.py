@@ -40,10 +40,18 @@ def disconnect(name: str, body: dict[str, Any]) -> Call:
     return Call("POST", _network(name) + "/disconnect", body=body)
 
 
-def change_ports(ref: str, body: dict[str, Any]) -> Call:
+def _container(ref: str, verb: str, body: dict[str, Any]) -> Call:
     if not ref.strip("./"):
         raise InvalidArgument(f"invalid container name: {ref or 'value is empty'}")
-    return Call("POST", f"/containers/{quote(ref)}/ports", body=body, subject="container")
+    return Call("POST", f"/containers/{quote(ref)}/{verb}", body=body, subject="container")
+
+
+def change_ports(ref: str, body: dict[str, Any]) -> Call:
+    return _container(ref, "ports", body)
+
+
+def change_egress(ref: str, rules: list[str] | None) -> Call:
+    return _container(ref, "egress", {"Allow": rules})
 
 
 def ports() -> Call:

@@ -31,6 +31,7 @@ class ContainerOptions(TypedDict, total=False):
     dns: Sequence[str]
     dns_options: Sequence[str]
     dns_search: Sequence[str]
+    egress: Sequence[str]
     entrypoint: Sequence[str] | str
     env: Mapping[str, str] | Sequence[str]
     expose: Sequence[str]
@@ -172,6 +173,8 @@ def _join(options: ContainerOptions, body: dict[str, Any]) -> None:
         body["ExposedPorts"] = {port: {} for port in exposed}
     if bindings:
         host["PortBindings"] = bindings
+    if options.get("egress") is not None:
+        host["Egress"] = list(options["egress"])
     network = options.get("network") or "default"
     names = [network] if isinstance(network, str) else list(network)
     host["NetworkMode"] = names[0]

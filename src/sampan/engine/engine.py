@@ -21,10 +21,10 @@ from sampan.engine.filters import container_filter
 from sampan.engine.info import engine_info
 from sampan.engine.logs import LogReader
 from sampan.engine.model import HostConfig, LogQuery, Status, WaitCondition
+from sampan.engine.networkverbs import NetworkVerbs
 from sampan.engine.start import drop
 from sampan.errors import InvalidArgument, NotImplementedHere, SampanError
 from sampan.images.progress import silent
-from sampan.network.model import EndpointRequest
 from sampan.spec.platform import Platform
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from sampan.engine.archive import Archive, PathStat
     from sampan.engine.build import Parts
-    from sampan.engine.containers import Entry, Wait
+    from sampan.engine.containers import Wait
     from sampan.engine.filters import Filters
     from sampan.engine.imagery import Images
     from sampan.engine.model import (
@@ -62,11 +62,11 @@ if TYPE_CHECKING:
     from sampan.images.diffing import Change
     from sampan.images.model import Image
     from sampan.images.progress import Report
-    from sampan.network.model import Binding
+    from sampan.network.model import EndpointRequest
     from sampan.registry.credentials import Credentials
 
 
-class Engine:
+class Engine(NetworkVerbs):
     """One engine over one root. Made by `open` only."""
 
     def __init__(self, parts: Parts, undo: AsyncExitStack) -> None:
@@ -270,38 +270,6 @@ class Engine:
         names = [self.networks.name_of(value) for value in filters["network"]]
         return {**filters, "network": names}
 
-    async def connect(self, network: str, ref: str, wish: EndpointRequest | None = None) -> None:
-        """Put a container into one more network, at once if it runs.
-
-        Raises:
-            PermissionDenied: it is in there, or its network mode allows no other.
-            InvalidArgument: an address or an alias cannot be had.
-        """
-        await self._parts.membership.connect(self._find(ref), network, wish or EndpointRequest())
-
-    async def disconnect(self, network: str, ref: str, force: bool = False) -> None:
-        """Take a container out of a network; with `force`, not being in it is fine.
-
-        Raises:
-            PermissionDenied: it is not in there.
-        """
-        await self._parts.membership.disconnect(self._find(ref), network, force=force)
-
-    async def publish(
-        self, ref: str, add: Sequence[Binding] = (), drop: Sequence[Binding] = ()
-    ) -> None:
-        """Publish ports of a container, and withdraw others, at once if it runs.
-
-        Raises:
-            Conflict: a port is taken, or the container has no network of its own.
-            NotFound: a port that is to be withdrawn is not published.
-        """
-        await self._parts.membership.publish(self._find(ref), add, drop)
-
-    async def prune_networks(self, filters: Filters | None = None) -> Sequence[str]:
-        """Remove every network that no container names; the names of those that went."""
-        return await self._parts.membership.prune(filters)
-
     async def exec_create(self, ref: str, config: ExecConfig) -> str:
         """Prepare a further process; gives the exec's id.
 
@@ -494,6 +462,3 @@ class Engine:
         return await self.images.pull(
             reference, platform=wanted, auth=auth, progress=progress or silent
         )
-
-    def _find(self, ref: str) -> Entry:
-        return self._services.containers.find(ref)

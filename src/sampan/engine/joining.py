@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sampan.engine.networks import names_of
 from sampan.errors import InvalidArgument
 from sampan.ids import new_id
-from sampan.network import ipam, shaping
+from sampan.network import egress, ipam, shaping
 from sampan.network.model import (
     BRIDGE,
     HOST,
@@ -27,7 +27,7 @@ from sampan.network.model import (
 from sampan.network.ports import parse_port
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sampan.engine.model import Container, HostConfig
     from sampan.engine.networks import Member, Registry
@@ -59,6 +59,10 @@ def settle(
         NotFound: there is no such network. InvalidArgument: requests contradict each other.
     """
     mode = default if host.network_mode in _DEFAULTS else host.network_mode
+    if host.egress is not None:
+        egress.parse(host.egress)
+        if is_shared(mode):
+            raise InvalidArgument(f"egress rules need a network of the container's own, not {mode}")
     if is_shared(mode) or mode == NONE:
         others = [name for name in wishes if name not in (*_DEFAULTS, mode)]
         if others:
@@ -74,6 +78,8 @@ def settle(
         network = registry.find(default if name in _DEFAULTS else name).network
         check(network, wish)
         found[network.name] = wish
+    if host.egress is not None:
+        check_egress(registry.find(name).network for name in found)
     if host.links and registry.find(mode).network.has_names:
         found[mode] = replace(found[mode], links=(*found[mode].links, *host.links))
     return replace(host, network_mode=mode), found
@@ -111,6 +117,17 @@ def _check_options(network: Network, wish: EndpointRequest) -> None:
         raise InvalidArgument(f"unknown option {unknown[0]}: use {', '.join(shaping.OPTIONS)}")
     if shaping.parse(wish.options).rate_in and network.driver is not Driver.BRIDGE:
         raise InvalidArgument(f"sampan.rate-in is for bridges: {network.name} is none")
+
+
+def check_egress(networks: Iterable[Network]) -> None:
+    """Refuse rules that could not be kept.
+
+    Raises:
+        InvalidArgument: a network is no bridge.
+    """
+    for network in networks:
+        if network.driver is not Driver.BRIDGE:
+            raise InvalidArgument(f"egress rules are for bridges: {network.name} is none")
 
 
 def _check_addresses(network: Network, wish: EndpointRequest) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sampan.engine import etcfiles, joining
 from sampan.engine.config import reach
 from sampan.errors import Conflict, PermissionDenied
+from sampan.network import egress
 from sampan.network.model import HOST, NONE
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Membership:
                     f"endpoint with name {container.name} already exists in network {network.name}"
                 )
             joining.check(network, wish)
+            if container.host.egress is not None:
+                joining.check_egress([network])
             changed = replace(container, networks={**container.networks, network.name: wish})
             if container.status.is_running:
                 had = networks.has_resolver(entry.id)
@@ -89,6 +92,23 @@ class Membership:
             kept = [one for one in container.host.ports if not any(_covers(d, one) for d in drop)]
             host = replace(container.host, ports=(*kept, *add))
             await self._services.containers.change(entry, replace(container, host=host))
+
+    async def restrict(self, entry: Entry, rules: Sequence[str] | None) -> None:
+        """See Engine.restrict."""
+        if rules is not None:
+            egress.parse(rules)
+        async with entry.lock:
+            networks = self._services.networks
+            container = entry.container
+            if joining.is_shared(container.host.network_mode):
+                raise Conflict(f"container {container.name} has no network of its own")
+            if rules is not None:
+                joining.check_egress(networks.find(name) for name in container.networks)
+            wanted = None if rules is None else tuple(rules)
+            changed = replace(container, host=replace(container.host, egress=wanted))
+            await self._services.containers.change(entry, changed)
+            if container.status.is_running:
+                await networks.restrict(changed)
 
     async def prune(self, wanted: Filters | None) -> Sequence[str]:
         """See Engine.prune_networks."""

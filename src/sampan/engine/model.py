@@ -352,6 +352,7 @@ class HostConfig:
     dns_search: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    egress: tuple[str, ...] | None = None
     ports: tuple[Binding, ...] = ()
     publish_all: bool = False
     masked_paths: tuple[str, ...] | None = None

@@ -8,21 +8,25 @@ whose networks are all internal asks nobody.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from sampan.engine import joining
-from sampan.errors import ContainerNotFound, InvalidArgument
-from sampan.network import resolv
+from sampan.errors import ContainerNotFound, InvalidArgument, SampanError
+from sampan.network import dns, resolv
 from sampan.network.model import BRIDGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from sampan.engine.containers import Containers
     from sampan.engine.model import Container
     from sampan.engine.networks import Member, Registry
     from sampan.engine.wiring import Joined
+    from sampan.network.egress import Policy
     from sampan.network.model import Endpoint
+
+log = logging.getLogger(__name__)
 
 
 class Naming:
@@ -34,6 +38,24 @@ class Naming:
         self._registry = registry
         self._joined = joined
         self._containers = containers
+        self._policies: dict[str, Policy] = {}
+        self.teach: Callable[[str, Sequence[tuple[str, int]]], Awaitable[None]] | None = None
+        """What is told of the addresses of names that a restricted container may ask for."""
+
+    def set_policy(self, owner: str, policy: Policy | None) -> bool:
+        """Restrict which names a container may ask for; whether it is or was restricted."""
+        before = self._policies.pop(owner, None)
+        if policy is not None:
+            self._policies[owner] = policy
+        return before is not None or policy is not None
+
+    def permits(self, owner: str, name: str) -> bool:
+        """Whether a container may ask others for a name."""
+        policy = self._policies.get(owner)
+        if policy is None or policy.permits(name):
+            return True
+        log.warning("egress of %s denied: name %s", owner[:12], name)
+        return False
 
     def find(self, owner: str, name: str) -> Sequence[str] | None:
         """The addresses of a name as `owner` sees it; None when it is no name of ours."""
@@ -66,7 +88,14 @@ class Naming:
         return own or resolv.read_host().servers
 
     async def learned(self, owner: str, name: str, message: bytes) -> None:
-        """An answer is about to be given to `owner`."""
+        """An answer is about to be given to `owner`: what it names may be reached."""
+        if owner in self._policies and self.teach is not None:
+            try:
+                found = dns.addresses(message)
+                if found:
+                    await self.teach(owner, found)
+            except SampanError as error:
+                log.warning("egress of %s: %s: %s", owner[:12], name, error)
 
     def linked(self, container: Container) -> list[tuple[str, str]]:
         """(address, names) of the containers that this one was linked to, where there is no name
@@ -91,6 +120,8 @@ class Naming:
         if not joining.has_networks(mode):
             return False
         if any(self._registry.find(name).network.has_names for name in container.networks):
+            return True
+        if container.host.egress is not None:
             return True
         return not container.host.dns and not resolv.reachable(resolv.read_host().servers)
 

@@ -31,7 +31,7 @@ from sampan.errors import (
     PermissionDenied,
     SampanError,
 )
-from sampan.network import checking
+from sampan.network import checking, egress
 from sampan.network.model import BRIDGE, NONE, Driver, Published
 from sampan.network.resolver import Resolver
 from sampan.store import networks as rows
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from sampan.engine.events import Events
     from sampan.engine.filters import Filters
     from sampan.engine.model import Container, Event
+    from sampan.network.denials import Denied
     from sampan.network.hostfirewall import HostFirewall
     from sampan.network.model import Endpoint, EndpointRequest, Network, NetworkConfig
     from sampan.store.database import Connection, Database
@@ -75,6 +76,8 @@ class Networks:
         )
         self._naming = Naming(self._registry, self._joined, containers)
         self._resolver = Resolver(self._naming)
+        self._naming.teach = self._wiring.learn
+        self._wiring.on_denied = self._denied
 
     # life
 
@@ -90,12 +93,12 @@ class Networks:
             self._wiring.name_table(f"sampan-{bridge.removeprefix('sb-')}")
         for member in self._registry:
             for owner, endpoint in member.endpoints.items():
-                self._joined.setdefault(owner, Joined([])).endpoints.append(endpoint)
+                self._joined.setdefault(owner, Joined(owner)).endpoints.append(endpoint)
         for row in self._db.read_now(rows.ports):
             one = Published(
                 port=row.port, protocol=row.protocol, host=row.host, host_port=row.host_port
             )
-            self._joined.setdefault(row.owner, Joined([])).published.append(one)
+            self._joined.setdefault(row.owner, Joined(row.owner)).published.append(one)
 
     async def recover(self, find_path: Callable[[str], str]) -> None:
         """Take over what runs, drop what does not; `find_path` gives an owner's namespace or ""."""
@@ -124,6 +127,8 @@ class Networks:
                 await self._wiring.open_doors(joined)
                 self._serve_names(owner, joined)
             await self._drop_strays(owner, joined)
+            if container is not None:
+                await self.restrict(container)
         except SampanError as error:
             log.error("networks of %s: %s", owner, error)  # noqa: TRY400 - no trace needed
 
@@ -298,7 +303,7 @@ class Networks:
         if not joining.has_networks(container.host.network_mode):
             return ""
         _require()
-        self._joined[container.id] = joined = Joined([])
+        self._joined[container.id] = joined = Joined(container.id)
         try:
             self._lease(container, joined)
             reach(self._config, "network-leased")
@@ -309,6 +314,7 @@ class Networks:
             names = self._naming.needs_resolver(container)
             await self._wiring.wire(networks, joined, gateway, names=names)
             self._serve_names(container.id, joined)
+            await self.restrict(container)
             reach(self._config, "network-wired")
         except BaseException:
             self.release(container.id)
@@ -317,6 +323,16 @@ class Networks:
             self._wiring.refill_later(networks[0])
         assert joined.space is not None
         return joined.space.path
+
+    async def restrict(self, container: Container) -> None:
+        """Let a running container reach what its rules say; no rules are no restriction."""
+        joined = self._joined.get(container.id)
+        if joined is None or joined.space is None:
+            return
+        policy = None if container.host.egress is None else egress.parse(container.host.egress)
+        if self._naming.set_policy(container.id, policy):
+            networks = [self.find(one.network) for one in joined.endpoints]
+            await self._wiring.restrict(container.id, joined, networks, policy)
 
     def release(self, owner: str) -> None:
         """Leave every network; nothing to leave is fine. Done in the order of the calls."""
@@ -327,6 +343,7 @@ class Networks:
         for endpoint in joined.endpoints:
             made += self._forget(endpoint)
         self._resolver.close(owner)
+        self._naming.set_policy(owner, None)
         self.ports.release(joined)
         written = self._db.submit(partial(_left, owner=owner, made=made))
         written.add_done_callback(self._told)
@@ -370,6 +387,7 @@ class Networks:
             if self._naming.needs_resolver(container) and not self.has_resolver(container.id):
                 await self._wiring.open_doors(joined)
                 self._serve_names(container.id, joined)
+            await self.restrict(container)
         except BaseException:
             joined.endpoints.remove(endpoint)
             self._forget(endpoint)
@@ -393,6 +411,13 @@ class Networks:
         await self._write(partial(rows.leave, owner=container.id, network_id=network.id), *made)
 
     # details
+
+    def _denied(self, one: Denied) -> None:
+        """Tell the log of what a restricted container was denied."""
+        for owner, joined in self._joined.items():
+            if any(one.source in (e.ipv4, e.ipv6) for e in joined.endpoints):
+                where = f"{one.destination} port {one.port}" if one.port else one.destination
+                log.warning("egress of %s denied: %s to %s", owner[:12], one.protocol, where)
 
     def _serve_names(self, owner: str, joined: Joined) -> None:
         """Give the doors of a container to the name server."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.errors import FailedPrecondition, SampanError
 from sampan.network import doors, firewall, hostfirewall, spaces
+from sampan.network.denials import Denials, group_of
 from sampan.network.firewall import Watch
 from sampan.network.model import Driver
 from sampan.network.plumbing import Plumber
@@ -24,7 +25,9 @@ from sampan.network.plumbing import Plumber
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from sampan.network.denials import Denied
     from sampan.network.doors import Doors
+    from sampan.network.egress import Policy
     from sampan.network.hostfirewall import HostFirewall
     from sampan.network.ipam import Subnet
     from sampan.network.model import Endpoint, Network, Published
@@ -43,7 +46,8 @@ REASSERT_DELAY = 0.05
 class Joined:
     """What one container has of networks while it runs."""
 
-    endpoints: list[Endpoint]
+    owner: str
+    endpoints: list[Endpoint] = field(default_factory=list)
     space: Space | None = None
     published: list[Published] = field(default_factory=list)
     doors: Doors | None = None
@@ -60,6 +64,8 @@ class Wiring:
         self._worker = ThreadPoolExecutor(1, "sampan-net")
         self._refill: asyncio.TimerHandle | None = None
         self._watch: Watch | None = None
+        self._denials: Denials | None = None
+        self.on_denied: Callable[[Denied], None] | None = None
         self._closed = False
 
     def name_table(self, name: str) -> None:
@@ -146,6 +152,26 @@ class Wiring:
         """Undo `publish`."""
         await self._do("withdraw ports", self._plumber.withdraw, endpoint, tuple(published))
 
+    async def restrict(
+        self,
+        owner: str,
+        joined: Joined,
+        networks: Sequence[Network],
+        policy: Policy | None,
+    ) -> None:
+        """Let a container reach what `policy` permits; None: everything again."""
+        assert joined.space is not None
+        pairs = list(zip(joined.endpoints, networks, strict=True))
+        what = "restrict egress"
+        await self._do(what, self._plumber.restrict, owner, joined.space, pairs, policy)
+        if self._denials is None and policy is not None:
+            self._denials = Denials(group_of(self._plumber.firewall.name))
+            asyncio.get_running_loop().add_reader(self._denials.fileno(), self._denied)
+
+    async def learn(self, owner: str, found: Sequence[tuple[str, int]]) -> None:
+        """Let a restricted container reach what a name of its rules has become."""
+        await self._do("allow addresses", self._plumber.firewall.learn, owner, found)
+
     async def host_firewall(self) -> HostFirewall:
         """What the host's own firewall closes."""
         name = self._plumber.firewall.name
@@ -174,6 +200,9 @@ class Wiring:
         if self._watch is not None:
             asyncio.get_running_loop().remove_reader(self._watch.fileno())
             self._watch.close()
+        if self._denials is not None:
+            asyncio.get_running_loop().remove_reader(self._denials.fileno())
+            self._denials.close()
         for space in opened:
             self._worker.submit(space.close)
         self._worker.submit(_guarded, self._plumber.close, idle)
@@ -246,6 +275,7 @@ class Wiring:
                 self._plumber.publish(joined.target, joined.published)
 
     def _let_go(self, joined: Joined) -> None:
+        self._plumber.firewall.restrict(joined.owner, None)
         if joined.target is not None:
             self._plumber.withdraw(joined.target, joined.published)
         for sock in joined.doors or ():
@@ -280,6 +310,11 @@ class Wiring:
     def _heard(self) -> None:
         if self._watch is not None and self._watch.lost():
             asyncio.get_running_loop().call_later(REASSERT_DELAY, self._reassert)
+
+    def _denied(self) -> None:
+        for one in self._denials.read() if self._denials is not None else ():
+            if self.on_denied is not None:
+                self.on_denied(one)
 
     def _reassert(self) -> None:
         if not self._closed:

@@ -19,7 +19,8 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
 from sampan.errors import FailedPrecondition, Unavailable
-from sampan.network import ruleset
+from sampan.network import egress, ruleset
+from sampan.network.denials import group_of
 from sampan.network.netlink import (
     CREATE,
     NETFILTER,
@@ -33,6 +34,8 @@ from sampan.network.netlink import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from sampan.network.egress import Restricted
 
 PATIENCE = 20
 _INET = 1
@@ -68,6 +71,7 @@ class Firewall:
         self._ports: dict[Port, None] = {}
         self._netlink: Netlink | None = None
         self._rules = 0
+        self._restricted: dict[str, Restricted] = {}
 
     def apply(self) -> None:
         """Make the table anew from what is known here.
@@ -75,7 +79,9 @@ class Firewall:
         Raises:
             FailedPrecondition: there is no nft, or the kernel refuses the rules.
         """
-        run_nft(ruleset.table(self.name, self._elements()))
+        restricted = list(self._restricted.values())
+        rules = ruleset.table(self.name, self._elements(), group=group_of(self.name))
+        run_nft(rules + egress.doors_table(self.name, restricted))
         self.is_made = True
         self._rules = self._count()
 
@@ -91,8 +97,40 @@ class Firewall:
         """
         if any(self.uplinks.values()):
             return
-        run_nft(f"add table inet {self.name}\ndelete table inet {self.name}\n")
+        rules = f"add table inet {self.name}\ndelete table inet {self.name}\n"
+        run_nft(rules + egress.doors_table(self.name, ()))
         self.is_made = False
+
+    def restrict(self, owner: str, restricted: Restricted | None) -> None:
+        """Let a container reach what it may and no more; None: everything again.
+
+        Raises:
+            FailedPrecondition: as `apply`.
+        """
+        if restricted is None:
+            if self._restricted.pop(owner, None) is None:
+                return
+        else:
+            self._restricted[owner] = restricted
+        if self.is_made:
+            self.apply()
+
+    def learn(self, owner: str, found: Sequence[tuple[str, int]]) -> None:
+        """Let a restricted container reach (address, seconds) of a name that it may ask for."""
+        one = self._restricted.get(owner)
+        if one is None or not self.is_made:
+            return
+        for address, seconds in found:
+            one.learn(address, seconds)
+        new = {address for address, _ in found}
+        lines = [
+            f"add element inet {self.name} allowed{6 if ':' in own else 4} "
+            f"{{ {egress.allowed_element(own, where, left)} }}\n"
+            for own, where, left in one.allowed()
+            if where in new
+        ]
+        if lines:
+            run_nft("".join(lines))
 
     def add_bridge(self, name: str, *, masquerade: bool, internal: bool) -> None:
         """Let the rules know a bridge. Raises as `add_ports`."""
@@ -180,6 +218,7 @@ class Firewall:
         for target in {port.target: None for port in self._ports}:
             word = f"selves{ip_address(target).version}"
             found.setdefault(word, []).append(f"{target} . {target}")
+        found.update(egress.elements(list(self._restricted.values())))
         return found
 
 

@@ -162,6 +162,24 @@ def routes(netlink: Netlink) -> list[tuple[str, int]]:
     return found
 
 
+def peer_of(netlink: Netlink, name: str) -> int:
+    """The index of the other end of an interface pair, in the namespace that it is in; 0: none."""
+    for body in netlink.dump(GETLINK, info(), "list interfaces"):
+        values = dict(attributes(body, _LINK.size))
+        if values[IFNAME] == name.encode() + b"\0" and LINK in values:
+            return int(struct.unpack("=I", values[LINK])[0])
+    return 0
+
+
+def mac_of(netlink: Netlink, name: str) -> str:
+    """The address of an interface, "" when there is none."""
+    for body in netlink.dump(GETLINK, info(), "list interfaces"):
+        values = dict(attributes(body, _LINK.size))
+        if values[IFNAME] == name.encode() + b"\0":
+            return ":".join(f"{byte:02x}" for byte in values.get(ADDRESS, b""))
+    return ""
+
+
 def routable(netlink: Netlink) -> list[str]:
     """The interfaces that packets may be routed over: no loopback, no bridge, no bridge's port."""
     found = []

@@ -10,12 +10,14 @@ it, its other end on the bridge that was asked for last. A start then only sets 
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING
 
 from sampan.errors import FailedPrecondition
 from sampan.network import forwarding, ipam, links, shaping, spaces
+from sampan.network.egress import Restricted
 from sampan.network.firewall import Firewall, Port
 from sampan.network.model import EVERY4, EVERY6, Driver
 from sampan.network.netlink import Message, Netlink
@@ -24,10 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
+    from sampan.network.egress import Policy
     from sampan.network.model import Endpoint, Network, Published
     from sampan.network.spaces import Space
 
 SPARES = 2
+_MARKS = 0x5A000000
+"""The high byte of the marks of allowed connections; others have their own."""
+
 _FILTERED = "net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"
 
 
@@ -49,6 +55,7 @@ class Plumber:
         self._host: Netlink | None = None
         self._spares: list[Spare] = []
         self._bridges: dict[str, int] = {}
+        self._generation = int.from_bytes(os.urandom(3), "big")
 
     # the host
 
@@ -272,6 +279,26 @@ class Plumber:
     def detach(self, space: Space, endpoint: Endpoint) -> None:
         """Take an interface out of a namespace; both ends are gone then."""
         space.netlink.run([links.delete(endpoint.interface)])
+
+    def restrict(
+        self,
+        owner: str,
+        space: Space,
+        endpoints: Sequence[tuple[Endpoint, Network]],
+        policy: Policy | None,
+    ) -> None:
+        """Let a container reach what `policy` permits; None: everything again."""
+        if policy is None:
+            self.firewall.restrict(owner, None)
+            return
+        doors = []
+        for endpoint, network in endpoints:
+            name = socket.if_indextoname(links.peer_of(space.netlink, endpoint.interface))
+            doors.append((name, links.mac_of(self.host, network.interface)))
+        own = tuple(one for e, _ in endpoints for one in (e.ipv4, e.ipv6) if one)
+        self._generation += 1
+        mark = _MARKS | (self._generation & 0xFFFFFF)
+        self.firewall.restrict(owner, Restricted(policy, mark, own, tuple(doors)))
 
     def publish(self, endpoint: Endpoint, published: Sequence[Published]) -> None:
         """Let published ports lead to the endpoint."""

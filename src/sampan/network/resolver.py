@@ -51,6 +51,9 @@ class Names(Protocol):
     def servers(self, owner: str) -> Sequence[str]:
         """Where `owner` asks for what we do not know; none: nowhere."""
 
+    def permits(self, owner: str, name: str) -> bool:
+        """Whether `owner` may ask others for a name."""
+
     async def learned(self, owner: str, name: str, message: bytes) -> None:
         """An answer is about to be given to `owner`."""
 
@@ -193,7 +196,7 @@ class Resolver:
             found = self._names.find(owner, query.name)
             if found is not None:
                 return dns.answer(query, found)
-        if not self._names.servers(owner):
+        if not self._names.servers(owner) or not self._names.permits(owner, query.name):
             return dns.failure(query, dns.NO_SUCH_NAME)
         return b""
 

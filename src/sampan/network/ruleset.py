@@ -12,6 +12,7 @@ internal, which ports are published), so that a start costs one element and not 
   reaches them but the host.
 * Loopback addresses come from loopback alone: the bridges accept them after rewriting only
   (CVE-2020-8558), so that a port published on 127.0.0.1 stays the host's own.
+* Restricted containers reach what their rules allow, see `egress`.
 * Where we switched forwarding on, the interfaces that the host had then (`uplinks`) do not reach
   each other: it was no router before. What others make later is theirs.
 
@@ -36,10 +37,18 @@ SETS = {
     "same": "type ifname . ifname",
     "selves4": "type ipv4_addr . ipv4_addr",
     "selves6": "type ipv6_addr . ipv6_addr",
+    "restricted4": "type ipv4_addr",
+    "restricted6": "type ipv6_addr",
+    "current4": "type ipv4_addr . mark",
+    "current6": "type ipv6_addr . mark",
+    "allowed4": "type ipv4_addr . ipv4_addr; flags interval, timeout",
+    "allowed6": "type ipv6_addr . ipv6_addr; flags interval, timeout",
     "uplinks4": "type ifname",
     "uplinks6": "type ifname",
 }
 MAPS = {
+    "generation4": "type ipv4_addr : mark",
+    "generation6": "type ipv6_addr : mark",
     "ports4": "type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service",
     "every4": "type inet_proto . inet_service : ipv4_addr . inet_service",
     "ports6": "type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service",
@@ -75,6 +84,8 @@ _CHAINS = """\
   }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
+    ip saddr @restricted4 jump egress
+    ip6 saddr @restricted6 jump egress
     iifname @bridges jump from_bridge
     oifname @bridges jump to_bridge
     meta nfproto ipv4 iifname @uplinks4 oifname @uplinks4 drop
@@ -96,17 +107,30 @@ _CHAINS = """\
     ct status dnat accept
     drop
   }}
+  chain egress {{
+    ct direction reply return
+    ip saddr . ct mark @current4 return
+    ip6 saddr . ct mark @current6 return
+    ip saddr . ip daddr @allowed4 ct mark set ip saddr map @generation4 return
+    ip6 saddr . ip6 daddr @allowed6 ct mark set ip6 saddr map @generation6 return
+    icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} return
+    limit rate 20/second log group {group}
+    drop
+  }}
   chain host {{
     type filter hook input priority filter; policy accept;
+    ip saddr @restricted4 jump egress
+    ip6 saddr @restricted6 jump egress
     iifname @internal fib daddr . iif type != {{ local, broadcast, multicast }} drop
   }}
 """
 
 
-def table(name: str, elements: Mapping[str, Iterable[str]], *, more: str = "") -> str:
+def table(name: str, elements: Mapping[str, Iterable[str]], *, group: int) -> str:
     """The whole table, replaced as one transaction.
 
-    `elements` maps sets and maps to their elements in nft's words.
+    `elements` maps sets and maps to their elements in nft's words; what a restricted container
+    is denied is told to the log group `group`.
     """
     parts = [f"add table inet {name}\ndelete table inet {name}\ntable inet {name} {{\n"]
     for kind, declared in (("set", SETS), ("map", MAPS)):
@@ -114,6 +138,6 @@ def table(name: str, elements: Mapping[str, Iterable[str]], *, more: str = "") -
             found = ", ".join(elements.get(word, ()))
             content = f" elements = {{ {found} }};" if found else ""
             parts.append(f"  {kind} {word} {{ {types};{content} }}\n")
-    parts.append(_CHAINS.format(rewrite=_REWRITE))
-    parts.append(more + "}\n")
+    parts.append(_CHAINS.format(rewrite=_REWRITE, group=group))
+    parts.append("}\n")
     return "".join(parts)

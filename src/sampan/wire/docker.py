@@ -209,6 +209,8 @@ class HostConfig(Body, kw_only=True):
     # An extension of ours: what a container gets that has become unhealthy.
     on_unhealthy: str | UnsetType | None = UNSET
     depends_on: list[str] | UnsetType | None = UNSET
+    # Another: the names and networks that it may reach; none of them is nothing.
+    egress: list[str] | UnsetType | None = UNSET
     masked_paths: list[str] | None = None
     readonly_paths: list[str] | None = None
 

@@ -146,6 +146,12 @@ class PortsChange(Body, kw_only=True):
     remove: dict[str, list[docker.PortBinding] | None] | None = None
 
 
+class EgressChange(Body, kw_only=True):
+    """Body of POST /containers/{id}/egress, an extension of ours; null is no restriction."""
+
+    allow: list[str] | None = None
+
+
 class OpenPort(Body, kw_only=True):
     """One entry of GET /ports, an extension of ours."""
 

@@ -31,6 +31,9 @@ class Known:
     def servers(self, owner):
         return self.upstream
 
+    def permits(self, owner, name):
+        return name != "forbidden.org"
+
     async def learned(self, owner, name, message):
         self.told.append((name, dns.addresses(message)))
 
@@ -130,6 +133,8 @@ def test_who_is_closed_in_asks_nobody():
             assert code(await question(place, ask("example.org"))) == dns.NO_SUCH_NAME
             assert code(await question(place, ask("1.2.3.4.in-addr.arpa", dns.PTR))) == 3
             assert dns.addresses(await question(place, ask("web")))
+            known.upstream = ["127.0.0.1"]
+            assert code(await question(place, ask("forbidden.org"))) == dns.NO_SUCH_NAME
             assert upstream.asked == []
 
     scenario(play)

@@ -191,6 +191,7 @@ def host_answer(host: model.HostConfig, name: str) -> wire.HostConfig:
         device_requests=[{"Driver": "cdi", "DeviceIDs": list(host.cdi_devices)}]
         if host.cdi_devices
         else None,
+        egress=UNSET if host.egress is None else list(host.egress),
         on_unhealthy=UNSET if host.on_unhealthy == "none" else host.on_unhealthy.value,
         masked_paths=None if host.masked_paths is None else list(host.masked_paths),
         readonly_paths=None if host.readonly_paths is None else list(host.readonly_paths),

@@ -1,4 +1,7 @@
-"""Ports of running containers, an extension of ours: POST /containers/{id}/ports and GET /ports."""
+"""Extensions of ours about running containers: their ports, and what they may reach.
+
+POST /containers/{id}/ports and /containers/{id}/egress, GET /ports.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from sampan.api.docker.call import Call
 
 _decode_change = msgspec.json.Decoder(wire.PortsChange)
+_decode_egress = msgspec.json.Decoder(wire.EgressChange)
 
 
 async def change(call: Call) -> StreamResponse:
@@ -23,6 +27,13 @@ async def change(call: Call) -> StreamResponse:
     body = await call.json(_decode_change) or wire.PortsChange()
     add, drop = endpoints.bindings(body.add), endpoints.bindings(body.remove)
     await call.engine.publish(call.name, add, drop)
+    return answers.empty(200)
+
+
+async def restrict(call: Call) -> StreamResponse:
+    """POST /containers/{id}/egress"""
+    body = await call.json(_decode_egress) or wire.EgressChange()
+    await call.engine.restrict(call.name, body.allow)
     return answers.empty(200)
 
 
@@ -65,4 +76,7 @@ def _warning(inputs: tuple[str, ...], forwards: tuple[str, ...]) -> str:
 
 
 PATHS = {("GET", "/ports"): listing}
-NAMED = {("POST", "containers", "ports"): change}
+NAMED = {
+    ("POST", "containers", "egress"): restrict,
+    ("POST", "containers", "ports"): change,
+}

@@ -116,6 +116,7 @@ def host_config(body: wire.HostConfig, network_disabled: bool = False) -> model.
         dns_search=tuple(body.dns_search or ()),
         dns_options=tuple(body.dns_options or ()),
         links=tuple(body.links or ()),
+        egress=None if _given(body.egress) is None else tuple(_given(body.egress)),
         ports=endpoints.bindings(body.port_bindings),
         publish_all=bool(body.publish_all_ports),
         masked_paths=None if body.masked_paths is None else tuple(body.masked_paths),

@@ -1,7 +1,8 @@
-"""`publish`, `unpublish` and `ports`: published ports of containers that run."""
+"""`publish`, `unpublish`, `ports`: published ports; `egress`: what a container may reach."""
 
 from __future__ import annotations
 
+from sampan.cli import networking
 from sampan.cli.flags import FlagError
 from sampan.cli.session import Command, Session
 from sampan.cli.tables import show
@@ -37,6 +38,11 @@ def unpublish(session: Session, _: Values, words: list[str]) -> int:
     return 0
 
 
+def egress(session: Session, _: Values, words: list[str]) -> int:
+    session.call(network_calls.change_egress(words[0], networking.egress_rules(words[1:])))
+    return 0
+
+
 def listing(session: Session, flags: Values, _: list[str]) -> int:
     rows = [
         {
@@ -67,6 +73,13 @@ UNPUBLISH = Command(
     unpublish,
     "CONTAINER [ADDRESS:][HOST_PORT:]PORT[/PROTO] [PORT...]",
     "Withdraw published ports of a container, also while it runs",
+    "",
+    least=2,
+)
+EGRESS = Command(
+    egress,
+    "CONTAINER all|none|RULE [RULE...]",
+    "Change what a container may reach, also while it runs",
     "",
     least=2,
 )
