@@ -156,6 +156,8 @@ def _dispatch(name: str, root: str, parsed: Parsed) -> int:
             from sampan.runtime.joining import exec_command
 
             return exec_command(root, first, parsed.rest[1:], parsed)
+        case "checkpoint" | "restore":
+            return _by_criu(name, root, first, parsed)
         case "features":
             from sampan.runtime.features import document
 
@@ -185,6 +187,15 @@ def _verb(name: str, root: str, first: str, parsed: Parsed) -> None:
         verbs.kill(root, first, signal, everyone=parsed.on("all"))
     elif name == "delete":
         verbs.delete(root, first, force=parsed.on("force"))
+
+
+def _by_criu(name: str, root: str, first: str, parsed: Parsed) -> int:
+    from sampan.runtime import checkpointing
+
+    if name == "restore":
+        return checkpointing.restore(root, first, parsed)
+    checkpointing.checkpoint(root, first, parsed)
+    return 0
 
 
 def _describe(name: str, root: str, first: str, parsed: Parsed) -> None:

@@ -97,7 +97,45 @@ _UPDATE: Flags = {
     "resources": "text",
 }
 
+_CRIU: Flags = {
+    "auto-dedup": "bool",
+    "empty-ns": "list",
+    "ext-unix-sk": "bool",
+    "file-locks": "bool",
+    "image-path": "text",
+    "lazy-pages": "bool",
+    "manage-cgroups-mode": "text",
+    "shell-job": "bool",
+    "tcp-established": "bool",
+    "work-path": "text",
+}
+_CHECKPOINT: Flags = {
+    **_CRIU,
+    "leave-running": "bool",
+    "link-remap": "bool",
+    "page-server": "text",
+    "parent-path": "text",
+    "pre-dump": "bool",
+    "status-fd": "number",
+    "tcp-skip-in-flight": "bool",
+}
+_RESTORE: Flags = {
+    **_CRIU,
+    "b": "=bundle",
+    "bundle": "text",
+    "console-socket": "text",
+    "d": "=detach",
+    "detach": "bool",
+    "lsm-mount-context": "text",
+    "lsm-profile": "text",
+    "no-pivot": "bool",
+    "no-subreaper": "bool",
+    "pid-file": "text",
+    "pidfd-socket": "text",
+}
+
 COMMANDS: dict[str, Command] = {
+    "checkpoint": (_CHECKPOINT, _ID, "checkpoint a running container", _ONE),
     "create": (_LAUNCH, _ID, "create a container", _ONE),
     "delete": (
         {"f": "=force", "force": "bool"},
@@ -143,6 +181,7 @@ COMMANDS: dict[str, Command] = {
         "display the processes inside the container",
         (1, _ANY),
     ),
+    "restore": (_RESTORE, _ID, "restore a container from a previous checkpoint", _ONE),
     "resume": ({}, _ID, "resume all processes that have been paused", _ONE),
     "run": (_RUN, _ID, "create and run a container", _ONE),
     "spec": (

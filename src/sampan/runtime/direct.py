@@ -20,6 +20,7 @@ import _signal
 import _socket
 import errno
 import os
+import stat
 import struct
 
 from sampan.kernel import fds, machine, rlimits
@@ -225,6 +226,36 @@ def _find_program(a: DirectAssembly, one: c.FindProgram) -> None:
     calls.place(found)
 
 
+def _session(a: DirectAssembly, one: c.Session) -> None:
+    """With the container's own null device in place of the host's, as under runc: a descriptor of
+    the host's file system is none of the container's business, and CRIU could not tell what it is.
+    """
+    assembly.WRITERS[c.Session](a, one)
+    for number in (0, 1, 2):
+        if not _is_null(number):
+            continue
+        kept = Label()
+        fd = a.calls.call(
+            SYS["openat"],
+            n.AT_FDCWD,
+            b"/dev/null",
+            os.O_RDWR | os.O_CLOEXEC,
+            0,
+            tolerate=ANY,
+            at=kept,
+        )
+        a.calls.call(SYS["dup2"], fd, number)
+        a.calls.place(kept)
+
+
+def _is_null(fd: int) -> bool:
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return False
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == os.makedev(1, 3)
+
+
 def _limit(a: DirectAssembly, one: c.Limit) -> None:
     """As `kernel.rlimits`: as high as it may be, where the kernel refuses what is wanted."""
     calls, refused, done = a.calls, Label(), Label()
@@ -288,6 +319,7 @@ DirectAssembly.writers = {
     c.Execute: _execute,
     c.FindProgram: _find_program,
     c.Limit: _limit,
+    c.Session: _session,
     o.AttachRoot: DirectAssembly.attach,
     o.Loopback: _loopback,
     o.Propagation: _propagation,

@@ -144,14 +144,18 @@ def _describe(
     container_id: str, created: Direct, spec: dict[str, Any], bundle: str
 ) -> dict[str, Any]:
     """What exec, state and delete need later (as `create`)."""
-    linux = spec["linux"]
     return {
         "v": 1,
         "id": container_id,
         "pid": created.pid,
         "start_time": created.start_time(),
         "bundle": bundle,
-        "created": time.time_ns(),
-        "cgroup": linux["cgroupsPath"],
-        "namespaces": [space["type"] for space in linux.get("namespaces") or []],
+        "cgroup": spec["linux"]["cgroupsPath"],
+        **identity(spec),
     }
+
+
+def identity(spec: dict[str, Any]) -> dict[str, Any]:
+    """When it was made, and its kinds of namespaces."""
+    spaces = spec["linux"].get("namespaces") or []
+    return {"created": time.time_ns(), "namespaces": [space["type"] for space in spaces]}

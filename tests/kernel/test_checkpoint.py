@@ -1,0 +1,151 @@
+"""checkpoint and restore: errors everywhere, and whole lives where CRIU works (`make test-vm`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from bundles import Bundle
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+IN_VM = bool(os.environ.get("SAMPAN_VM"))
+works = pytest.mark.skipif(not IN_VM, reason="CRIU works in the virtual machine")
+COUNT = "i=0; while true; do i=$((i+1)); echo $i > /dev/shm/n; sleep 0.05; done"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path):
+    made = Bundle(tmp_path)
+    spaces = made.config["linux"]["namespaces"]
+    # CRIU would want iptables for a network namespace.
+    made.config["linux"]["namespaces"] = [one for one in spaces if one["type"] != "network"]
+    made.config["mounts"] = [one for one in made.config["mounts"] if one["destination"] != "/sys"]
+    made.config["mounts"].insert(
+        1,
+        {
+            "destination": "/sys",
+            "type": "bind",
+            "source": "/sys",
+            "options": ["rbind", "nosuid", "noexec", "nodev", "ro"],
+        },
+    )
+    made.config["mounts"] = [one for one in made.config["mounts"] if one["type"] != "cgroup"]
+    yield made
+    made.oci("delete", "--force", made.id)
+    assert made.cgroup_is_gone()
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+def start(bundle: Bundle, script: str = COUNT) -> None:
+    bundle.shell(script)
+    bundle.save()
+    words = [bundle.runtime, "--root", str(bundle.root), "run", "--detach", bundle.id]
+    null = subprocess.DEVNULL
+    subprocess.run(
+        words, check=True, cwd=bundle.path, stdin=null, stdout=null, stderr=null, timeout=60
+    )
+
+
+def count(bundle: Bundle) -> int:
+    """What the container counts to, when it has counted on."""
+    file = Path(f"/proc/{bundle.state()['pid']}/root/dev/shm/n")
+    deadline = time.monotonic() + 60
+    first = ""
+    while time.monotonic() < deadline:
+        text = file.read_text().strip() if file.exists() else ""
+        if first and text and text != first:
+            return int(text)
+        first = first or text
+        time.sleep(0.01)
+    raise AssertionError("it does not count")
+
+
+def test_what_is_not_running_is_refused(bundle: Bundle):
+    assert "does not exist" in bundle.oci("checkpoint", "nosuch").stderr
+    bundle.command("true")
+    bundle.save()
+    null = subprocess.DEVNULL
+    words = [bundle.runtime, "--root", str(bundle.root), "create", bundle.id]
+    subprocess.run(words, check=True, cwd=bundle.path, stdin=null, stdout=null, stderr=null)
+    failed = bundle.oci("checkpoint", bundle.id)
+    assert failed.returncode == 1
+    assert failed.stderr.endswith("container cannot be checkpointed in created state\n")
+
+
+def test_a_missing_criu_is_named(bundle: Bundle):
+    start(bundle)
+    failed = bundle.oci("checkpoint", bundle.id, env={"PATH": "/nosuch"})
+    assert failed.returncode == 1
+    assert "criu is not installed" in failed.stderr
+    assert bundle.state()["status"] == "running"
+
+
+def test_wrong_words_are_refused(bundle: Bundle):
+    start(bundle)
+    for words, said in (
+        (["--manage-cgroups-mode", "odd"], "Invalid manage cgroups mode"),
+        (["--empty-ns", "pid"], "namespace pid is not supported"),
+        (["--page-server", "nowhere"], "ADDRESS:PORT"),
+        (["--parent-path", "/absolute"], "relative to the image path"),
+    ):
+        failed = bundle.oci("checkpoint", *words, bundle.id)
+        assert failed.returncode == 1
+        assert said in failed.stderr
+    assert bundle.state()["status"] == "running"
+
+
+def test_a_failed_restore_leaves_nothing(bundle: Bundle):
+    bundle.save()
+    failed = bundle.oci("restore", "--image-path", str(bundle.path / "nothing"), bundle.id)
+    assert failed.returncode == 1
+    assert "restore: criu failed: " in failed.stderr
+    assert not (bundle.root / bundle.id).exists()
+
+
+@pytest.mark.skipif(IN_VM, reason="it works there")
+def test_a_criu_that_cannot_is_told_and_the_container_goes_on(bundle: Bundle):
+    start(bundle)
+    done = bundle.oci("checkpoint", "--image-path", str(bundle.path / "images"), bundle.id)
+    if done.returncode == 0:
+        pytest.skip("CRIU works on this host")
+    assert "dump: criu failed: " in done.stderr
+    assert f"its log is {bundle.path}/images/dump.log" in done.stderr
+    assert count(bundle) > 0
+
+
+@works
+def test_a_container_goes_on_where_it_was(bundle: Bundle):
+    start(bundle)
+    before = count(bundle)
+    images = str(bundle.path / "images")
+    done = bundle.oci("checkpoint", "--image-path", images, bundle.id)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (bundle.root / bundle.id).exists()
+    done = bundle.oci("restore", "--detach", "--image-path", images, bundle.id)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bundle.state()["status"] == "running"
+    assert count(bundle) > before
+    pid = bundle.state()["pid"]
+    assert f"/sampan-test/{bundle.id}" in Path(f"/proc/{pid}/cgroup").read_text()
+    assert bundle.oci("exec", bundle.id, "true").returncode == 0
+    bundle.oci("kill", bundle.id, "KILL", check=True)
+    assert bundle.ended()
+
+
+@works
+def test_it_may_go_on_meanwhile_and_in_two_steps(bundle: Bundle):
+    start(bundle)
+    first, second = bundle.path / "images/first", bundle.path / "images/second"
+    done = bundle.oci("checkpoint", "--pre-dump", "--image-path", str(first), bundle.id)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bundle.state()["status"] == "running"
+    words = ["--leave-running", "--parent-path", "../first", "--image-path", str(second)]
+    done = bundle.oci("checkpoint", *words, bundle.id)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert count(bundle) > 0
+    assert json.loads((second / "descriptors.json").read_text()) == ["/dev/null"] * 3
