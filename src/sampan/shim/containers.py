@@ -81,14 +81,14 @@ def _can_keep() -> bool:
 
 
 def _keepers(wake: int) -> list[Keepers]:
-    """For containers with a network of their own making, and for those that join one."""
+    """For containers with a network of their own making, those that join one, and those of pods."""
     trees = [tree.fd for tree, _ in cgroups.manager("/sampan").places()]
     python = os.open("/proc/self/exe", os.O_RDONLY | os.O_CLOEXEC)
     given = {keeper.WAKE: wake, keeper.PYTHON: python, **dict(enumerate(trees, keeper.TREES))}
     source = os.path.dirname(os.path.dirname(os.path.abspath(sampan.__file__)))
     boot = keeper.Boot(sys.executable, _BOOT, source)
     made = []
-    for kinds in (sorted(USUAL), sorted({*USUAL} - {"network"})):
+    for kinds in (sorted(USUAL), sorted({*USUAL} - {"network"}), ["mount", "pid"]):
         given[keeper.BLANK] = machines.machine_for(frozenset(kinds))[1]
         made.append(Keepers(kinds, keeper.image(kinds, len(trees), boot), given))
     os.close(python)

@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sampan.api.cri.calls import Stream, Unary
+    from sampan.engine.model import Container
     from sampan.pods.containers import PodContainer
     from sampan.pods.service import Pods
 
 MAX_ITEMS = 1000
+MAX_LINES = 4096
+"""Lines of the list that are kept."""
 
 
 class Containers:
@@ -26,6 +29,7 @@ class Containers:
     def __init__(self, pods: Pods) -> None:
         self._pods = pods
         self._own = pods.containers
+        self._lines: dict[str, tuple[Container, pb.Container]] = {}
 
     def table(self) -> dict[str, Unary]:
         """Method -> answer."""
@@ -124,8 +128,20 @@ class Containers:
                 continue
             if state is not None and state != answers.container_state(one):
                 continue
-            found.append(answers.container(one))
+            found.append(self._line(one))
         return found
+
+    def _line(self, one: PodContainer) -> pb.Container:
+        """A line of the list; made again only when the container has changed, for a kubelet asks
+        for all of them every second."""
+        known = self._lines.get(one.container.id)
+        if known is not None and known[0] is one.container:
+            return known[1]
+        if len(self._lines) > MAX_LINES:
+            self._lines.clear()
+        made = answers.container(one)
+        self._lines[one.container.id] = one.container, made
+        return made
 
 
 def _id(text: str) -> str:
