@@ -467,3 +467,15 @@ def greet(listening):
             return
         with peer:
             peer.sendall(b"hello")
+
+
+def test_a_port_is_reached_by_the_hosts_own_ipv6_loopback(docker):
+    docker(
+        "network", "create", "--ipv6", "--subnet", "10.97.0.0/24", "--subnet", "fd97::/64", "six"
+    )
+    serve(docker, "web", "--hostname", "h7", "--network", "six", "-p", "18088:80")
+    assert "[::]:18088->80/tcp" in docker("ps")
+    for address in ("127.0.0.1", "::1", "localhost"):
+        assert [fetch(address, 18088) for _ in range(3)] == ["h7"] * 3
+    docker("stop", "-t", "0", "web")
+    assert fetch("::1", 18088) == ""

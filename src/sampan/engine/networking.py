@@ -144,7 +144,8 @@ class Networks:
     async def aclose(self) -> None:
         """Let go of everything; what containers have stays theirs."""
         await self._resolver.aclose()
-        self.ports.close()
+        published = [one for joined in self._joined.values() for one in joined.published]
+        await self.ports.aclose(published)
         joined = self._joined.values()
         opened = [one.space for one in joined if one.space is not None]
         idle = [one.network for one in self._registry if not one.endpoints]

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from sampan.engine import joining
 from sampan.errors import Conflict, NotFound, StartFailed
-from sampan.network.model import BINDING, Driver
+from sampan.network.model import BINDING, EVERY6, Driver
 from sampan.network.ports import Guards, matches
+from sampan.network.relay import Relays
 from sampan.store import networks as rows
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Publishing:
         self._wiring = wiring
         self._write = write
         self._guards = Guards()
+        self._relays = Relays()
 
     def lease(self, container: Container, joined: Joined) -> None:
         """Take the ports that a container is to be started with.
@@ -59,19 +61,23 @@ class Publishing:
         bindings = joining.bindings(container)
         if bindings and joined.target is not None:
             joined.published = self._take(container, joined.target, bindings)
+            self._relay(joined, joined.published)
 
     def hold(self, joined: Joined) -> None:
         """Bind what an earlier engine had published."""
         joined.target = self.target(joined.endpoints)
         for lost in self._guards.hold(joined.published):
             log.warning("port %d of the host was taken while no engine ran", lost.host_port)
+        self._relay(joined, joined.published)
 
     def release(self, joined: Joined) -> None:
         """Let a container's ports go."""
-        self._guards.release(joined.published)
+        self._let_go(joined.published)
 
-    def close(self) -> None:
+    async def aclose(self, published: Sequence[Published]) -> None:
         """Let all ports go; what is published stays published."""
+        self._let_go(published)
+        await self._relays.aclose()
         self._guards.close()
 
     async def add(self, container: Container, bindings: Sequence[Binding]) -> None:
@@ -92,11 +98,12 @@ class Publishing:
             await self._write(partial(rows.join, endpoints=(), ports=ports))
             await self._wiring.publish(joined.target, made)
         except BaseException:
-            self._guards.release(made)
+            self._let_go(made)
             ports = [port_row(container.id, one) for one in made]
             await self._write(partial(rows.withdraw, ports=ports))
             raise
         joined.published += made
+        self._relay(joined, made)
 
     async def drop(self, container: Container, bindings: Sequence[Binding]) -> None:
         """Withdraw ports of a running container.
@@ -121,7 +128,7 @@ class Publishing:
         ports = [port_row(container.id, one) for one in gone]
         await self._write(partial(rows.withdraw, ports=ports))
         joined.published = [one for one in joined.published if one not in gone]
-        self._guards.release(gone)
+        self._let_go(gone)
 
     def target(self, endpoints: Sequence[Endpoint]) -> Endpoint | None:
         """Where published ports lead: the first network that can be reached from outside."""
@@ -130,6 +137,20 @@ class Publishing:
             if network.driver is Driver.BRIDGE and not network.internal:
                 return one
         return None
+
+    def _relay(self, joined: Joined, published: Sequence[Published]) -> None:
+        """Carry by ourselves what comes to the host's own ::1."""
+        for one in published:
+            guard = self._guards.find(one)
+            if guard is not None and one.protocol == "tcp" and one.host in (EVERY6, "::1"):
+                self._relays.open(guard, partial(_inside, joined, one))
+
+    def _let_go(self, published: Sequence[Published]) -> None:
+        for one in published:
+            guard = self._guards.find(one)
+            if guard is not None:
+                self._relays.close(guard)
+        self._guards.release(published)
 
     def _take(
         self, container: Container, target: Endpoint, bindings: Sequence[Binding]
@@ -143,6 +164,12 @@ class Publishing:
                 "driver failed programming external connectivity on endpoint "
                 f"{container.name} ({target.id}): {error}"
             ) from error
+
+
+def _inside(joined: Joined, one: Published) -> tuple[str, int] | None:
+    """Where a published port leads now."""
+    target = joined.target
+    return (target.ipv6, one.port) if target is not None and target.ipv6 else None
 
 
 def port_row(owner: str, one: Published) -> rows.PortRow:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PROTOCOLS = ("tcp", "udp", "sctp")
 EPHEMERAL_FIRST, EPHEMERAL_LAST = 32768, 60999
+_BACKLOG = 16
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 
 
@@ -60,6 +61,10 @@ class Guards:
             guard = self._sockets.pop((one.protocol, one.host, one.host_port), None)
             if guard is not None:
                 guard.close()
+
+    def find(self, one: Published) -> socket.socket | None:
+        """The guard of a published port."""
+        return self._sockets.get((one.protocol, one.host, one.host_port))
 
     def close(self) -> None:
         """Let all ports go; what is published stays published."""
@@ -115,7 +120,7 @@ class Guards:
                 guard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             guard.bind((one.host, one.host_port))
             if kind == socket.SOCK_STREAM:
-                guard.listen(0)  # without it another program could still listen there
+                guard.listen(_BACKLOG)  # without it another program could still listen there
         except OSError as error:
             guard.close()
             if error.errno == errno.EADDRINUSE:
