@@ -2,9 +2,10 @@
 
     python benchmarks/run.py [--rounds N] [--only FIGURE ...] [--json FILE] [--docs FILE]
 
-Figures are life, commands, oci, execs, pulls, archives and memory. The table and the promises go to
-standard output, everything that was taken to the JSON file, and the tables into the docs between
-their two marks. The code is 0 also when a promise is not kept: this measures, tests judge.
+Figures are life, commands, oci, execs, scale, pulls, archives and memory. The table and the
+promises go to standard output, everything that was taken to the JSON file, and the tables into the
+docs between their two marks. The code is 0 also when a promise is not kept: this measures, tests
+judge.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ import noise
 import oci
 import pulls
 import report
+import scale
 from peers import BUSYBOX, ENGINES, LARGE, Engine
 from source import Registry, busybox
 from timing import Row, Runner
 
-FIGURES = ("life", "commands", "oci", "execs", "pulls", "archives", "memory")
+FIGURES = ("life", "commands", "oci", "execs", "scale", "pulls", "archives", "memory")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rounds", type=int, default=15, help="turns of each figure of milliseconds")
     made.add_argument("--pulls", type=int, default=3, help="turns of the pull of the large image")
     made.add_argument("--containers", type=int, default=100, help="for memory per container")
+    made.add_argument("--dense", type=int, default=500, help="running containers for scale")
     made.add_argument("--only", nargs="+", choices=FIGURES, default=FIGURES)
     made.add_argument("--engines", nargs="+", choices=[kind.name for kind in ENGINES])
     made.add_argument("--image", type=Path, help="an OCI layout that image.py wrote")
@@ -83,7 +86,8 @@ class Bench:
 
     def _with_engines(self) -> None:
         """The figures that share one set of running engines."""
-        wanted = [name for name in ("life", "commands", "execs") if name in self.options.only]
+        names = ("life", "commands", "execs", "scale")
+        wanted = [name for name in names if name in self.options.only]
         if not wanted:
             return
         engines: dict[str, Engine] = {}
@@ -99,9 +103,20 @@ class Bench:
                 self._took("commands", commands.measure(engines, self.runners, rounds))
             if "execs" in wanted:
                 self._took("execs", execs.measure(engines, self.runners, rounds))
+            if "scale" in wanted:
+                self._took("scale", self._scale(engines))
         finally:
             for engine in engines.values():
                 engine.stop()
+
+    def _scale(self, engines: dict[str, Engine]) -> list[Row]:
+        """Many at once; the density of our own engine alone, for peers need minutes to start."""
+        found = scale.lives(engines) + scale.streams(engines, self.runners)
+        own = engines.get("sampan")
+        if own is not None:
+            found += scale.density(own, self.runners[False], self.options.dense)
+            found += scale.probes(own, self.runners)
+        return found
 
     def _without_engines(self) -> None:
         only, options = self.options.only, self.options

@@ -37,6 +37,7 @@ COMMANDS = {
     "login": "login",
     "logout": "login",
     "logs": "logs",
+    "manual": "manual",
     "pause": "lifecycle",
     "port": "commit",
     "ports": "publish",

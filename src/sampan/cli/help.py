@@ -7,10 +7,13 @@ from sampan.cli.session import Failed, write
 
 _COMMON = "run exec ps pull push images login logout version info".split()
 _MANAGEMENT = {
+    "builder": "Manage the cache of builds",
     "container": "Manage containers",
     "image": "Manage images",
+    "manifest": "Look at image manifests",
     "network": "Manage networks",
     "system": "Manage Sampan",
+    "trust": "Look at the trust in images",
     "volume": "Manage volumes",
 }
 _HIDDEN = ("list", "remove")

@@ -11,8 +11,8 @@ from sampan.cli.flags import Values, declared
 from sampan.cli.session import Command, Failed, Session
 
 _IMAGES = frozenset("run create history push rmi save tag".split())
-_NONE = frozenset("completion daemon df doctor events images import info load login logout ps "
-                  "pull version".split())  # fmt: skip
+_NONE = frozenset("completion daemon df doctor events images import info load login logout "
+                  "manual ps pull version".split())  # fmt: skip
 
 
 def flags_of(where: str) -> list[str]:

@@ -1,0 +1,150 @@
+"""What many do at once: lives by several clients, hundreds of running containers, streams, probes.
+
+Clients are processes with a connection each, so that none waits for another's interpreter. Lives
+are create, start, wait and remove of `true` without a network through the Docker API; whoever has
+no such API is not in that table. Idle CPU is that of everything in the lab, over QUIET seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+import lab
+from commands import runner_of
+from lifecycle import BODY
+from memory import charged, uses
+from peers import BUSYBOX
+from timing import Api, Row, rows
+
+if TYPE_CHECKING:
+    from peers import Engine
+    from timing import Runner
+
+LIVES = "lives a second"
+DENSITY = "many running containers"
+STREAMS = "streams"
+PROBES = "exec probes"
+QUIET = 10.0
+CLIENTS = (1, 4, 8)
+_SECONDS = 8.0
+_STREAM = 200_000_000
+_PROBES = 100
+
+
+def lives(engines: dict[str, Engine]) -> list[Row]:
+    """Whole lives a second, by the number of clients."""
+    found: list[Row] = []
+    for count in CLIENTS:
+        rates = {
+            name: [_rate(engine.socket, count)] for name, engine in engines.items() if engine.socket
+        }
+        found += rows(f"{LIVES}, {count} clients", "/s", rates)
+    return found
+
+
+def _rate(socket: str, count: int) -> float:
+    context = get_context("fork")
+    results = context.Queue()
+    clients = [context.Process(target=_client, args=(socket, results)) for _ in range(count)]
+    begin = time.perf_counter()
+    for client in clients:
+        client.start()
+    total = sum(results.get() for _ in clients)
+    for client in clients:
+        client.join()
+    return float(total / (time.perf_counter() - begin))
+
+
+def _client(socket: str, results: object) -> None:
+    api, done = Api(socket), 0
+    deadline = time.perf_counter() + _SECONDS
+    while time.perf_counter() < deadline:
+        made = api.call("POST", "/containers/create", BODY)["Id"]
+        api.call("POST", f"/containers/{made}/start")
+        assert api.call("POST", f"/containers/{made}/wait")["StatusCode"] == 0
+        api.call("DELETE", f"/containers/{made}")
+        done += 1
+    results.put(done)  # type: ignore[attr-defined]
+
+
+def density(engine: Engine, runner: Runner, count: int) -> list[Row]:
+    """Start `count` sleeping containers; the time of that, of the list, memory and idle CPU."""
+    names = [f"dense{number}" for number in range(count)]
+    before = charged() / 1024
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: _quietly(engine.detach(name, "sleep", "1000000")), names))
+    started = time.perf_counter() - begin
+    time.sleep(QUIET)
+    used = (charged() / 1024 - before) / count
+    listed = [runner(engine.command("ps", "-q")) for _ in range(5)]
+    cpu = lab.cpu_ms()
+    time.sleep(QUIET)
+    idle = (lab.cpu_ms() - cpu) / QUIET / 10
+    monitors = [use.private for use in uses().values() if use.name.startswith("sampan-")]
+    begin = time.perf_counter()
+    for start in range(0, count, 50):
+        _quietly(engine.remove(*names[start : start + 50]))
+    ended = time.perf_counter() - begin
+    found = rows(f"{DENSITY}, {count}: start all", "s", {engine.name: [started]})
+    found += rows(f"{DENSITY}, {count}: ps", "ms", {engine.name: listed})
+    found += rows(f"{DENSITY}, {count}: memory of each", "MiB", {engine.name: [used]})
+    found += rows(f"{DENSITY}, {count}: idle CPU", "% of a core", {engine.name: [idle]})
+    if monitors:
+        private = sum(monitors) / 1024
+        found += rows(f"{DENSITY}, {count}: private in all", "MiB", {engine.name: [private]})
+    return found + rows(f"{DENSITY}, {count}: remove all", "s", {engine.name: [ended]})
+
+
+def streams(engines: dict[str, Engine], runners: dict[bool, Runner]) -> list[Row]:
+    """MB a second of lines of 4 KiB: attached without a log, and into the log."""
+    command = ["sh", "-c", f"yes {'x' * 4095} | head -c {_STREAM}"]
+    attached, logged = {}, {}
+    for name, engine in engines.items():
+        if name == "ctr":
+            attached[name] = [_piped(engine.run(*command))]
+            continue
+        if not engine.hide_v2:
+            quiet = engine.command("run", "--rm", "--network", "none", "--log-driver", "none")
+            attached[name] = [_piped([*quiet, BUSYBOX, *command])]
+        run = runner_of(engine, runners)
+        taken = run(engine.detach("loud", *command)) + run(engine.command("wait", "loud"))
+        logged[name] = [_STREAM / 1e3 / taken]
+        run(engine.remove("loud"))
+    found = rows(f"{STREAMS}, 4 KiB lines attached", "MB/s", attached)
+    return found + rows(f"{STREAMS}, 4 KiB lines logged", "MB/s", logged)
+
+
+def _piped(command: list[str]) -> float:
+    begin = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        total = 0
+        while data := os.read(process.stdout.fileno(), 1 << 20):
+            total += len(data)
+    assert total >= _STREAM, f"{command[0]}: {total} bytes came"
+    return total / 1e6 / (time.perf_counter() - begin)
+
+
+def probes(engine: Engine, runners: dict[bool, Runner]) -> list[Row]:
+    """CPU of a health check each second in each of a hundred containers."""
+    names = [f"probe{number}" for number in range(_PROBES)]
+    flags = ["--health-cmd", "true", "--health-interval", "1s"]
+    run = engine.command("run", "-d", "--network", "none", *flags)
+    for name in names:
+        _quietly([*run, "--name", name, BUSYBOX, "sleep", "1000000"])
+    time.sleep(QUIET / 2)
+    cpu = lab.cpu_ms()
+    time.sleep(QUIET)
+    used = (lab.cpu_ms() - cpu) / QUIET / 10
+    runner_of(engine, runners)(engine.remove(*names), check=False)
+    return rows(f"{PROBES}, 100 a second", "% of a core", {engine.name: [used]})
+
+
+def _quietly(command: list[str]) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
