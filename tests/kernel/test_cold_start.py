@@ -41,7 +41,7 @@ LAUNCH = SMALL | set(
     "sampan.runtime.direct_create sampan.runtime.facts sampan.runtime.launch "
     "sampan.runtime.mountoptions sampan.runtime.operations sampan.runtime.passing "
     "sampan.runtime.plan sampan.runtime.readiness sampan.runtime.stage sampan.runtime.stock "
-    "sampan.runtime.validate sampan.runtime.variants".split()
+    "sampan.runtime.unified sampan.runtime.validate sampan.runtime.variants".split()
 )
 if cgroups.mode() == "unified":
     LAUNCH = {name for name in LAUNCH if "v1" not in name} | set(

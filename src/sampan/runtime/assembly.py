@@ -27,6 +27,7 @@ from sampan.runtime import readiness
 from sampan.runtime.calls import BENEATH, MISSING, PLAIN, Calls
 from sampan.runtime.failure import NeedsInterpreter
 from sampan.runtime.mountoptions import MountOptions
+from sampan.runtime.unified import OwnCgroupMount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -302,6 +303,14 @@ def _cgroup_mount(a: Assembly, one: o.CgroupMount) -> None:
     a.calls.set_attributes(top, on=on, propagation=n.MS_PRIVATE, recursive=True)
 
 
+def _own_cgroup(a: Assembly, one: OwnCgroupMount) -> None:
+    a.await_cgroup()
+    options = MountOptions(one.options)
+    mount = a.calls.clone_tree(n.AT_FDCWD, one.directory)
+    a.calls.set_attributes(mount, on=options.on, off=options.off, propagation=n.MS_PRIVATE)
+    a.place(mount, one.destination, directory=True, fresh=False)
+
+
 def _mask(a: Assembly, one: o.MaskPath) -> None:
     null, empty = a.masks()
     file, end = Label(), Label()
@@ -473,6 +482,7 @@ def _nothing(_a: Assembly, _one: o.Operation) -> None:
 
 
 WRITERS: Writers = {
+    OwnCgroupMount: _own_cgroup,
     c.Bounding: _bounding,
     c.Capabilities: _capabilities,
     c.DieWithParent: _die_with_parent,

@@ -34,6 +34,7 @@ from sampan.runtime.operations import Operation
 from sampan.runtime.plan import Plan
 from sampan.runtime.stage import Stage, run
 from sampan.runtime.stock import Stock
+from sampan.runtime.unified import OwnCgroupMount  # noqa: F401  so that a child knows it
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

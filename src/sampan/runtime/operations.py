@@ -234,7 +234,7 @@ class Mount(Operation):
     def open_target(self, stage: Stage) -> int:
         """The directory that is mounted over, made if missing."""
         if self.kind in ("proc", "sysfs", "cgroup", "cgroup2"):
-            return _plain_directory(stage, self.destination)
+            return plain_directory(stage, self.destination)
         return writable_target(stage, self.destination, directory=True)
 
     def propagate(self, stage: Stage) -> None:
@@ -279,7 +279,7 @@ class BindMount(Operation):
         options = MountOptions(self.options)
         mount = stage.sources[self.index] if self.index >= 0 else self._clone(options)
         directory = stat.S_ISDIR(os.fstat(mount).st_mode)
-        _shape(mount, options)
+        shape(mount, options)
         stage.place(mount, writable_target(stage, self.destination, directory=directory))
 
     def _clone(self, options: MountOptions) -> int:
@@ -319,7 +319,7 @@ class CgroupMount(Operation):
         options = MountOptions(self.options)
         attributes = options.on & ~n.MOUNT_ATTR_RDONLY
         top = mounts.new_mount("tmpfs", [("mode", "755")], source="cgroup", attributes=attributes)
-        stage.place(os.dup(top), _plain_directory(stage, self.destination))
+        stage.place(os.dup(top), plain_directory(stage, self.destination))
         try:
             for name, source in self.hierarchies:
                 self._bind(top, name, source, options)
@@ -342,7 +342,7 @@ class CgroupMount(Operation):
             mount = mounts.clone_tree(fd, recursive=False)
         finally:
             os.close(fd)
-        _shape(mount, options)
+        shape(mount, options)
         try:
             mounts.move_mount(mount, target)
         finally:
@@ -441,7 +441,7 @@ def writable_target(stage: Stage, destination: str, *, directory: bool) -> int:
     return target
 
 
-def _plain_directory(stage: Stage, destination: str) -> int:
+def plain_directory(stage: Stage, destination: str) -> int:
     """The directory `destination` with no link on the way: where proc, sysfs and cgroups may go."""
     os.close(stage.root.make_directories(destination))
     resolve = n.RESOLVE_IN_ROOT | n.RESOLVE_NO_SYMLINKS
@@ -454,7 +454,7 @@ def _plain_directory(stage: Stage, destination: str) -> int:
         raise OSError(errno.ELOOP, said) from error
 
 
-def _shape(mount: int, options: MountOptions) -> None:
+def shape(mount: int, options: MountOptions) -> None:
     """Give a detached bind mount its attributes and propagation; private unless asked otherwise."""
     if options.recursive_on | options.recursive_off:
         mounts.set_attributes(

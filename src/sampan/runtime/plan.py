@@ -321,8 +321,12 @@ def _mount(mount: dict[str, Any], linux: dict[str, Any], facts: Facts) -> list[o
     if kind == "cgroup" and not facts.unified:
         links = facts.cgroup_links
         return [o.CgroupMount(destination, options, facts.hierarchies, links)]
-    if kind == "cgroup":
+    if kind in ("cgroup", "cgroup2"):
         kind = "cgroup2"
+        if facts.unified and _is_new("cgroup", linux):
+            from sampan.runtime.unified import OwnCgroupMount
+
+            return [OwnCgroupMount(destination, options, facts.unified)]
     if linux.get("mountLabel"):
         from sampan.runtime import labels
 
@@ -332,6 +336,11 @@ def _mount(mount: dict[str, Any], linux: dict[str, Any], facts: Facts) -> list[o
 
         return [CopiedUpTmpfs(source, destination, options)]
     return [o.Mount(kind, source, destination, options)]
+
+
+def _is_new(kind: str, linux: dict[str, Any]) -> bool:
+    spaces = linux.get("namespaces") or []
+    return any(space["type"] == kind and not space.get("path") for space in spaces)
 
 
 def _devices(spec: dict[str, Any], linux: dict[str, Any]) -> list[o.Operation]:
