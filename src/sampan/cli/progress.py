@@ -43,7 +43,10 @@ def _text(message: dict[str, Any], *, bar: bool) -> str:
     prefix = f"{message['id']}: " if message.get("id") else ""
     detail = message.get("progressDetail") or {}
     text = f"{prefix}{message['status']}"
-    return f"{text} {_bar(detail)}" if bar and detail.get("current") else text
+    if not (bar and detail.get("current")):
+        return text
+    rate = detail.get("rate") or 0
+    return f"{text} {_bar(detail)}" + (f"  {decimal_size(rate, 3)}/s" if rate else "")
 
 
 def _print(fd: int, message: dict[str, Any]) -> None:

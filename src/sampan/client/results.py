@@ -324,12 +324,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """A step of a pull; `id` is the layer's, `current` of `total` bytes where they are known."""
+    """A step of a pull; `id` is the layer's, `current` of `total` bytes where they are known,
+    `rate` bytes a second lately."""
 
     id: str
     status: str
     current: int
     total: int
+    rate: int = 0
 
     @classmethod
     def parse(cls, answer: dict[str, Any]) -> Self:
@@ -340,4 +342,5 @@ class Progress:
             status=answer.get("status") or "",
             current=detail.get("current") or 0,
             total=detail.get("total") or 0,
+            rate=detail.get("rate") or 0,
         )

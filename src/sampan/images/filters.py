@@ -8,6 +8,7 @@ unknown filter is an error and not ignored, as in dockerd.
 from __future__ import annotations
 
 import fnmatch
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -39,7 +40,16 @@ def chosen(
         if name not in _KNOWN:
             raise InvalidArgument(f"invalid filter {name[:80]!r}")
         found = [image for image in found if _passes(image, name, values, find)]
-    return found
+    wanted = (filters or {}).get("reference")
+    return [_named(image, wanted) for image in found] if wanted else found
+
+
+def _named(image: Image, patterns: Sequence[str]) -> Image:
+    """The image with those of its names that were asked for."""
+    names = tuple(n for n in image.names if any(_matches(n, one) for one in patterns))
+    repositories = {Reference.parse(name).familiar_name() for name in names}
+    digests = tuple(one for one in image.digests if one.rpartition("@")[0] in repositories)
+    return replace(image, names=names, digests=digests)
 
 
 def flag(filters: Filters | None, name: str, *, default: bool) -> bool:
@@ -96,7 +106,11 @@ def _has_label(image: Image, wanted: str) -> bool:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Whether a familiar name, with or without its tag, fits a shell pattern."""
+    """Whether a familiar name, with or without its tag, fits a shell pattern, part by part."""
     reference = Reference.parse(name)
     forms = (name, reference.familiar_name(), str(reference), reference.name)
-    return any(fnmatch.fnmatchcase(form, pattern) for form in forms)
+    wanted = pattern.split("/")
+    return any(
+        len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
+        for parts in (form.split("/") for form in forms)
+    )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _INTERVAL: Final = 0.05
+_SETTLING: Final = 1.0
 
 PULLING: Final = "Pulling fs layer"
 WAITING: Final = "Waiting"
@@ -34,12 +35,14 @@ LAYER_EXISTS: Final = "Layer already exists"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One step. `current` and `total` are bytes, both 0 where nothing is counted."""
+    """One step. `current` and `total` are bytes, `rate` bytes a second lately; all are 0 where
+    nothing is counted."""
 
     id: str
     status: str
     current: int = 0
     total: int = 0
+    rate: int = 0
 
 
 Report = Callable[[Progress], None]
@@ -52,17 +55,37 @@ def silent(_: Progress) -> None:
 class Meter:
     """Tells how many bytes of one layer are done, not more often than anybody can read."""
 
-    __slots__ = ("_id", "_next", "_report", "_status", "_total")
+    __slots__ = ("_clock", "_id", "_last", "_next", "_rate", "_report", "_status", "_total")
 
-    def __init__(self, report: Report, short_id: str, status: str, total: int) -> None:
+    def __init__(
+        self,
+        report: Report,
+        short_id: str,
+        status: str,
+        total: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._report = report
+        self._clock = clock
         self._id = short_id
         self._status = status
         self._total = total
         self._next = 0.0
+        self._rate = 0.0
+        self._last: tuple[float, int] | None = None  # when, and how many bytes were done
 
     def __call__(self, current: int) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if now >= self._next or current >= self._total:
             self._next = now + _INTERVAL
-            self._report(Progress(self._id, self._status, current, self._total))
+            self._measure(now, current)
+            self._report(Progress(self._id, self._status, current, self._total, round(self._rate)))
+
+    def _measure(self, now: float, current: int) -> None:
+        """A mean in which the last second counts most; what was there at the start does not."""
+        last, self._last = self._last, (now, current)
+        if last is None or now <= last[0]:
+            return
+        seconds = now - last[0]
+        weight = min(1.0, seconds / _SETTLING) if self._rate else 1.0
+        self._rate += weight * (max(0, current - last[1]) / seconds - self._rate)

@@ -17,10 +17,12 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 class Detail(msgspec.Struct, kw_only=True):
-    """How far an item is; both left out when nothing is counted."""
+    """How far an item is, in bytes, and how fast it goes (of our own); left out where nothing is
+    counted."""
 
     current: int | UnsetType = UNSET
     total: int | UnsetType = UNSET
+    rate: int | UnsetType = UNSET
 
 
 class ErrorDetail(msgspec.Struct, kw_only=True):
@@ -59,13 +61,15 @@ def text(stream: str) -> bytes:
     return _encode(Line(stream=stream)) + b"\r\n"
 
 
-def step(item: str, status: str, current: int | None = None, total: int | None = None) -> bytes:
-    """A line about how far `item` is."""
+def step(
+    item: str, status: str, current: int | None = None, total: int | None = None, rate: int = 0
+) -> bytes:
+    """A line about how far `item` is; `rate` in bytes a second."""
     if not current and not total:
         return _encode(Line(status=status, detail=Detail(), id=item or UNSET)) + b"\r\n"
     line = Line(
         status=status,
-        detail=Detail(current=current or 0, total=total or UNSET),
+        detail=Detail(current=current or 0, total=total or UNSET, rate=rate or UNSET),
         progress=bar(current or 0, total or 0),
         id=item or UNSET,
     )

@@ -338,7 +338,7 @@ def test_inspect(daemon, sampan):
     assert json.loads(sampan("inspect", "c", "i")[1])[1] == {"Id": "2"}
     assert sampan("inspect", "-f", "{{.State.Status}}", "c") == (0, "up\n", "")
     assert sampan("inspect", "--type", "image", "c") == (
-        1, "[]\n", "Error: No such image: c\n",
+        1, "[]\n", "Error response from daemon: page not found: /images/c/json\n",
     )  # fmt: skip
     assert sampan("inspect", "nope") == (1, "[]\n", "Error: No such object: nope\n")
     code, _, err = sampan("inspect", "-f", "{{.Nope}}", "c")

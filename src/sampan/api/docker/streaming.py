@@ -54,7 +54,7 @@ class Lines:
                 else progress.message(str(step.status), step.id)
             )
         elif self._size < MAX_WAITING or step.current >= step.total:
-            self.add(progress.step(step.id, step.status, step.current, step.total))
+            self.add(progress.step(step.id, step.status, step.current, step.total, step.rate))
 
     @property
     def is_full(self) -> bool:

@@ -86,8 +86,8 @@ def images(session: Session, flags: Values, words: list[str]) -> int:
     digests = flags.on("digests") or ".Digest" in layout
     rows = [row for image in found for row in _rows(image, digests=digests, full=full)]
     if flags.on("quiet") and not layout:
-        for row in dict.fromkeys(row["ID"] for row in rows):
-            session.out(row)
+        for row in rows:
+            session.out(row["ID"])
         return 0
     digest = " Digest" if flags.on("digests") else ""
     show(session, rows, f"Repository Tag{digest} ID CreatedSince Size", HEADERS, layout)

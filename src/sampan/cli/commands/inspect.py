@@ -29,12 +29,12 @@ def _kinds(wanted: str, *, size: bool) -> list[Kind]:
 
 
 def find(session: Session, ref: str, kinds: list[Kind]) -> Any:
-    """The document of the first kind that has `ref`; None when none has."""
+    """The document of the first kind that has `ref`; None when none of several has."""
     for _, call in kinds:
         try:
             return session.call(call(ref))
         except Refused as error:
-            if error.status != 404:
+            if error.status != 404 or len(kinds) == 1:
                 raise
     return None
 

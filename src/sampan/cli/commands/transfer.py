@@ -12,6 +12,8 @@ from sampan.client.credentials import header_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sampan.cli.flags import Values
 
 
@@ -43,26 +45,67 @@ def _has_registry(name: str) -> bool:
 def pull(session: Session, flags: Values, names: list[str]) -> int:
     image, quiet = names[0], flags.on("quiet")
     _check(image)
+    if flags.on("all-tags"):
+        return _each_tag(session, flags, image, _remote_tags, _pull)
     if not quiet and calls.split_tag(image) == (image, "latest"):
         session.out("Using default tag: latest")
-    every = flags.on("all-platforms")
-    if every and flags.text("platform"):
-        raise Failed("--all-platforms and --platform are mutually exclusive")
-    call = calls.pull(image, flags.text("platform"), header_for(image), every_platform=every)
-    show(session.client.open(call).lines(), 1, quiet=quiet)
+    _pull(session, flags, image)
     session.out(canonical(image))
     return 0
 
 
+def _pull(session: Session, flags: Values, image: str) -> None:
+    every = flags.on("all-platforms")
+    if every and flags.text("platform"):
+        raise Failed("--all-platforms and --platform are mutually exclusive")
+    call = calls.pull(image, flags.text("platform"), header_for(image), every_platform=every)
+    show(session.client.open(call).lines(), 1, quiet=flags.on("quiet"))
+
+
 def push(session: Session, flags: Values, names: list[str]) -> int:
     image, quiet = names[0], flags.on("quiet")
+    if flags.on("all-tags"):
+        return _each_tag(session, flags, image, _local_tags, _push)
     if not quiet and calls.split_tag(image) == (image, "latest"):
         session.out("Using default tag: latest")
-    call = calls.push(image, header_for(image), flags.text("platform"))
-    show(session.client.open(call).lines(), 1, quiet=quiet)
+    _push(session, flags, image)
     if quiet:
         session.out(canonical(image))
     return 0
+
+
+def _push(session: Session, flags: Values, image: str) -> None:
+    call = calls.push(image, header_for(image), flags.text("platform"))
+    show(session.client.open(call).lines(), 1, quiet=flags.on("quiet"))
+
+
+def _each_tag(
+    session: Session,
+    flags: Values,
+    image: str,
+    tags_of: Callable[[Session, str], list[str]],
+    action: Callable[[Session, Values, str], None],
+) -> int:
+    """Do it to every tag of a name that has none itself."""
+    if calls.split_tag(image) != (image, "latest"):
+        raise Failed("tag can't be used with --all-tags/-a")
+    tags = tags_of(session, image)
+    if not tags:
+        raise Failed(f"{image} has no tags")
+    for tag in tags:
+        action(session, flags, f"{image}:{tag}")
+    session.out(canonical(image).removesuffix(":latest"))
+    return 0
+
+
+def _remote_tags(session: Session, image: str) -> list[str]:
+    return list(session.call(calls.remote_tags(image, header_for(image)))["Tags"])
+
+
+def _local_tags(session: Session, image: str) -> list[str]:
+    found = session.call(calls.images(filters={"reference": [image]}))
+    names = [calls.split_tag(name) for one in found for name in one.get("RepoTags") or ()]
+    return sorted(tag for name, tag in names if canonical(name) == canonical(image))
 
 
 def import_image(session: Session, flags: Values, words: list[str]) -> int:
@@ -86,6 +129,7 @@ PULL = Command(
     "Download an image from a registry",
     """\
       --all-platforms     Download every platform of the image
+  -a, --all-tags          Download all tagged images in the repository
       --platform string   Set platform if server is multi-platform capable
   -q, --quiet             Suppress verbose output
 """,
@@ -98,6 +142,7 @@ PUSH = Command(
     "[OPTIONS] NAME[:TAG]",
     "Upload an image to a registry",
     """\
+  -a, --all-tags          Push all tags of an image to the repository
       --platform string   Push only the given platform of the image
   -q, --quiet             Suppress verbose output
 """,

@@ -7,7 +7,7 @@ import os
 from sampan.cli.session import Command, Session, write
 from sampan.cli.tables import parse_filters, show
 from sampan.cli.units import decimal_size
-from sampan.client import calls
+from sampan.client import buildquery, calls, network_calls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,6 +72,11 @@ def rows(usage: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def df(session: Session, flags: Values, _: list[str]) -> int:
+    if flags.on("verbose"):
+        from sampan.cli.usagedetails import show_details
+
+        show_details(session, session.call(calls.disk_usage()))
+        return 0
     columns = "Type TotalCount Active Size Reclaimable"
     show(session, rows(session.call(calls.disk_usage())), columns, HEADERS, flags.text("format"))
     return 0
@@ -131,25 +136,35 @@ def prune_images(session: Session, flags: Values, _: list[str]) -> int:
 
 
 def prune_system(session: Session, flags: Values, _: list[str]) -> int:
-    images = "images without at least one container associated to them"
-    what = f"all {images}" if flags.on("all") else "all dangling images"
-    volumes_too = "  - all anonymous volumes not used by at least one container\n"
-    warning = (
-        "WARNING! This will remove:\n  - all stopped containers\n"
-        f"{volumes_too if flags.on('volumes') else ''}  - {what}\n"
-    )
-    if not confirmed(flags, warning):
+    if not confirmed(flags, _prune_warning(flags)):
         return 0
     filters = parse_filters(flags.many("filter"))
+    everything = flags.on("all")
     containers = session.call(calls.prune_containers(filters))
     volumes = session.call(calls.prune_volumes(filters)) if flags.on("volumes") else {}
-    found = session.call(calls.prune_images(_dangling(flags)))
+    networks = session.call(network_calls.prune(filters))
+    images = session.call(calls.prune_images(_dangling(flags)))
+    until = {"until": filters["until"]} if "until" in filters else None
+    cache = session.call(buildquery.prune(calls.filters_text(until), everything=everything))
     print_deleted(session, "Deleted Containers", containers.get("ContainersDeleted") or [])
     print_deleted(session, "Deleted Volumes", volumes.get("VolumesDeleted") or [])
-    print_deleted(session, "Deleted Images", _image_lines(found))
-    total = sum(one.get("SpaceReclaimed") or 0 for one in (containers, volumes, found))
+    print_deleted(session, "Deleted Networks", networks.get("NetworksDeleted") or [])
+    print_deleted(session, "Deleted Images", _image_lines(images))
+    print_deleted(session, "Deleted build cache objects", cache.get("CachesDeleted") or [])
+    answers = (containers, volumes, images, cache)
+    total = sum(one.get("SpaceReclaimed") or 0 for one in answers)
     session.out(f"Total reclaimed space: {decimal_size(total)}")
     return 0
+
+
+def _prune_warning(flags: Values) -> str:
+    images = "images without at least one container associated to them"
+    parts = ["all stopped containers", "all networks not used by at least one container"]
+    if flags.on("volumes"):
+        parts.append("all anonymous volumes not used by at least one container")
+    parts.append(f"all {images}" if flags.on("all") else "all dangling images")
+    parts.append("all build cache" if flags.on("all") else "unused build cache")
+    return "WARNING! This will remove:\n" + "".join(f"  - {part}\n" for part in parts)
 
 
 _FILTER = """\
@@ -170,6 +185,7 @@ DF = Command(
                         'json':             Print in JSON format
                         'TEMPLATE':         Print output using the given
                         Go template.
+  -v, --verbose         Show detailed information on space usage
 """,
     most=0,
 )
