@@ -171,7 +171,7 @@ def test_a_command_that_fails_after_the_gate(bundle: Bundle):
     bundle.oci("start", bundle.id, check=True)
     assert bundle.ended()
     said = (bundle.path / "out").read_text()
-    assert said == 'sampan-oci: exec: "script": exec format error, or no such interpreter\n'
+    assert said == "sampan-oci: exec script: exec format error, or no such interpreter\n"
 
 
 def test_exec_keeps_the_filter_of_the_first_process(bundle: Bundle):

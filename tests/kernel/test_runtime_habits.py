@@ -196,3 +196,28 @@ def test_signal_zero_asks_only(bundle: Bundle):
     while bundle.state()["status"] != "stopped":
         pass
     assert "container not running" in bundle.oci("kill", bundle.id, "0").stderr
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+@pytest.mark.parametrize("user_space", [True, False])
+def test_a_filter_may_forbid_what_the_runtime_calls(bundle: Bundle, *, quiet: bool, user_space):
+    if user_space:  # which an interpreter makes
+        linux = bundle.config["linux"]
+        linux["namespaces"].append({"type": "time"})
+    bundle.config["process"]["noNewPrivileges"] = quiet
+    names = ["close_range", "rt_sigaction", "dup2", "umask", "setgroups", "mount"]
+    bundle.config["linux"]["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 38}],
+    }
+    bundle.command("/bin/echo", "fine")
+    result = bundle.run()
+    assert result.stdout == "fine\n", result.stderr
+
+
+def test_spec_has_a_cgroup_namespace_where_runc_has_one(bundle: Bundle, tmp_path: Path):
+    (tmp_path / "new").mkdir()
+    bundle.oci("spec", "--bundle", str(tmp_path / "new"), check=True)
+    spaces = json.loads((tmp_path / "new/config.json").read_text())["linux"]["namespaces"]
+    unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    assert ({"type": "cgroup"} in spaces) == unified

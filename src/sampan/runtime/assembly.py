@@ -470,7 +470,6 @@ def _execute(a: Assembly, one: c.Execute) -> None:
     if one.preserve:
         raise NeedsInterpreter("descriptors to preserve")
     arguments, variables = vectors(a.calls, one)
-    a.calls.call(n.SYS_close_range, 3, 0xFFFFFFFF, n.CLOSE_RANGE_CLOEXEC)
     *others, last = a.program
     for path in others:
         a.calls.call(SYS["execve"], path, arguments, variables, tolerate=MISSING)
@@ -490,6 +489,7 @@ WRITERS: Writers = {
     c.Execute: _execute,
     c.FindProgram: _find_program,
     c.KeepCapabilities: _keep_capabilities,
+    c.LetGo: lambda a, _one: a.calls.close_at_execve(),
     c.Limit: _limit,
     c.NoNewPrivileges: _no_new_privileges,
     c.OomScore: _oom_score,

@@ -142,6 +142,10 @@ class Calls(Script):
         """prctl(2) with unused arguments zero."""
         self.call(SYS["prctl"], option, value, third, 0, 0)
 
+    def close_at_execve(self) -> None:
+        """Set close-on-exec on every descriptor but the standard ones."""
+        self.call(n.SYS_close_range, 3, 0xFFFFFFFF, n.CLOSE_RANGE_CLOEXEC)
+
     def strings(self, words: list[bytes]) -> int:
         """The address of an array of pointers to `words`, as execve(2) wants it."""
         pointers = [self.data(word + b"\0") for word in words]

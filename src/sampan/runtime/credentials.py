@@ -337,6 +337,25 @@ class DieWithParent(Operation):
         return "die with the parent"
 
 
+class LetGo(Operation):
+    """Give up what the new program is not to have: signals that are handled, descriptors.
+
+    Before the filter is loaded, which may forbid the calls for it.
+    """
+
+    __slots__ = ("preserve",)
+
+    def __init__(self, preserve: int) -> None:
+        self.preserve = preserve
+
+    def execute(self, stage: Stage) -> None:
+        process.reset_signals()
+        process.close_from(3 + self.preserve)
+
+    def describe(self) -> str:
+        return "let go of signals and descriptors"
+
+
 class Execute(Operation):
     """execve. Returns only when the kernel refuses."""
 
@@ -351,8 +370,6 @@ class Execute(Operation):
         for entry in self.environment:
             name, _, value = os.fsencode(entry).partition(b"=")
             environment[name] = value
-        process.reset_signals()
-        process.close_from(3 + self.preserve)
         program: bytes | int = stage.program
         if stage.trampoline >= 0:
             os.dup2(stage.sync.fileno(), 3 + self.preserve, inheritable=True)

@@ -272,6 +272,10 @@ def _limit(a: DirectAssembly, one: c.Limit) -> None:
     calls.place(done)
 
 
+def _nothing(_a: DirectAssembly, _one: o.Operation) -> None:
+    """Done at the birth."""
+
+
 def _pair(soft: int, hard: int) -> bytes:
     """struct rlimit64; -1 and 2**64-1 both mean that there is no limit."""
     return struct.pack("<QQ", soft & _UNLIMITED, hard & _UNLIMITED)
@@ -308,7 +312,7 @@ def _execute(a: DirectAssembly, one: c.Execute) -> None:
     )
     calls.call(SYS["exit_group"], 127)
     calls.place(alone)
-    said = f'sampan-oci: exec: "{one.arguments[0]}": exec format error, or no such interpreter\n'
+    said = f"sampan-oci: exec {one.arguments[0]}: exec format error, or no such interpreter\n"
     text = said.encode("utf-8", "replace")
     calls.call(SYS["write"], 2, text, len(text), tolerate=ANY)
     calls.call(SYS["exit_group"], 127)
@@ -318,6 +322,7 @@ DirectAssembly.writers = {
     **assembly.WRITERS,
     c.Execute: _execute,
     c.FindProgram: _find_program,
+    c.LetGo: _nothing,
     c.Limit: _limit,
     c.Session: _session,
     o.AttachRoot: DirectAssembly.attach,

@@ -81,7 +81,7 @@ def connect(profile: dict[str, Any]) -> int:
         sock.connect(path)
     except OSError as error:
         sock.close()
-        where = f"linux.seccomp.listenerPath: connect to the agent at {path}"
+        where = f"linux.seccomp.listenerPath: failed to connect with seccomp agent {path}"
         raise RuntimeFailure(error.errno or 0, reason(error), where) from error
     return sock.detach()
 

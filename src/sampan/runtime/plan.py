@@ -419,6 +419,7 @@ def become(
             DEFAULT_UMASK if umask is None else umask,
         ),
         c.KeepCapabilities(),
+        c.LetGo(process.get("preserveFds") or 0),
     ]
     final: o.Operation = c.Capabilities(
         sets.get("effective") or [],

@@ -38,7 +38,17 @@ def write(directory: str, *, rootless: bool) -> None:
         message = "File config.json exists. Remove it first"
         raise RuntimeFailure(error.errno or 0, message) from error
     with open(fd, "w", encoding="utf-8") as file:
-        file.write(encode(_for_user(example()) if rootless else example(), "\t"))
+        file.write(encode(_for_user(example()) if rootless else _for_host(example()), "\t"))
+
+
+def _for_host(spec: dict[str, Any]) -> dict[str, Any]:
+    """The example without a cgroup namespace where cgroups are of version 1, as runc's."""
+    from sampan.kernel import cgroups
+
+    if cgroups.mode() != "unified":
+        linux = spec["linux"]
+        linux["namespaces"] = [one for one in linux["namespaces"] if one["type"] != "cgroup"]
+    return spec
 
 
 def _for_user(spec: dict[str, Any]) -> dict[str, Any]:
