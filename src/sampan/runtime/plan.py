@@ -402,25 +402,9 @@ def become(
     capabilities are cut; with it, as late as possible.
     """
     user = process.get("user") or {}
-    groups = list(user.get("additionalGids") or [])
     sets = process.get("capabilities") or {}
     quiet = bool(process.get("noNewPrivileges"))
-    operations: list[o.Operation] = [
-        c.Limit(limit["type"], limit["soft"], limit["hard"])
-        for limit in process.get("rlimits") or []
-    ]
-    umask = user.get("umask")
-    operations += [
-        c.Bounding(sets.get("bounding") or []),
-        c.User(
-            user.get("uid") or 0,
-            user.get("gid") or 0,
-            groups,
-            DEFAULT_UMASK if umask is None else umask,
-        ),
-        c.KeepCapabilities(),
-        c.LetGo(process.get("preserveFds") or 0),
-    ]
+    operations = _limits_and_user(process, user, sets)
     final: o.Operation = c.Capabilities(
         sets.get("effective") or [],
         sets.get("permitted") or [],
@@ -439,6 +423,23 @@ def become(
     environment = with_home(process.get("env") or [], user)
     operations.append(c.Execute(process["args"], environment, process.get("preserveFds") or 0))
     return operations
+
+
+def _limits_and_user(
+    process: dict[str, Any], user: dict[str, Any], sets: dict[str, Any]
+) -> list[o.Operation]:
+    umask = DEFAULT_UMASK if user.get("umask") is None else user["umask"]
+    groups = list(user.get("additionalGids") or [])
+    return [
+        *(
+            c.Limit(limit["type"], limit["soft"], limit["hard"])
+            for limit in process.get("rlimits") or []
+        ),
+        c.Bounding(sets.get("bounding") or []),
+        c.User(user.get("uid") or 0, user.get("gid") or 0, groups, umask),
+        c.KeepCapabilities(),
+        c.LetGo(process.get("preserveFds") or 0),
+    ]
 
 
 def with_home(environment: list[str], user: dict[str, Any]) -> list[str]:
