@@ -10,6 +10,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -294,3 +295,25 @@ def test_fifty_at_once(daemon):
 
     with ThreadPoolExecutor(50) as pool:
         assert list(pool.map(run, range(50))) == [f"{number}\n" for number in range(50)]
+
+
+def test_a_context_for_docker(daemon, tmp_path):
+    """`sampan docker-context` is all that docker needs to find the daemon."""
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "DOCKER_CONFIG": str(tmp_path)}
+    words = ("--host", daemon.host, "docker-context", "--use", "ours")
+    sampan = [sys.executable, "-m", "sampan.cli", *words]
+    made = subprocess.run(
+        sampan, env={**environ, "PYTHONPATH": dockerlab.SOURCES}, check=True, capture_output=True
+    )
+    assert made.stdout == b"ours\n"
+    listed = subprocess.run(
+        [PROGRAMS[0], "ps", "-q"], env=environ, check=False, capture_output=True, timeout=60
+    )
+    assert listed.returncode == 0, listed.stderr
+    shown = subprocess.run(
+        [PROGRAMS[0], "context", "ls", "--format", "{{.Name}} {{.DockerEndpoint}} {{.Current}}"],
+        env=environ,
+        check=True,
+        capture_output=True,
+    )
+    assert f"ours {daemon.host} true" in shown.stdout.decode()

@@ -21,6 +21,7 @@ COMMANDS = {
     "daemon": "system",
     "df": "usage",
     "diff": "commit",
+    "docker-context": "context",
     "doctor": "doctor",
     "egress": "publish",
     "events": "events",
@@ -113,7 +114,7 @@ def load(where: str) -> Command:
     """The command behind an entry of the tables: `module:NAME`, or a name of COMMANDS."""
     module, _, attribute = where.partition(":")
     if not attribute:
-        module, attribute = COMMANDS[where], where.upper()
+        module, attribute = COMMANDS[where], where.upper().replace("-", "_")
     name = "sampan.cli.commands." + module
     __import__(name)
     command = getattr(sys.modules[name], attribute)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sampan.daemon.logging import FORMATS, LEVELS
+from sampan.daemon.tls import TlsSettings
 from sampan.engine.config import DEFAULT_ROOT, DEFAULT_STATE, EngineConfig
 from sampan.errors import InvalidArgument, NotImplementedHere, PermissionDenied
 from sampan.pods.settings import PodSettings
@@ -32,6 +33,10 @@ _OWN_KEYS = {
     "log_level": str,
     "log_format": str,
     "idle_exit": int,
+    "tcp": str,
+    "tls_ca": str,
+    "tls_cert": str,
+    "tls_key": str,
     "cri": dict,
 }
 
@@ -40,6 +45,7 @@ _OWN_KEYS = {
 class DaemonConfig:
     """Everything that the daemon is told before it starts. `idle_exit` 0 means: never.
 
+    `tls` is where and how to listen for clients over TCP; None: nowhere.
     `cri` are the settings of the table of that name, for the Kubernetes runtime interface.
     """
 
@@ -49,6 +55,7 @@ class DaemonConfig:
     log_level: str = "info"
     log_format: str = "text"
     idle_exit: int = 0
+    tls: TlsSettings | None = None
     cri: PodSettings = field(default_factory=PodSettings)
 
 
@@ -64,6 +71,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], user: int) -> Dae
     own = {key: _own(table, key, path or CONFIG_FILE) for key in _OWN_KEYS if key in table}
     rest = {key: value for key, value in table.items() if key not in _OWN_KEYS}
     own.update({key: value for key, value in flags.items() if key in _OWN_KEYS})
+    own["tls"] = _tls(own)
     own["cri"] = _cri(own.get("cri") or {}, path or CONFIG_FILE)
     for key, default in _places(environ, user).items():
         given = flags.get(key) or environ.get(f"SAMPAN_{key.upper()}")
@@ -77,6 +85,27 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], user: int) -> Dae
     host = flags.get("host") or environ.get("SAMPAN_HOST") or own.pop("host", "")
     own.pop("host", None)
     return _checked(DaemonConfig(engine=engine, socket=socket_of(host, engine.state), **own))
+
+
+def _tls(own: dict[str, Any]) -> TlsSettings | None:
+    """Take the four settings of the TCP door out of `own`: all of them, or none.
+
+    Raises:
+        InvalidArgument: some are missing.
+    """
+    given = {key: own.pop(key) for key in ("tcp", "tls_ca", "tls_cert", "tls_key") if own.get(key)}
+    if not given:
+        return None
+    if len(given) < 4:
+        raise InvalidArgument(
+            "tcp: clients over TCP need certificates: tcp, tls_ca, tls_cert and tls_key go together"
+        )
+    return TlsSettings(
+        address=given["tcp"],
+        authority=given["tls_ca"],
+        certificate=given["tls_cert"],
+        key=given["tls_key"],
+    )
 
 
 def _cri(table: Mapping[str, Any], path: str) -> PodSettings:

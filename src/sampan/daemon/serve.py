@@ -26,6 +26,7 @@ from sampan.builder.builder import Builder
 from sampan.daemon import sockets
 from sampan.daemon.grpcsocket import GrpcSocket, containerd, kubernetes
 from sampan.daemon.reload import Reloader
+from sampan.daemon.tls import open_door
 from sampan.engine.engine import Engine
 from sampan.pods.service import Pods
 from sampan.store.layout import Layout
@@ -76,6 +77,7 @@ async def _serve(
     )
     api = DockerAPI(engine, builder)
     protocols = api.server()
+    door = await open_door(config.tls, config.socket)
     listener = sockets.listen(config.socket, config.group)
     loop = asyncio.get_running_loop()
     server = await loop.create_unix_server(protocols, sock=listener, backlog=sockets.BACKLOG)
@@ -96,6 +98,7 @@ async def _serve(
         sockets.remove(config.socket)
         sockets.remove(layout.pid_file)
         server.close()
+        await door.aclose()
         await cri.aclose()
         await ctr.aclose()
         await protocols.aclose(GRACE)

@@ -116,6 +116,9 @@ def info(session: Session, flags: Values, _: list[str]) -> int:
     return 0
 
 
+_TLS = ("tcp", "tlscacert", "tlscert", "tlskey")
+
+
 def daemon(session: Session, flags: Values, _: list[str]) -> int:
     """Become the daemon: this process is replaced, so that its memory has nothing of ours."""
     start = "import runpy; runpy.run_module('sampan.daemon', run_name='__main__', alter_sys=True)"
@@ -131,7 +134,7 @@ def daemon(session: Session, flags: Values, _: list[str]) -> int:
         "config": flags.text("config") or address.config,
         "host": flags.text("host") or ("" if address.may_start else address.url),
     }
-    for name in ("group", "log-level", "log-format", "idle-exit"):
+    for name in (*_TLS, "group", "log-level", "log-format", "idle-exit"):
         given[name] = flags.text(name)
     for name, value in given.items():
         if value:
@@ -173,6 +176,11 @@ DAEMON = Command(
                             "/var/lib/sampan")
       --state string        Directory of sockets and records (default
                             "/run/sampan")
+      --tcp string          Also listen for clients with certificates
+                            (tcp://host:port); needs the three that follow
+      --tlscacert string    Who signed the clients' certificates
+      --tlscert string      Our certificate
+      --tlskey string       Its key
 """,
     most=0,
 )
