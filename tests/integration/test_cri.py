@@ -51,6 +51,14 @@ def test_the_cgroup_driver(lab):
 
 def test_what_is_not_there_is_unimplemented(lab):
     assert lab.code("CheckpointPod") == "UNIMPLEMENTED"
+    pod = lab.run_pod()
+    container = lab.start(pod, "sleep", "1000")
+    with pytest.raises(grpc.RpcError) as error:
+        lab.call("CheckpointContainer", container_id=container)
+    assert error.value.code().name == "UNIMPLEMENTED"
+    assert "cannot be checkpointed" in error.value.details()
+    assert lab.code("CheckpointContainer", container_id="f" * 64) == "NOT_FOUND"
+    lab.remove(pod)
 
 
 def test_a_pod_from_run_to_remove(lab):

@@ -110,6 +110,19 @@ def test_what_a_foreign_handler_cannot_do(lab):
     lab.remove(pod)
 
 
+def test_a_privileged_container_of_runc(lab):
+    if shutil.which("runc") is None:
+        pytest.skip("needs runc")
+    options = {"network": pb.POD, "pid": pb.CONTAINER}
+    security = {"namespace_options": options, "privileged": True}
+    config = lab.own_config(linux={"security_context": security})
+    made = lab.call("RunPodSandbox", config=config, runtime_handler="runc").pod_sandbox_id
+    container = lab.start((made, config), "sleep", "1000", security={"privileged": True})
+    # What we do not hold ourselves is left out, in place of a failure.
+    assert "Seccomp:\t0" in lab.shell(container, "cat /proc/self/status")
+    lab.remove((made, config))
+
+
 def test_deaths(lab):
     if shutil.which("runc") is None:
         pytest.skip("needs runc")

@@ -61,10 +61,12 @@ class DirectAssembly(assembly.Assembly):
     `places` are (address, operation) in order: who failed is known by the address in a report.
     """
 
-    __slots__ = ("_empty", "_nulls", "_permitted", "_root_path", "places")
+    __slots__ = ("_empty", "_nulls", "_permitted", "_root_path", "given_stdio", "places")
 
-    def __init__(self, root_path: str) -> None:
-        """`root_path` is the root file system's, or "" in a container that exists."""
+    def __init__(self, root_path: str, stdio: tuple[int, int, int] = (0, 1, 2)) -> None:
+        """`root_path` is the root file system's, or "" in a container that exists; `stdio` are
+        the descriptors of ours that become the process's own."""
+        self.given_stdio = stdio
         self.begin(Calls(machine.OWN_SCRIPT, _ROOM))
         self.places: list[tuple[int, o.Operation]] = []
         self._root_path = root_path
@@ -231,8 +233,8 @@ def _session(a: DirectAssembly, one: c.Session) -> None:
     the host's file system is none of the container's business, and CRIU could not tell what it is.
     """
     assembly.WRITERS[c.Session](a, one)
-    for number in (0, 1, 2):
-        if not _is_null(number):
+    for number, given in enumerate(a.given_stdio):
+        if not _is_null(given):
             continue
         kept = Label()
         fd = a.calls.call(

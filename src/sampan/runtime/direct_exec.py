@@ -68,7 +68,7 @@ def spawn(
             group = cgroups.recorded(state)
             found = group.procs_fds(sub_cgroups, init=state["pid"], frozen=ignore_paused)
             doors = [fd for _, fd in found]
-        script = _script(state, process_spec, entry, len(doors), filter_program)
+        script = _script(state, process_spec, entry, len(doors), filter_program, stdio)
         for fd in stdio:
             give(fd, (process_spec.get("user") or {}).get("uid") or 0)
         created = Direct(script, process_spec["args"][0], [entry], stdio)
@@ -108,12 +108,13 @@ def _script(
     entry: int,
     doors: int,
     filter_program: tuple[bytes, int] | None,
+    stdio: tuple[int, int, int],
 ) -> DirectAssembly:
     flags = 0
     for kind in state["namespaces"]:
         if kind != "pid":
             flags |= KINDS[kind][0]
-    script = DirectAssembly("")
+    script = DirectAssembly("", stdio)
     root = os.open(f"/proc/{state['pid']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     find_home(root, process_spec)
     os.close(root)

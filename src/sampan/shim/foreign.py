@@ -34,7 +34,6 @@ from sampan.shim.stdio import close_ends, make_pipes
 
 LARGEST = 4 << 20
 _UNIFIED = "/sys/fs/cgroup/unified"
-_SYS_RESOURCE = 24
 _SEND = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
 
 TYPE_CHECKING = False
@@ -218,15 +217,21 @@ class _Shim:
         return started
 
     def _settled(self, process_spec: Message) -> Message:
-        """The process with numbers for names, and no score that we may not give."""
+        """The process with numbers for names, and nothing that we may not give ourselves."""
         resolve_user(Root(self._root), process_spec)
         user = process_spec["user"]
         home = user.pop("home", "")
         env = process_spec.get("env") or []
         if home and not any(entry.startswith("HOME=") for entry in env):
             process_spec["env"] = [*env, f"HOME={home}"]
+        held = capabilities.get()[1]
+        for kind, names in (process_spec.get("capabilities") or {}).items():
+            # runc fails on what we do not hold ourselves; ours leaves it out.
+            process_spec["capabilities"][kind] = [
+                name for name in names if held & capabilities.mask([name])
+            ]
         score = process_spec.get("oomScoreAdj")
-        if score is not None and not capabilities.get()[0] >> _SYS_RESOURCE & 1:
+        if score is not None and not held & capabilities.mask(["CAP_SYS_RESOURCE"]):
             with open("/proc/self/oom_score_adj", encoding="ascii") as file:
                 process_spec["oomScoreAdj"] = max(score, int(file.read(16)))
         return process_spec
