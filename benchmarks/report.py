@@ -61,6 +61,8 @@ PROMISES = (
     Promise("run: docker run's x", commands.FIGURE, "sampan", ("docker",), 1 / 5),
     Promise("run: ctr run's x", commands.FIGURE, "sampan", ("ctr",), 1 / 2),
     Promise("bundle: runc run's x", oci.FIGURE, "sampan-oci", ("runc",), 1.2),
+    Promise("bundle: runc exec's x", f"{oci.VERB} exec", "sampan-oci", ("runc",), 1.2),
+    Promise("bundle: runc's life in steps x", f"{oci.VERB} life", "sampan-oci", ("runc",), 1.3),
     Promise("exec: ms", execs.FIGURE, "sampan", (), 5),
     Promise("exec, API and command: docker exec's x", "exec", "sampan", ("docker",), 1 / 15),
     Promise("memory: MiB per container", memory.FIGURE, "sampan: charged", (), 1.0),

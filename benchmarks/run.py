@@ -123,6 +123,10 @@ class Bench:
         if "oci" in only:
             measured = oci.measure(self.place / "oci", self.rootfs, self.runners, options.rounds)
             self._took("oci", measured)
+            measured = oci.measure_verbs(
+                self.place / "verbs", self.rootfs, self.runners, options.rounds
+            )
+            self._took("oci", measured)
         if "memory" in only:
             place = self.place / "memory"
             measured = memory.measure(self.kinds, place, self.runners, options.containers)
