@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sampan.client.results import Progress as Progress
     from sampan.client.results import PrunedImages as PrunedImages
     from sampan.client.results import RunResult as RunResult
+    from sampan.client.results import SearchResult as SearchResult
     from sampan.client.results import Stats as Stats
     from sampan.client.results import StoreCheck as StoreCheck
     from sampan.client.results import StoreProblem as StoreProblem
@@ -46,7 +47,8 @@ if TYPE_CHECKING:
 
 _RESULTS = (
     "Change CommandFailed ContainerInfo ContainerSummary Event ExecResult HistoryStep Image "
-    "LogChunk Output Progress PrunedImages RunResult Stats StoreCheck StoreProblem Verified"
+    "LogChunk Output Progress PrunedImages RunResult SearchResult Stats StoreCheck StoreProblem "
+    "Verified"
 )
 _WHERE = {
     "AsyncContainer": "sampan.client.async_engine",

@@ -11,6 +11,7 @@ import pytest
 
 import dockerlab
 import realregistry
+import sampan as library
 from dockerlab import PATIENCE, SOURCES, Result
 
 pytestmark = [
@@ -106,6 +107,25 @@ def test_every_tag_goes_and_comes(daemon, registry):
     assert (done.code, done.err) == (1, "tag can't be used with --all-tags/-a\n")
     done = call(daemon, "push", "-a", f"{registry}/no/such")
     assert (done.code, "has no tags" in done.err) == (1, True)
+
+
+def test_search(daemon, registry):
+    """Of a registry without a search of its own, by its catalog."""
+    assert call(daemon, "push", "-q", f"{registry}/team/app:1").code == 0
+    for words in (("search", f"{registry}/app"), ("search", "--limit", "5", f"{registry}/team")):
+        ours = call(daemon, *words)
+        assert (ours.code, ours.err) == (0, "")
+        assert ours.lines[0].split() == ["NAME", "DESCRIPTION", "STARS", "OFFICIAL"]
+        assert [line.split()[0] for line in ours.lines[1:]] == [f"{registry}/team/app"]
+        assert ours.out == call(daemon, *words, program=(dockerlab.DOCKER,)).out
+    assert call(daemon, "search", f"{registry}/nothing").lines[1:] == []
+    done = call(daemon, "search", "--limit", "1000", f"{registry}/app")
+    assert (done.code, "between 1 and 100" in done.err) == (1, True)
+    done = call(daemon, "search", "-f", "bad=1", f"{registry}/app")
+    assert (done.code, "invalid filter" in done.err) == (1, True)
+    with library.Engine.open(host=daemon.host) as engine:
+        assert [one.name for one in engine.search(f"{registry}/app")] == [f"{registry}/team/app"]
+        assert "default" in str(engine.trust_policy()).lower()
 
 
 def test_a_prune_of_everything(daemon):

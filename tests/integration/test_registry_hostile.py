@@ -94,6 +94,38 @@ def test_tags(tmp_path, case):
     run(tmp_path, work)
 
 
+RESULT = {"name": "lib/x", "description": "an x", "star_count": 3, "is_official": True}
+SEARCHES = {
+    "no JSON": answer(b"{"),
+    "another kind": answer(b'{"results": {}}'),
+    "a result that is none": answer(b'{"results": ["x"]}'),
+    "twice": answer(b'{"results": [], "results": []}'),
+    "negative": answer(json.dumps({"results": [RESULT | {"star_count": -1}]}).encode()),
+    "very many": answer(json.dumps({"results": [RESULT] * 200}).encode()),
+    "endless": faults.endless(),
+}
+
+
+@pytest.mark.parametrize("case", SEARCHES)
+def test_searches(tmp_path, case):
+    async def work(fake, one, foreign):
+        fake.faults["search"] = SEARCHES[case]
+        with pytest.raises(SampanError):
+            await one.service.remote(f"{fake.name}/x").search("x", 25)
+
+    run(tmp_path, work)
+
+
+def test_a_search_of_its_own_is_asked_first(tmp_path):
+    async def work(fake, one, foreign):
+        fake.faults["search"] = answer(json.dumps({"results": [RESULT]}).encode())
+        [found] = await one.service.remote(f"{fake.name}/x").search("x", 25)
+        assert (found.name, found.stars, found.official) == ("lib/x", 3, True)
+        assert fake.paths() == ["/v1/search"]
+
+    run(tmp_path, work)
+
+
 def test_pages_without_an_end_end(tmp_path):
     async def again(fake, request):
         link = f'<{request.path}?last=a>; rel="next"'

@@ -160,6 +160,8 @@ class FakeRegistry:
         if (refusal := self._login(request)) is not None:
             return refusal
         parts = request.path.strip("/").split("/")
+        if parts[-1] in ("search", "_catalog") and parts[-1] in self.faults:
+            return await self.faults[parts[-1]](self, request)
         if parts[0] != "v2" or len(parts) < 4:
             return web.Response(status=404)
         if "uploads" in parts:

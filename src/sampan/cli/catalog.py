@@ -52,6 +52,7 @@ COMMANDS = {
     "rmi": "images",
     "run": "run",
     "save": "archives",
+    "search": "search",
     "start": "run",
     "stats": "stats",
     "stop": "lifecycle",

@@ -75,6 +75,23 @@ class AsyncEngineImages:
         """
         await self._driver.client.call(calls.login(user, password, registry))
 
+    async def search(
+        self,
+        term: str,
+        *,
+        limit: int = 25,
+        filters: dict[str, list[str]] | None = None,
+        auth: tuple[str, str] | None = None,
+    ) -> list[results.SearchResult]:
+        """What a registry has by a word: Docker Hub, or the one that `term` begins with."""
+        call = calls.search(term, limit, filters, header_for(term, auth))
+        return [results.SearchResult.parse(one) for one in await self._driver.client.call(call)]
+
+    async def trust_policy(self) -> dict[str, Any]:
+        """The trust policy, as GET /system/trust has it."""
+        document: dict[str, Any] = await self._driver.client.call(calls.trust())
+        return document
+
     async def tags(self, image: str, *, auth: tuple[str, str] | None = None) -> list[str]:
         """The tags that an image's repository has at its registry."""
         answer = await self._driver.client.call(calls.remote_tags(image, header_for(image, auth)))

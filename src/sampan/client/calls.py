@@ -416,6 +416,17 @@ def remote_manifest(image: str, auth: str = "e30=") -> Call:
     return _remote(image, "/manifest", {}, auth)
 
 
+def search(
+    term: str,
+    limit: int | None = None,
+    filters: dict[str, list[str]] | None = None,
+    auth: str = "e30=",
+) -> Call:
+    """What a registry has by a word; the word may begin with the registry's name."""
+    query = {"term": term, "limit": limit, "filters": filters_text(filters)}
+    return Call("GET", "/images/search", query, headers={"X-Registry-Auth": auth})
+
+
 def remote_tags(image: str, auth: str = "e30=") -> Call:
     return _remote(image, "/tags", {}, auth)
 

@@ -75,6 +75,23 @@ class EngineImages:
         """
         self._driver.client.call(calls.login(user, password, registry))
 
+    def search(
+        self,
+        term: str,
+        *,
+        limit: int = 25,
+        filters: dict[str, list[str]] | None = None,
+        auth: tuple[str, str] | None = None,
+    ) -> list[results.SearchResult]:
+        """What a registry has by a word: Docker Hub, or the one that `term` begins with."""
+        call = calls.search(term, limit, filters, header_for(term, auth))
+        return [results.SearchResult.parse(one) for one in self._driver.client.call(call)]
+
+    def trust_policy(self) -> dict[str, Any]:
+        """The trust policy, as GET /system/trust has it."""
+        document: dict[str, Any] = self._driver.client.call(calls.trust())
+        return document
+
     def tags(self, image: str, *, auth: tuple[str, str] | None = None) -> list[str]:
         """The tags that an image's repository has at its registry."""
         answer = self._driver.client.call(calls.remote_tags(image, header_for(image, auth)))

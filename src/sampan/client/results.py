@@ -189,6 +189,26 @@ class HistoryStep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """A repository that a registry found."""
+
+    name: str
+    description: str
+    stars: int
+    official: bool
+
+    @classmethod
+    def parse(cls, answer: dict[str, Any]) -> Self:
+        """From an entry of /images/search."""
+        return cls(
+            name=answer["name"],
+            description=answer.get("description") or "",
+            stars=answer.get("star_count") or 0,
+            official=bool(answer.get("is_official")),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PrunedImages:
     """What a prune removed: names and ids; bytes."""
 

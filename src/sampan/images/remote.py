@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sampan.registry.client import Repository
+    from sampan.registry.searching import Found
     from sampan.spec.digest import Digest
     from sampan.spec.image import Descriptor
     from sampan.spec.platform import Platform
@@ -74,6 +75,10 @@ class Remote:
     async def tags(self) -> Sequence[str]:
         """Every tag of the repository."""
         return await self._repository.tags()
+
+    async def search(self, term: str, limit: int) -> Sequence[Found]:
+        """What the registry has by a word, whatever the repository."""
+        return await self._repository.search(term, limit)
 
     async def referrers(self, artifact_type: str = "") -> tuple[Digest, Sequence[Descriptor]]:
         """What the reference names, and the manifests that refer to it."""

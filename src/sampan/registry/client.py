@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sampan.errors import SampanError
-from sampan.registry import fetch, listing, login, push, resolver
+from sampan.registry import fetch, listing, login, push, resolver, searching
 from sampan.registry.hosts import Hosts
 from sampan.registry.http import HttpClient
 from sampan.registry.retry import Retry
@@ -154,6 +154,10 @@ class Repository:
     async def tags(self) -> list[str]:
         """Every tag of the repository; errors as `listing.tags`."""
         return await self._retry.run(lambda: listing.tags(self._upstream))
+
+    async def search(self, term: str, limit: int) -> list[searching.Found]:
+        """What the registry has by a word; errors as `searching.search`."""
+        return await self._retry.run(lambda: searching.search(self._upstream, term, limit))
 
     async def referrers(self, subject: Digest, artifact_type: str = "") -> list[Descriptor]:
         """The manifests that refer to `subject`; errors as `listing.referrers`."""

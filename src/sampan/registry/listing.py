@@ -46,7 +46,7 @@ async def tags(session: Session) -> list[str]:
             if response.status != 200:
                 raise await session.failure(response, doing)
             content = await http.read_bounded(response, MAX_MANIFEST, "tags")
-            following = _next(session, response.headers.get("Link", ""), response.url)
+            following = next_page(session, response.headers.get("Link", ""), response.url)
         found += documents.parse(content, "tags", _TAGS, MAX_MANIFEST).texts("tags", MAX_TAGS)
         if len(found) > MAX_TAGS:
             raise FailedPrecondition(f"{doing}: more than {MAX_TAGS}")
@@ -74,7 +74,7 @@ async def referrers(session: Session, subject: Digest, artifact_type: str = "") 
             if response.status != 200:
                 raise await session.failure(response, f"list referrers of {subject}")
             content = await http.read_bounded(response, MAX_MANIFEST, "referrers")
-            url = _next(session, response.headers.get("Link", ""), response.url)
+            url = next_page(session, response.headers.get("Link", ""), response.url)
         found += Index.parse(content, media_type_of(content)).manifests
     return _of_type(found, artifact_type)
 
@@ -97,7 +97,7 @@ def _of_type(found: tuple[Descriptor, ...] | list[Descriptor], kind: str) -> lis
     return [entry for entry in unique.values() if kind in ("", entry.artifact_type)]
 
 
-def _next(session: Session, link: str, base: URL) -> URL | None:
+def next_page(session: Session, link: str, base: URL) -> URL | None:
     """The following page, on the same server."""
     match = _NEXT.match(link)
     if match is None:

@@ -89,3 +89,13 @@ class Trust(Body, kw_only=True):
 
     default: list[Requirement]
     scopes: list[TrustScope]
+
+
+class SearchResult(msgspec.Struct, kw_only=True):
+    """One entry of GET /images/search, whose members are not in Docker's usual case."""
+
+    description: str
+    is_automated: bool
+    is_official: bool
+    name: str
+    star_count: int

@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING
 from sampan.api.docker import answers, streaming
 from sampan.api.docker.images import credentials_of
 from sampan.errors import InvalidArgument
+from sampan.registry.searching import MAX_FOUND
 from sampan.wire import distribution as bodies
 from sampan.wire import progress
 
+DEFAULT_FOUND = 25
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aiohttp.web_response import StreamResponse
 
     from sampan.api.docker.call import Call
     from sampan.images.remote import Remote
+    from sampan.registry.searching import Found
     from sampan.spec.image import Descriptor
 
 
@@ -74,6 +80,53 @@ async def copy(call: Call) -> StreamResponse:
     return await streaming.run(call, work)
 
 
+async def search(call: Call) -> StreamResponse:
+    """GET /images/search?term&limit&filters: a term may begin with a registry's name"""
+    term, limit = call.text("term"), call.number("limit") or DEFAULT_FOUND
+    if not term:
+        raise InvalidArgument("search: a term is needed")
+    if not 1 <= limit <= MAX_FOUND:
+        raise InvalidArgument(f"invalid limit {limit}: it must be between 1 and {MAX_FOUND}")
+    registry, slash, rest = term.partition("/")
+    if not slash or not ("." in registry or ":" in registry or registry == "localhost"):
+        registry, rest = "docker.io", term
+    passes = _search_filter(call.filters())
+    remote = call.engine.images.remote(f"{registry}/search", credentials_of(call))
+    return answers.json(
+        [
+            bodies.SearchResult(
+                description=one.description,
+                is_automated=one.automated,
+                is_official=one.official,
+                name=one.name if registry == "docker.io" else f"{registry}/{one.name}",
+                star_count=one.stars,
+            )
+            for one in await remote.search(rest, limit)
+            if passes(one)
+        ]
+    )
+
+
+def _search_filter(filters: dict[str, list[str]]) -> Callable[[Found], bool]:
+    unknown = set(filters) - {"is-automated", "is-official", "stars"}
+    if unknown:
+        raise InvalidArgument(f"invalid filter '{min(unknown)}'")
+    stars = filters.get("stars", ["0"])
+    if not all(value.isdigit() for value in stars):
+        raise InvalidArgument(f"invalid filter 'stars={stars}'")
+
+    def passes(found: Found) -> bool:
+        official = filters.get("is-official", [str(found.official).lower()])
+        automated = filters.get("is-automated", [str(found.automated).lower()])
+        return (
+            found.stars >= max(map(int, stars))
+            and str(found.official).lower() in official
+            and str(found.automated).lower() in automated
+        )
+
+    return passes
+
+
 def _remote(call: Call) -> Remote:
     return call.engine.images.remote(call.name, credentials_of(call))
 
@@ -88,7 +141,10 @@ def _descriptor(descriptor: Descriptor) -> bodies.Descriptor:
     )
 
 
-PATHS = {("POST", "/distribution/copy"): copy}
+PATHS = {
+    ("GET", "/images/search"): search,
+    ("POST", "/distribution/copy"): copy,
+}
 NAMED = {
     ("GET", "distribution", "json"): inspect,
     ("GET", "distribution", "manifest"): manifest,
