@@ -221,3 +221,39 @@ def test_spec_has_a_cgroup_namespace_where_runc_has_one(bundle: Bundle, tmp_path
     spaces = json.loads((tmp_path / "new/config.json").read_text())["linux"]["namespaces"]
     unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
     assert ({"type": "cgroup"} in spaces) == unified
+
+
+def test_a_read_only_dev_is_filled_before(bundle: Bundle):
+    for mount in bundle.config["mounts"]:
+        if mount["destination"] == "/dev":
+            mount["options"].append("ro")
+    result = bundle.run("test -c /dev/null && ls /dev/pts && touch /dev/new")
+    assert "ptmx" in result.stdout
+    assert "Read-only file system" in result.stderr
+
+
+@pytest.mark.parametrize("options", [["ro"], ["ro", "nosuid", "size=65536"]])
+def test_a_read_only_tmpfs_holds_what_is_mounted_on_it(bundle: Bundle, options):
+    tmpfs = {"type": "tmpfs", "source": "tmpfs", "options": options}
+    bundle.config["mounts"] += [
+        {**tmpfs, "destination": "/ro"},
+        {**tmpfs, "destination": "/ro/below", "options": []},
+    ]
+    result = bundle.run("touch /ro/below/file && touch /ro/file")
+    assert "/ro/file: Read-only file system" in result.stderr
+
+
+def test_newlines_are_plain_from_the_first_on(bundle: Bundle):
+    bundle.config["process"]["terminal"] = True
+    bundle.command("/bin/echo", "plain")
+    assert bundle.run().stdout == "plain\n"
+    bundle.config["process"]["terminal"] = False
+    bundle.start()
+    said = bundle.oci("exec", "--tty", bundle.id, "echo", "plain", stdin=subprocess.DEVNULL)
+    assert said.stdout == "plain\n"
+
+
+def test_the_signal_that_ended_a_hook_has_its_name(bundle: Bundle):
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", "kill -SYS $$"]}
+    bundle.config["hooks"] = {"createRuntime": [hook]}
+    assert "signal: bad system call" in bundle.run("true").stderr

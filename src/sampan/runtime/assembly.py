@@ -498,6 +498,7 @@ WRITERS: Writers = {
     c.User: _user,
     d.DefaultDevices: _default_devices,
     d.Device: _device,
+    d.ReadonlyMount: lambda a, one: a.calls.make_read_only(a.root, one.destination),
     o.AttachRoot: _attach_root,
     o.BindMount: _bind,
     o.CgroupMount: _cgroup_mount,

@@ -146,6 +146,11 @@ class Calls(Script):
         """Set close-on-exec on every descriptor but the standard ones."""
         self.call(n.SYS_close_range, 3, 0xFFFFFFFF, n.CLOSE_RANGE_CLOEXEC)
 
+    def make_read_only(self, root: Value, path: str) -> None:
+        """Make the mount at `path` below `root` read-only."""
+        mount = self.open(root, path, os.O_PATH, PLAIN)
+        self.set_attributes(mount, on=n.MOUNT_ATTR_RDONLY)
+
     def strings(self, words: list[bytes]) -> int:
         """The address of an array of pointers to `words`, as execve(2) wants it."""
         pointers = [self.data(word + b"\0") for word in words]

@@ -59,8 +59,6 @@ class RawTerminal:
 
 def relay(master: int, pidfd: int) -> None:
     """Copy between our standard streams and `master` until the process behind `pidfd` has ended."""
-    # As runc does for its own relay, and only there: behind a console socket newlines are CR LF.
-    terminal.clear_newline_translation(master)
     raw = RawTerminal(0) if os.isatty(0) else None
     try:
         if raw is not None:

@@ -109,16 +109,35 @@ class Link(Operation):
         return f"link {self.path} to {self.target}"
 
 
+class ReadonlyMount(Operation):
+    """Make a tmpfs read-only, such as a /dev that is filled now."""
+
+    __slots__ = ("destination",)
+
+    def __init__(self, destination: str) -> None:
+        self.destination = destination
+
+    def execute(self, stage: Stage) -> None:
+        fd = stage.root.open_path(self.destination)
+        try:
+            mounts.set_attributes(fd, on=n.MOUNT_ATTR_RDONLY)
+        finally:
+            os.close(fd)
+
+    def describe(self) -> str:
+        return f"make the mount on {self.destination} read-only"
+
+
 class Console(Operation):
     """Open a terminal of the container's own devpts; its peer is stdio and /dev/console."""
 
-    __slots__ = ("size",)
+    __slots__ = ("relayed", "size")
 
-    def __init__(self, size: tuple[int, int] | None) -> None:
-        self.size = size
+    def __init__(self, size: tuple[int, int] | None, *, relayed: bool) -> None:
+        self.size, self.relayed = size, relayed
 
     def execute(self, stage: Stage) -> None:
-        stage.master, peer = open_terminal(stage, self.size)
+        stage.master, peer = open_terminal(stage, self.size, relayed=self.relayed)
         target = writable_target(stage, "/dev/console", directory=False)
         stage.place(mounts.clone_tree(peer, recursive=False), target)
         stage.stdio = (peer, peer, peer)
@@ -127,8 +146,12 @@ class Console(Operation):
         return "open a terminal and bind it on /dev/console"
 
 
-def open_terminal(stage: Stage, size: tuple[int, int] | None) -> tuple[int, int]:
-    """(master, peer) of a new terminal from the container's /dev/pts/ptmx, checked to be one."""
+def open_terminal(stage: Stage, size: tuple[int, int] | None, *, relayed: bool) -> tuple[int, int]:
+    """(master, peer) of a new terminal from the container's /dev/pts/ptmx, checked to be one.
+
+    Where `sampan-oci` itself relays it to the caller's, newlines stay as they are, from the first
+    on; behind a console socket they are CR LF, as under runc.
+    """
     ptmx = stage.root.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
     found = os.fstat(ptmx)
     if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(5, 2):
@@ -139,6 +162,8 @@ def open_terminal(stage: Stage, size: tuple[int, int] | None) -> tuple[int, int]
     master, peer = terminal.open_pair(ptmx)
     if size:
         terminal.set_size(master, *size)
+    if relayed:
+        terminal.clear_newline_translation(master)
     return master, peer
 
 

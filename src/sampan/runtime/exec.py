@@ -62,13 +62,13 @@ class JoinAll(Operation):
 class ExecTerminal(Operation):
     """A terminal of the container's devpts for this process alone."""
 
-    __slots__ = ("size",)
+    __slots__ = ("relayed", "size")
 
-    def __init__(self, size: tuple[int, int] | None) -> None:
-        self.size = size
+    def __init__(self, size: tuple[int, int] | None, *, relayed: bool) -> None:
+        self.size, self.relayed = size, relayed
 
     def execute(self, stage: Stage) -> None:
-        stage.master, peer = open_terminal(stage, self.size)
+        stage.master, peer = open_terminal(stage, self.size, relayed=self.relayed)
         stage.stdio = (peer, peer, peer)
 
     def describe(self) -> str:
@@ -168,7 +168,8 @@ def operations(
     ]
     terminal = bool(process_spec.get("terminal"))
     if terminal:
-        before.append(ExecTerminal(plan.console_size(process_spec)))
+        relayed = bool(process_spec.get("relayed"))
+        before.append(ExecTerminal(plan.console_size(process_spec), relayed=relayed))
     before.append(Session(terminal=terminal))
     before += late
     before += plan.locate(process_spec, create_directory=False)

@@ -11,6 +11,7 @@ is kept, up to a limit, for the error. This module is imported only where a conf
 
 from __future__ import annotations
 
+import _signal
 import os
 import select
 import time
@@ -180,9 +181,13 @@ def _attend(pid: int, ours: list[int], text: bytes, timeout: int | None) -> None
         raise RuntimeFailure(0, f"hook ran past specified timeout of {timeout:.1f}s")
     code, signal = result or (0, 0)
     if code:
-        how = f"signal: {signal}" if signal else f"exit status {code}"
+        how = f"signal: {_name_of(signal)}" if signal else f"exit status {code}"
         out, err = (text.decode("utf-8", "replace") for text in output.values())
         raise RuntimeFailure(0, f"{how}, stdout: {out}, stderr: {err}")
+
+
+def _name_of(number: int) -> str:
+    return (_signal.strsignal(number) or str(number)).lower()
 
 
 def _watch(

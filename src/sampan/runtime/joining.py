@@ -34,6 +34,7 @@ def exec_command(root: str, container_id: str, command: list[str], options: Pars
             0, "cannot allocate tty if sampan-oci will detach without setting console socket"
         )
     use_every_cpu()
+    spec["relayed"] = not options.text("console-socket")
     execed = _spawn(directory, state, spec, options)
     try:
         _hand_out(execed, options)

@@ -218,6 +218,7 @@ def _apply_flags(spec: dict[str, Any], container_id: str, options: Parsed) -> No
     """What the command line says of the container; words that `plan` reads beside OCI's own."""
     passing.preserve(spec["process"], options, listen=True)
     spec["root"]["noPivot"] = options.on("no-pivot")
+    spec["process"]["relayed"] = not options.text("console-socket")
     spec["process"]["keyring"] = variants.keyring(container_id, options)
 
 

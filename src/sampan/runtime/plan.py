@@ -254,21 +254,34 @@ def _settings(
 
 
 def _mounts(spec: dict[str, Any], linux: dict[str, Any], facts: Facts) -> list[o.Operation]:
-    """What is put into the mount namespace."""
+    """What is put into the mount namespace.
+
+    What is mounted on a read-only tmpfs needs its place there: that is made read-only at last.
+    """
     propagation = linux.get("rootfsPropagation") or ""
     operations: list[o.Operation] = [
         o.Propagation("rprivate" if propagation in ("private", "rprivate") else "rslave"),
         o.AttachRoot(facts.attach_at, propagation),
     ]
     binds = 0
+    finished: list[o.Operation] = []
     for mount in spec.get("mounts") or []:
-        if is_bind(mount):
+        if is_read_only_tmpfs(mount):
+            options = [word for word in mount["options"] if word != "ro"]
+            operations += _mount({**mount, "options": options}, linux, facts)
+            finished.append(d.ReadonlyMount(mount["destination"]))
+        elif is_bind(mount):
             operations.append(_bind(mount, -1 if facts.root_path else binds))
             binds += 1
         else:
             operations += _mount(mount, linux, facts)
-    operations += _devices(spec, linux)
-    return operations
+    return [*operations, *_devices(spec, linux), *finished]
+
+
+def is_read_only_tmpfs(mount: dict[str, Any]) -> bool:
+    """Whether a tmpfs is read-only in the end; one with a copy sees to that itself."""
+    options = mount.get("options") or []
+    return mount.get("type") == "tmpfs" and "ro" in options and "tmpcopyup" not in options
 
 
 def _covers(spec: dict[str, Any], linux: dict[str, Any]) -> list[o.Operation]:
@@ -363,7 +376,8 @@ def _devices(spec: dict[str, Any], linux: dict[str, Any]) -> list[o.Operation]:
         )
         operations.append(node)
     if spec["process"].get("terminal"):
-        operations.append(d.Console(console_size(spec["process"])))
+        relayed = bool(spec["process"].get("relayed"))
+        operations.append(d.Console(console_size(spec["process"]), relayed=relayed))
     return operations
 
 
