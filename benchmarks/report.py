@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import archives
+import build
 import commands
 import execs
 import lifecycle
@@ -68,6 +69,17 @@ PROMISES = (
     Promise("memory: MiB per container", memory.FIGURE, "sampan: charged", (), 1.0),
     Promise("memory, the machine's: MiB", memory.FIGURE, "sampan: the machine's", (), 1.0),
     Promise("idle: MiB", memory.IDLE, "sampan, idle again: PSS", (), 70),
+    Promise("build, cold: BuildKit's x", build.COLD, "sampan", ("docker, BuildKit",), 1.0),
+    Promise("build, cached: BuildKit's x", build.CACHED, "sampan", ("docker, BuildKit",), 1.0),
+    Promise("build, cached: s", build.CACHED, "sampan", (), 0.2),
+    Promise("build, files sent: s", build.SEND, "sampan", (), 1.0),
+    Promise(
+        "build, diamond: of one after the other",
+        build.DIAMOND,
+        "sampan, side by side",
+        ("sampan, one after the other",),
+        0.6,
+    ),
     Promise("save: best peer's x", archives.SAVE, "sampan", ("docker", "podman", "ctr"), 1.0),
     Promise("load: best peer's x", archives.LOAD, "sampan", ("docker", "podman", "ctr"), 1.0),
     Promise("push: best peer's x", archives.PUSH, "sampan", ("docker", "podman", "ctr"), 1.0),

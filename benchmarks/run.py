@@ -2,7 +2,7 @@
 
     python benchmarks/run.py [--rounds N] [--only FIGURE ...] [--json FILE] [--docs FILE]
 
-Figures are life, commands, oci, execs, scale, pulls, archives and memory. The table and the
+Figures are life, commands, oci, execs, scale, pulls, archives, build and memory. The table and the
 promises go to standard output, everything that was taken to the JSON file, and the tables into the
 docs between their two marks. The code is 0 also when a promise is not kept: this measures, tests
 judge.
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import archives
+import build
 import commands
 import execs
 import image
@@ -33,7 +34,17 @@ from peers import BUSYBOX, ENGINES, LARGE, Engine
 from source import Registry, busybox
 from timing import Row, Runner
 
-FIGURES = ("life", "commands", "oci", "execs", "scale", "pulls", "archives", "memory")
+FIGURES = (
+    "life",
+    "commands",
+    "oci",
+    "execs",
+    "scale",
+    "pulls",
+    "archives",
+    "build",
+    "memory",
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -131,6 +142,9 @@ class Bench:
             place = self.place / "memory"
             measured = memory.measure(self.kinds, place, self.runners, options.containers)
             self._took("memory", measured)
+        if "build" in only:
+            place = self.place / "b"
+            self._took("build", build.measure(self.kinds, place, self.runners, options.pulls))
         if "pulls" in only:
             self.registry.push(self._large(), LARGE)
             place, rounds = self.place / "pulls", options.pulls

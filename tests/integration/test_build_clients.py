@@ -243,6 +243,29 @@ def test_images_and_caches_at_a_registry(sampan, tmp_path_factory):
         assert output_of(sampan, image, "cat", "/h") == "ef\n"
 
 
+@pytest.mark.skipif(not realregistry.available, reason="needs docker-registry")
+def test_documents_about_an_image_are_its_referrers(daemon, sampan, place, tmp_path_factory):
+    data = tmp_path_factory.mktemp("registry")
+    status = "Package: it\nStatus: install ok installed\nVersion: 1\n"
+    (place / "Dockerfile").write_text(
+        f"FROM bb:1\nARG SECRET\nCOPY <<E /var/lib/dpkg/status\n{status}E\n"
+    )
+    assert "--push" in sampan("build", "--sbom=true", ".", code=1).err
+    with realregistry.real_registry(data) as registry:
+        name = f"{registry}/app:1"
+        flags = ("--sbom=true", "--provenance=true", "--build-arg", "SECRET=hush-1234")
+        sampan("build", "-t", name, "--push", *flags, ".")
+        found = sampan("image", "referrers", name).out
+        assert found.count("application/spdx+json") == 1
+        assert found.count("application/vnd.in-toto+json") == 1
+        image = json.loads(sampan("inspect", name).out)[0]["Id"]
+        bill = daemon.exchange("GET", f"/images/{image}/sbom")[2]
+        assert [one["name"] for one in json.loads(bill)["packages"]] == [image, "it"]
+    blobs = b"".join(path.read_bytes() for path in Path(data).rglob("data") if path.is_file())
+    assert b"slsa.dev/provenance/v1" in blobs
+    assert b"hush-1234" not in blobs
+
+
 def test_an_output_of_files_stays_in_its_directory(sampan, place):
     outside = place.parent / "outside"
     outside.mkdir()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sampan.builder.cache import key_of
 from sampan.builder.language.failure import DockerfileError
@@ -33,6 +33,16 @@ class Bases:
         self._build = build
         self._locks = KeyedLocks()
         self._images: dict[tuple[str, str], Image] = {}
+
+    def resolved(self) -> list[dict[str, Any]]:
+        """The images that were used, with their digests."""
+        return [
+            {
+                "uri": f"pkg:docker/{name}",
+                "digest": {found.target.digest.algorithm: found.target.digest.hex},
+            }
+            for (name, _), found in sorted(self._images.items(), key=lambda item: item[0])
+        ]
 
     def name_of(self, stage: Stage) -> str:
         """The expanded name behind FROM.

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sampan.builder import git
+from sampan.builder import git, provenance, sbom
 from sampan.builder.cache import Cache
 from sampan.builder.commands import OWNER, Commands
 from sampan.builder.exchange import Exchange
@@ -105,7 +105,10 @@ class Builder:
             program = plan(_dockerfile(context, options, dockerfile), _shown(options))
             async with self._engine.images.lease() as lease:
                 with one_error("build"):
-                    return await self._carried_out(program, context, options, report, lease, tags)
+                    text = _dockerfile(context, options, dockerfile)
+                    return await self._carried_out(
+                        program, context, options, report, lease, tags, text
+                    )
 
     async def _received(self, content: Content, options: BuildOptions, undo: ExitStack) -> Context:
         """The context of a build, with the texts that say how."""
@@ -165,6 +168,7 @@ class Builder:
         report: Report,
         lease: str,
         tags: list[Reference],
+        text: bytes,
     ) -> BuildResult:
         build = Build(
             engine=self._engine,
@@ -193,6 +197,7 @@ class Builder:
             steps=sum(work.executed for work in build.works),
             cached=sum(work.cached for work in build.works),
             cache_names=tuple(names),
+            provenance=_provenance(build, image, tags, text),
         )
 
     async def _exported(
@@ -211,6 +216,23 @@ class Builder:
         )
         return image, names
 
+    async def sbom(self, ref: str) -> bytes:
+        """What is installed in an image, as SPDX.
+
+        Raises:
+            ImageNotFound: it is not here.
+        """
+        image = await self._engine.images.get(ref)
+        snapshots = self._engine.services.snapshots
+        if image.chain_id and not snapshots.has(image.chain_id):
+            image = await self._engine.images.unpack(ref)
+        texts: dict[str, bytes] = {}
+        if image.chain_id:
+            tree = snapshots.tree(image.chain_id)
+            texts = await self._files.texts(tree, sbom.FILES, sbom.DIRECTORIES)
+        created = image.created[:19] + "Z" if image.created else "1970-01-01T00:00:00Z"
+        return sbom.document(ref, str(image.target.digest), created, texts)
+
     async def usage(self) -> list[CacheEntry]:
         """What the cache holds; see `Upkeep.usage`."""
         return await self._upkeep.usage()
@@ -218,6 +240,14 @@ class Builder:
     async def prune(self, *, before_ns: int | None = None, keep: int = 0) -> PrunedCache:
         """Remove cached results; see `Upkeep.prune`."""
         return await self._upkeep.prune(before_ns=before_ns, keep=keep)
+
+
+def _provenance(build: Build, image: Image, tags: list[Reference], text: bytes) -> bytes:
+    """How the image was made, when somebody asked."""
+    if not build.options.provenance:
+        return b""
+    names = [tag.familiar() for tag in tags]
+    return provenance.statement(build, image, names, text)
 
 
 def _reference(text: str) -> Reference:

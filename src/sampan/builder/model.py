@@ -50,6 +50,7 @@ class BuildOptions:
     cache_to: tuple[str, ...] = ()
     cache_every_stage: bool = False
     cache_inline: bool = False
+    provenance: bool = False
     epoch: int | None = None
     host: HostConfig | None = None
     allow_host_network: bool = False
@@ -129,6 +130,7 @@ class BuildResult:
     steps: int = 0
     cached: int = 0
     cache_names: tuple[str, ...] = ()
+    provenance: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

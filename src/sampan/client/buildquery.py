@@ -60,6 +60,19 @@ def compare_context(key: str, manifest: bytes) -> Call:
     return call
 
 
+def sbom(image: str) -> Call:
+    """What is installed in an image, as SPDX."""
+    return Call("GET", "/images/" + quote(image, b"/:@") + "/sbom", subject="image")
+
+
+def attach(image: str, artifact_type: str, content: bytes, auth: str) -> Call:
+    """Push a document as a referrer of an image at its registry."""
+    target = "/distribution/" + quote(image, b"/:@") + "/attach"
+    headers = {"X-Registry-Auth": auth, "Content-Type": "application/octet-stream"}
+    query = {"artifactType": artifact_type}
+    return Call("POST", target, query, subject="image", upload=(content,), headers=headers)
+
+
 def prune(filters: str | None, keep: str = "", *, everything: bool = False) -> Call:
     """Make the cache smaller."""
     query = {"all": everything, "filters": filters, "reserved-space": keep}

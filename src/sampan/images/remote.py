@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sampan.errors import DigestMismatch, InvalidArgument
 from sampan.images.select import select
-from sampan.spec import mediatypes
-from sampan.spec.digest import Digester
-from sampan.spec.image import MAX_CONFIG, ImageConfig, Index, Manifest
+from sampan.spec import documents, mediatypes
+from sampan.spec.digest import Digest, Digester
+from sampan.spec.image import MAX_CONFIG, Descriptor, ImageConfig, Index, Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sampan.registry.client import Repository
     from sampan.registry.searching import Found
-    from sampan.spec.digest import Digest
-    from sampan.spec.image import Descriptor
     from sampan.spec.platform import Platform
 
 
@@ -28,6 +27,10 @@ class RemoteManifest:
     descriptor: Descriptor
     content: bytes
     platforms: tuple[Platform, ...]
+
+
+def _described(media_type: str, content: bytes) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": str(Digest.of(content)), "size": len(content)}
 
 
 class _Memory:
@@ -85,6 +88,57 @@ class Remote:
         resolved = await self._repository.resolve()
         digest = resolved.descriptor.digest
         return digest, await self._repository.referrers(digest, artifact_type)
+
+    async def attach(self, artifact_type: str, content: bytes) -> Digest:
+        """Push a document as a referrer of what the reference names; the referrer's digest.
+
+        A registry without the referrers endpoint gets the index that stands in for it.
+
+        Raises:
+            PermissionDenied, Unauthenticated: the user may not push.
+        """
+        subject = (await self._repository.resolve()).descriptor
+        config, layer = b"{}", content
+        for blob in (config, layer):
+            await self._blob(blob)
+        text = documents.encode(
+            {
+                "schemaVersion": 2,
+                "mediaType": mediatypes.OCI_MANIFEST,
+                "artifactType": artifact_type,
+                "config": _described(mediatypes.OCI_EMPTY, config),
+                "layers": [_described(artifact_type, layer)],
+                "subject": subject.document(),
+            }
+        )
+        digest = Digest.of(text)
+        await self._repository.push_manifest(str(digest), text, mediatypes.OCI_MANIFEST)
+        known = await self._repository.referrers(subject.digest)
+        if digest not in {entry.digest for entry in known}:
+            await self._list_by_tag(subject.digest, [*known], artifact_type, text)
+        return digest
+
+    async def _blob(self, content: bytes) -> None:
+        descriptor = Descriptor("application/octet-stream", Digest.of(content), len(content))
+        if await self._repository.has_blob(descriptor):
+            return
+        with tempfile.TemporaryFile() as file:
+            file.write(content)
+            file.flush()
+            await self._repository.push_blob(descriptor, file.fileno(), lambda _: None)
+
+    async def _list_by_tag(
+        self, subject: Digest, known: list[Descriptor], artifact_type: str, content: bytes
+    ) -> None:
+        """Write the index of referrers below the tag that the specification gives it."""
+        entries = [{**entry.document(), "artifactType": entry.artifact_type} for entry in known]
+        entry = _described(mediatypes.OCI_MANIFEST, content)
+        entries.append({**entry, "artifactType": artifact_type})
+        text = documents.encode(
+            {"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": entries}
+        )
+        tag = f"{subject.algorithm}-{subject.hex}"
+        await self._repository.push_manifest(tag, text, mediatypes.OCI_INDEX)
 
     async def _platforms(self, target: Descriptor, content: bytes) -> tuple[Platform, ...]:
         if mediatypes.is_index(target.media_type):

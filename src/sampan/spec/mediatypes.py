@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
+OCI_EMPTY: Final = "application/vnd.oci.empty.v1+json"
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 OCI_CONFIG: Final = "application/vnd.oci.image.config.v1+json"
 OCI_LAYER: Final = "application/vnd.oci.image.layer.v1.tar"

@@ -84,6 +84,7 @@ class BuildDone(Body, kw_only=True):
     steps: int
     cached: int
     cache_names: list[str] = field(default_factory=list)
+    provenance: str = ""
 
 
 class BuildLine(Body, rename="lower", kw_only=True, omit_defaults=True):

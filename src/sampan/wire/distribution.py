@@ -46,6 +46,12 @@ class Referrers(Body, kw_only=True):
     referrers: list[Descriptor]
 
 
+class Attached(Body, kw_only=True):
+    """Answer of POST /distribution/{name}/attach."""
+
+    digest: str
+
+
 class VerifyRequest(Body, kw_only=True):
     """Body of POST /distribution/{name}/verify: PEM texts; without any the policy judges."""
 

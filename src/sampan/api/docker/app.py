@@ -75,6 +75,7 @@ PATHS: dict[tuple[str, str], Handler] = {
 }
 NAMED: dict[tuple[str, str, str], Handler] = {
     **archives.NAMED,
+    **build.NAMED,
     **commits.NAMED,
     **containers.NAMED,
     **exec.NAMED,

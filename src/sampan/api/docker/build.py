@@ -15,7 +15,7 @@ from sampan.api.docker.ages import parse_moment, rfc3339
 from sampan.api.docker.buildoptions import options_of
 from sampan.api.docker.buildstream import Classic, Notes
 from sampan.api.docker.images import parts
-from sampan.builder import fetch, git
+from sampan.builder import fetch, git, sbom
 from sampan.builder.files.sources import Synced
 from sampan.errors import InvalidArgument
 from sampan.spec.reference import Reference
@@ -148,6 +148,13 @@ async def usage(call: Call) -> list[bodies.CacheRecord]:
     ]
 
 
+async def bill(call: Call) -> StreamResponse:
+    """GET /images/{name}/sbom"""
+    content = await call.builder.sbom(call.name)
+    return answers.text(content, {"Content-Type": sbom.MEDIA_TYPE})
+
+
+NAMED = {("GET", "images", "sbom"): bill}
 PATHS = {
     ("POST", "/build"): build,
     ("POST", "/build/prune"): prune,

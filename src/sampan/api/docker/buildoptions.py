@@ -68,6 +68,7 @@ def options_of(
         cache_to=tuple(call.values("cacheto")),
         cache_every_stage=call.text("cachemode") == "max",
         cache_inline=call.flag("cacheinline"),
+        provenance=call.flag("provenance"),
         host=_host(call),
         allow_host_network="network.host" in call.values("allow"),
         allow_insecure="security.insecure" in call.values("allow"),

@@ -138,5 +138,6 @@ class Notes:
             steps=result.steps,
             cached=result.cached,
             cache_names=list(result.cache_names),
+            provenance=result.provenance.decode(),
         )
         self._lines.add(progress.line(bodies.BuildLine(result=done)))

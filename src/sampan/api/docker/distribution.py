@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 from sampan.api.docker import answers, streaming
 from sampan.api.docker.images import credentials_of
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from sampan.images.remote import Remote
     from sampan.registry.searching import Found
     from sampan.spec.image import Descriptor
+
+
+MAX_ATTACHED: Final = 64 << 20
+_ARTIFACT: Final = re.compile(r"[a-z]+/[a-z0-9.+-]{1,100}", re.ASCII)
 
 
 async def inspect(call: Call) -> StreamResponse:
@@ -62,6 +67,18 @@ async def referrers(call: Call) -> StreamResponse:
     return answers.json(
         bodies.Referrers(subject=str(digest), referrers=[_descriptor(entry) for entry in found])
     )
+
+
+async def attach(call: Call) -> StreamResponse:
+    """POST /distribution/{name}/attach?artifactType: the body becomes a referrer of the image"""
+    kind = call.text("artifactType")
+    if _ARTIFACT.fullmatch(kind) is None:
+        raise InvalidArgument(f"attach: invalid artifactType {kind[:80]!r}")
+    content = b"".join([part async for part in call.stream()])
+    if not content or len(content) > MAX_ATTACHED:
+        raise InvalidArgument(f"attach: a document of 1 to {MAX_ATTACHED} bytes is needed")
+    digest = await _remote(call).attach(kind, content)
+    return answers.json(bodies.Attached(digest=str(digest)), status=201)
 
 
 async def copy(call: Call) -> StreamResponse:
@@ -147,6 +164,7 @@ PATHS = {
 }
 NAMED = {
     ("GET", "distribution", "json"): inspect,
+    ("POST", "distribution", "attach"): attach,
     ("GET", "distribution", "manifest"): manifest,
     ("GET", "distribution", "referrers"): referrers,
     ("GET", "distribution", "tags"): tags,

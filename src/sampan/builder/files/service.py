@@ -225,6 +225,16 @@ class FileWork:
                 self._keys.popitem(last=False)
         return key
 
+    async def texts(
+        self, tree: Mount, names: Sequence[str], directories: Sequence[str]
+    ) -> dict[str, bytes]:
+        """Small files of an image, and those in some of its directories, by path."""
+        with ExitStack() as undo:
+            out = self.scratch(undo)
+            job = {"do": "texts", "names": list(names), "directories": list(directories)}
+            said = await self.run(job, [open_tree(tree, undo), out], undo)
+            return texts_of(said["names"], said["sizes"], out)
+
     async def difference(self, out: int, trees: list[int], newest: int | None) -> AppliedLayer:
         """Write the layer that the first tree makes above the second, if there is one, to `out`."""
         with ExitStack() as undo:

@@ -10,6 +10,7 @@ means nothing there.
     compare fds: manifest, stored, missing, empty   {"inode": of the data} -> {"missing", "here"}
     merge   fds: manifest, stored, data, index, texts, kept, empty
             {"base": where the archive begins, -1 for none, "inode", "read"} -> as index, "identity"
+    texts   fds: tree, out, empty   {"names", "directories"} -> {"names", "sizes"}
     difference  fds: out, tree, perhaps the tree below, empty   {"newest"} -> as layers.worker
     copy    fds: request, root, scratch, scratch, sources..., empty    -> {"entries", "size"}
 """
@@ -31,6 +32,8 @@ from sampan.layers.pack import Packer
 
 MAX_TEXT: Final = 4 << 20
 MAX_REQUEST: Final = 64 << 20
+MAX_DATABASE: Final = 64 << 20
+MAX_NAMES: Final = 1000  # of a directory whose files are read; an answer is one message
 
 
 def main(fd: int) -> None:
@@ -58,15 +61,15 @@ def _texts(source: Archive, job: dict[str, Any], texts: int) -> list[int | None]
     return [_text(source, name, texts) for name in job["read"]]
 
 
-def _text(source: Source, name: str, texts: int) -> int | None:
+def _text(source: Source, name: str, texts: int, most: int = MAX_TEXT) -> int | None:
     """Write a small file of a context to `texts`; its size, None when it is not there."""
     path, node = resolve(source, name.encode("utf-8", "surrogateescape"))
     if node is None:
         return None
     if node.kind != nodes.FILE:
         raise InvalidArgument(f"read {name}: it is not a regular file")
-    if node.size > MAX_TEXT:
-        raise InvalidArgument(f"read {name}: it is larger than {MAX_TEXT} bytes")
+    if node.size > most:
+        raise InvalidArgument(f"read {name}: it is larger than {most} bytes")
     source.data(path, node, texts)
     return node.size
 
@@ -128,6 +131,21 @@ def _merge(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
     }
 
 
+def _texts_of(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
+    tree, out, empty = fds
+    sandbox.enter(empty, parent)
+    source = Directory(tree)
+    names = list(job["names"])
+    for directory in job["directories"]:
+        path, node = resolve(source, directory.encode())
+        if node is not None and node.kind == nodes.DIRECTORY:
+            inside = [name.decode("utf-8", "replace") for name in source.names(path)]
+            names += [f"{directory}/{name}" for name in inside[:MAX_NAMES]]
+    sizes = [_text(source, name, out, MAX_DATABASE) for name in names]
+    source.close()
+    return {"names": names, "sizes": sizes}
+
+
 def _difference(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
     out, tree, *rest, empty = fds
     sandbox.enter(empty, parent)
@@ -146,4 +164,5 @@ _JOBS: Final[dict[str, worker.Job]] = {
     "index": _index,
     "key": _key,
     "merge": _merge,
+    "texts": _texts_of,
 }

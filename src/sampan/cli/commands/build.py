@@ -141,6 +141,8 @@ def build(session: Session, flags: Values, words: list[str]) -> int:
     names = [*flags.many("tag"), *(name for output in outputs for name in output.names)]
     query, lists = _query(session, flags, names if keeps else [])
     query |= {"dockerfile": source.dockerfile, "notes": True, "remote": source.remote}
+    kinds = _attestations(flags, outputs)
+    query["provenance"] = "provenance" in kinds
     caches = _caches(flags)
     if caches is not None:
         more, names_of = caches.prepare(session)
@@ -152,6 +154,10 @@ def build(session: Session, flags: Values, words: list[str]) -> int:
     if caches is not None:
         caches.finish(session, list(result.get("CacheNames") or ()))
     _finish(session, flags, outputs, result)
+    if kinds:
+        from sampan.cli.attestations import attach
+
+        attach(session, kinds, result)
     if flags.on("quiet"):
         session.out(result["ID"])
     return 0
@@ -166,6 +172,14 @@ def _outputs(flags: Values) -> list[Output]:
     if flags.on("push"):
         found.append(Output("type=registry"))
     return found
+
+
+def _attestations(flags: Values, outputs: list[Output]) -> frozenset[str]:
+    if not any(flags.has(name) for name in ("sbom", "provenance", "attest")):
+        return frozenset()
+    from sampan.cli.attestations import wanted
+
+    return wanted(flags, pushes=any(output.push for output in outputs))
 
 
 def _caches(flags: Values) -> Caches | None:
@@ -348,6 +362,7 @@ BUILD = Command(
       --add-host list             Add a custom host-to-IP mapping (host:ip)
       --allow list                Allow RUN what is refused otherwise:
                                   network.host, security.insecure
+      --attest list               type=sbom or type=provenance, as below
       --build-arg list            Set build-time variables
       --build-context list        Additional build contexts (name=path, or
                                   docker-image://, a URL, a git repository)
@@ -383,10 +398,12 @@ BUILD = Command(
                                   oci, tar, local, registry; dest=PATH
       --platform string           Platform of the image
       --progress string           auto, plain, rawjson, quiet (default "auto")
+      --provenance string         Push how it was made beside the image (true)
       --pull                      Pull the newest bases
       --push                      Push the image under its names
   -q, --quiet                     Print only the image ID
       --rm                        Nothing is ever left; for docker's sake
+      --sbom string               Push what is installed beside the image (true)
       --secret list               Secret for RUN --mount=type=secret
                                   (id=NAME[,src=PATH|,env=VARIABLE])
       --security-opt list         Refused

@@ -1,0 +1,138 @@
+"""Builds as commands, daemons running: ten steps with a COPY of 5,000 files, without and with the
+cache; sending the files; and six stages that need each other as a diamond does.
+
+Commands of RUN have no network, with every builder. Docker builds twice: by BuildKit, which
+Debian's client drives without a plug-in, and by the classic builder. podman is left out: Debian's
+refuses to build on the image of these benchmarks, which has no history.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import TYPE_CHECKING
+
+from commands import runner_of
+from peers import BUSYBOX
+from timing import Row, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from peers import Engine
+    from timing import Runner
+
+COLD = "build, ten steps, no cache"
+CACHED = "build, the same, all cached"
+SEND = "build, 5,000 new files sent and keyed"
+DIAMOND = "build, diamond of six stages"
+BUILDERS = ("sampan", "docker")
+FILES = 5000
+STEPS = f"""\
+FROM {BUSYBOX}
+ENV a=b
+RUN echo one > /one
+RUN mkdir -p /x/y && echo two > /x/y/two
+WORKDIR /app
+COPY src /app/src
+RUN find /app/src -type f | wc -l > /count
+RUN echo three > /three
+COPY Dockerfile /app/
+CMD ["cat", "/count"]
+"""
+LOOP = "i=0; while [ $i -lt 150000 ]; do i=$((i+1)); done"
+MIDDLE = ("left", "right", "up", "down")
+
+
+def measure(
+    kinds: tuple[type[Engine], ...], place: Path, runners: dict[bool, Runner], rounds: int
+) -> list[Row]:
+    """Every builder in turns."""
+    place.mkdir()
+    context = write_context(place / "context")
+    engines = [kind(place / kind.name) for kind in kinds if kind.name in BUILDERS]
+    taken: dict[str, dict[str, list[float]]] = {COLD: {}, CACHED: {}, SEND: {}, DIAMOND: {}}
+    try:
+        for engine in engines:
+            engine.start()
+            runner_of(engine, runners)(engine.pull(BUSYBOX))
+        for number in range(rounds):
+            for engine in engines:
+                for name, build in builders(engine, runners):
+                    _round(taken, name, build, context, place / f"new-{name}-{number}")
+    finally:
+        for engine in engines:
+            engine.stop()
+    return [row for figure, found in taken.items() for row in rows(figure, "s", found)]
+
+
+def builders(engine: Engine, runners: dict[bool, Runner]) -> list[tuple[str, Callable[..., float]]]:
+    """How an engine builds: names, and functions of flags that give seconds."""
+    run = runner_of(engine, runners)
+
+    def by(*before: str) -> Callable[..., float]:
+        def build(*flags: str) -> float:
+            words = engine.command("build", "-q", "--network", "none", *flags)
+            return run([*before, *words]) / 1e3
+
+        return build
+
+    if engine.name != "docker":
+        return [(engine.name, by())]
+    return [
+        ("docker, BuildKit", by("env", "DOCKER_BUILDKIT=1")),
+        ("docker, classic", by("env", "DOCKER_BUILDKIT=0")),
+    ]
+
+
+def _round(
+    taken: dict[str, dict[str, list[float]]],
+    name: str,
+    build: Callable[..., float],
+    context: Path,
+    fresh: Path,
+) -> None:
+    os.sync()
+    tag = f"bench-{name.rsplit(maxsplit=1)[-1].lower()}"
+    steps = ("-t", tag, str(context))
+    taken[COLD].setdefault(name, []).append(build("--no-cache", *steps))
+    build(*steps)
+    taken[CACHED].setdefault(name, []).append(build(*steps))
+    write_context(fresh, "FROM scratch\nCOPY Dockerfile /\nLABEL a=b\n")
+    taken[SEND].setdefault(name, []).append(build("-t", tag, str(fresh)))
+    if name == "sampan":
+        for case, text in (("side by side", diamond()), ("one after the other", chain())):
+            file = fresh / "Diamond"
+            file.write_text(text)
+            seconds = build("--no-cache", "-f", str(file), str(fresh))
+            taken[DIAMOND].setdefault(f"{name}, {case}", []).append(seconds)
+
+
+def write_context(place: Path, dockerfile: str = STEPS) -> Path:
+    """5,000 files of 0.2 to 10 KiB that gzip can halve, the same in every run."""
+    noise = random.Random(5)
+    place.mkdir()
+    (place / "Dockerfile").write_text(dockerfile)
+    for number in range(FILES):
+        folder = place / f"src/d{number % 50}"
+        folder.mkdir(parents=True, exist_ok=True)
+        size = noise.randrange(100, 5000)
+        (folder / f"f{number}").write_text(noise.randbytes(size).hex())
+    return place
+
+
+def diamond() -> str:
+    """A first stage, four that go on from it, and one that takes from all four."""
+    lines = [f"FROM {BUSYBOX} AS top", "RUN echo top > /top"]
+    for name in MIDDLE:
+        lines += [f"FROM top AS {name}", f"RUN {LOOP}; echo {name} > /{name}"]
+    lines += ["FROM top", *(f"COPY --from={name} /{name} /{name}" for name in MIDDLE)]
+    return "\n".join([*lines, "RUN cat /top", ""])
+
+
+def chain() -> str:
+    """The same work in one stage: the sum of all stages."""
+    lines = [f"FROM {BUSYBOX}", "RUN echo top > /top"]
+    lines += [f"RUN {LOOP}; echo {name} > /{name}" for name in MIDDLE]
+    return "\n".join([*lines, "RUN cat /top", ""])
