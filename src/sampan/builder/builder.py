@@ -79,7 +79,11 @@ class Builder:
         vault = Vault(services.layout.state)
         vault.sweep()
         self._mounts = RunMounts(services, self._files, vault)
-        engine.at_close(self._files.aclose)
+        engine.at_close(self._close)
+
+    async def _close(self) -> None:
+        self._sources.close()
+        await self._files.aclose()
 
     async def build(
         self,

@@ -3,11 +3,13 @@
 For each directory there are two files: `KEY.data`, archives one behind the other as they came, and
 `KEY.stored`, what of them is still in use. Data is only appended to; when more than half of it is
 of no use any more, everything is sent again, to a new file. Builds hold what they use by
-descriptor, so anything here may be removed at any time.
+descriptor, so anything here may be removed at any time. What the last build of a directory made of
+its manifest is kept in memory too: the same manifest again needs no work at all.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from contextlib import ExitStack
@@ -38,12 +40,23 @@ class Comparison:
     key: str
     manifest: int
     missing: list[int] | None
+    digest: bytes
 
     def close(self) -> None:
         """Let the manifest go."""
         if self.manifest >= 0:
             os.close(self.manifest)
             self.manifest = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """What the last build made of a manifest: `context` has no data, which is found by `inode`."""
+
+    digest: bytes
+    inode: int
+    read: tuple[str, ...]
+    context: Context
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,7 @@ class Sources:
         self._directory = directory
         self._files = files
         self._locks = KeyedLocks()
+        self._last: dict[str, _Last] = {}
         for name in os.listdir(directory):
             if name.endswith(".new"):
                 os.unlink(f"{directory}/{name}")
@@ -87,17 +101,21 @@ class Sources:
         if _KEY.fullmatch(key) is None:
             raise InvalidArgument("compare context: the key is no SHA-256")
         with ExitStack() as undo:
-            fd = self._files.scratch(undo)
-            await spool(manifest, fd)
+            fd, hasher = self._files.scratch(undo), hashlib.sha256()
+            await spool(_hashed(manifest, hasher), fd)
             async with self._locks.hold(key):
-                wanted = await self._missing(key, fd, undo)
-            return Comparison(key, os.dup(fd), wanted)
+                wanted = await self._missing(key, fd, hasher.digest(), undo)
+            return Comparison(key, os.dup(fd), wanted, hasher.digest())
 
-    async def _missing(self, key: str, manifest: int, undo: ExitStack) -> list[int] | None:
+    async def _missing(
+        self, key: str, manifest: int, digest: bytes, undo: ExitStack
+    ) -> list[int] | None:
         found = self._open(key, undo)
         if found is None:
             return None
         data, stored = found
+        if self._known(key, digest, data) is not None:
+            return []
         listing = self._files.scratch(undo)
         status = os.fstat(data)
         job = {"do": "compare", "inode": status.st_ino}
@@ -123,6 +141,18 @@ class Sources:
             fds.append(fd)
         return fds[0], fds[1]
 
+    def _known(self, key: str, digest: bytes, data: int) -> _Last | None:
+        """What the last build made, when it was of the same manifest and data."""
+        last = self._last.get(key)
+        same = last is not None and (last.digest, last.inode) == (digest, os.fstat(data).st_ino)
+        return last if same else None
+
+    def close(self) -> None:
+        """Let go of what is kept in memory."""
+        for last in self._last.values():
+            last.context.close()
+        self._last.clear()
+
     async def merge(self, synced: Synced, read: Sequence[str]) -> Context:
         """The context: what came now and what is here.
 
@@ -138,6 +168,8 @@ class Sources:
                     found = self._open(comparison.key, undo)
                     if found is None:
                         raise InvalidArgument("receive context: it was pruned: build again")
+                if found and (same := self._again(comparison, found[0], read)) is not None:
+                    return same
                 data, renewed = (found[0], "") if found else self._new(undo)
                 stored = found[1] if found else self._files.scratch(undo)
                 base = os.lseek(data, 0, os.SEEK_END)
@@ -148,6 +180,14 @@ class Sources:
                     os.rename(renewed, self._path(comparison.key, "data"))
         await self._bound()
         return context
+
+    def _again(self, comparison: Comparison, data: int, read: Sequence[str]) -> Context | None:
+        """The context of the last build, when nothing has changed since."""
+        last = self._known(comparison.key, comparison.digest, data)
+        if last is None or comparison.missing != [] or last.read != tuple(read):
+            return None
+        os.utime(self._path(comparison.key, "stored"))
+        return _copy(last.context, data)
 
     def _new(self, undo: ExitStack) -> tuple[int, str]:
         """A new file, gone again when nobody gives it a name."""
@@ -167,10 +207,11 @@ class Sources:
         data, stored, base = place
         listing, texts = self._files.scratch(undo), self._files.scratch(undo)
         kept, path = self._new(undo)
+        inode = os.fstat(data).st_ino
         job = {
             "do": "merge",
             "base": base if comparison.missing != [] else -1,
-            "inode": os.fstat(data).st_ino,
+            "inode": inode,
             "read": list(read),
         }
         fds = [comparison.manifest, stored, data, listing, texts, kept]
@@ -179,6 +220,11 @@ class Sources:
         found = texts_of(read, said["texts"], texts)
         context = Context(os.dup(data), os.dup(listing), said["entries"], said["newest"], found)
         context.identity = said["identity"]
+        before = self._last.pop(comparison.key, None)
+        if before is not None:
+            before.context.close()
+        kept_context = _copy(context, -1)
+        self._last[comparison.key] = _Last(comparison.digest, inode, tuple(read), kept_context)
         return context
 
     async def _bound(self) -> None:
@@ -201,8 +247,29 @@ class Sources:
     async def remove(self, key: str) -> None:
         """Forget a directory."""
         async with self._locks.hold(key):
+            last = self._last.pop(key, None)
+            if last is not None:
+                last.context.close()
             _unlink(self._path(key, "stored"))
             _unlink(self._path(key, "data"))
+
+
+async def _hashed(content: AsyncIterator[bytes], hasher: hashlib._Hash) -> AsyncIterator[bytes]:
+    async for piece in content:
+        hasher.update(piece)
+        yield piece
+
+
+def _copy(context: Context, data: int) -> Context:
+    """A context of its own with other data, or without any."""
+    return Context(
+        os.dup(data) if data >= 0 else -1,
+        os.dup(context.index),
+        context.entries,
+        context.newest,
+        dict(context.texts),
+        identity=context.identity,
+    )
 
 
 def _unlink(path: str) -> None:
