@@ -91,6 +91,12 @@ def clone_tree(fd: int, *, recursive: bool) -> int:
     return check(_open_tree(fd, b"", flags | (n.AT_RECURSIVE if recursive else 0)), "open_tree")
 
 
+def clones_detached(release: str = os.uname().release) -> bool:
+    """Whether the kernel clones a mount that is not attached anywhere (Linux 6.15)."""
+    major, minor = (int(word) for word in release.split("-", 1)[0].split(".")[:2])
+    return (major, minor) >= (6, 15)
+
+
 def set_attributes(
     mount: int, *, on: int = 0, off: int = 0, propagation: int = 0, recursive: bool = False
 ) -> None:

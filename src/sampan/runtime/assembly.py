@@ -145,9 +145,9 @@ class Assembly:
         """Whether /dev is the mount that the blank has filled."""
         return self._ready.dev is not None and self.fresh.get("/dev") is self._ready.dev
 
-    def masks(self) -> tuple[Value, Value]:
-        """(the null device, an empty directory): clone them."""
-        if self._ready.nulls is None or self._ready.empty is None:
+    def masks(self) -> tuple[Value, Value | None]:
+        """As `readiness.masks`."""
+        if self._ready.nulls is None:
             raise NeedsInterpreter("masked paths in a mount namespace that is joined")
         readiness.check_null()
         return self._ready.nulls, self._ready.empty
@@ -316,10 +316,10 @@ def _mask(a: Assembly, one: o.MaskPath) -> None:
     file, end = Label(), Label()
     flags = os.O_PATH | os.O_DIRECTORY
     target = a.calls.open(a.root, one.path, flags, BENEATH, tolerate=MISSING, at=file)
-    a.calls.move_mount(a.calls.clone_tree(empty), target, then=end)
+    a.calls.move_mount(readiness.mask_directory(a.calls, empty), target, then=end)
     a.calls.place(file)
     target = a.calls.open(a.root, one.path, os.O_PATH, BENEATH, tolerate=MISSING, at=end)
-    a.calls.move_mount(a.calls.clone_tree(null), target)
+    a.calls.move_mount(readiness.mask_file(a.calls, null), target)
     a.calls.place(end)
 
 

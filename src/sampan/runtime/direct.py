@@ -152,9 +152,9 @@ class DirectAssembly(assembly.Assembly):
         """No /dev was filled before."""
         return False
 
-    def masks(self) -> tuple[Value, Value]:
+    def masks(self) -> tuple[Value, Value | None]:
         """Both are made when they are first wanted."""
-        if self._nulls is None or self._empty is None:
+        if self._nulls is None:
             readiness.check_null()
             self._nulls, self._empty = readiness.masks(self.calls)
         return self._nulls, self._empty

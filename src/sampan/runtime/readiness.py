@@ -12,7 +12,7 @@ import os
 import stat
 import struct
 
-from sampan.kernel import loopback, machine, process
+from sampan.kernel import loopback, machine, mounts, process
 from sampan.kernel import numbers as n
 from sampan.kernel.machine import SYS, Value
 from sampan.kernel.paths import Root
@@ -110,13 +110,35 @@ def check_null() -> None:
         raise NeedsInterpreter("/dev/null of the host is not the null device")
 
 
-def masks(calls: Calls) -> tuple[Value, Value]:
-    """(a read-only mount of the null device, one of an empty directory)."""
-    nulls = calls.clone_tree(calls.open_host("/dev/null", os.O_PATH))
+def masks(calls: Calls) -> tuple[Value, Value | None]:
+    """(a read-only mount of the null device, one of an empty directory), to be cloned.
+
+    Where the kernel clones no detached mount, (a descriptor of the host's null device, None).
+    """
+    null = calls.open_host("/dev/null", os.O_PATH)
+    if not mounts.clones_detached():
+        return null, None
+    nulls = calls.clone_tree(null)
     calls.set_attributes(nulls, on=n.MOUNT_ATTR_RDONLY)
+    return nulls, _empty_directory(calls)
+
+
+def mask_file(calls: Calls, nulls: Value) -> Value:
+    """A mount that hides a file."""
+    mount = calls.clone_tree(nulls)
+    if not mounts.clones_detached():
+        calls.set_attributes(mount, on=n.MOUNT_ATTR_RDONLY)
+    return mount
+
+
+def mask_directory(calls: Calls, empty: Value | None) -> Value:
+    """A mount that hides a directory."""
+    return _empty_directory(calls) if empty is None else calls.clone_tree(empty)
+
+
+def _empty_directory(calls: Calls) -> Value:
     options: list[tuple[str, str | None]] = [("nr_blocks", "1"), ("nr_inodes", "1")]
-    empty = calls.new_mount("tmpfs", [*options, ("ro", None)], "", n.MOUNT_ATTR_RDONLY)
-    return nulls, empty
+    return calls.new_mount("tmpfs", [*options, ("ro", None)], "", n.MOUNT_ATTR_RDONLY)
 
 
 def make(calls: Calls, kind: str, source: str, options: Iterable[str]) -> Value:

@@ -99,13 +99,18 @@ class Stage:
         self._cgroup_fds = fds
 
     def empty_directory(self) -> int:
-        """A detached mount of one empty read-only tmpfs, shared by every masked directory."""
-        if self._empty_directory < 0:
-            options: list[tuple[str, str | None]] = [("nr_blocks", "1"), ("nr_inodes", "1")]
-            self._empty_directory = mounts.new_mount(
-                "tmpfs", [*options, ("ro", None)], attributes=n.MOUNT_ATTR_RDONLY
-            )
-        return mounts.clone_tree(self._empty_directory, recursive=False)
+        """A mount of one empty read-only tmpfs, shared by every masked directory.
+
+        The first one is that mount itself and the others are clones of it where it is attached:
+        kernels before 6.15 clone no detached mount.
+        """
+        if self._empty_directory >= 0:
+            return mounts.clone_tree(self._empty_directory, recursive=False)
+        options: list[tuple[str, str | None]] = [("nr_blocks", "1"), ("nr_inodes", "1")]
+        self._empty_directory = mounts.new_mount(
+            "tmpfs", [*options, ("ro", None)], attributes=n.MOUNT_ATTR_RDONLY
+        )
+        return os.dup(self._empty_directory)
 
     def place(self, mount: int, target: int) -> None:
         """Attach `mount` on `target`; both descriptors are closed."""
