@@ -226,3 +226,10 @@ def test_attach_over_websocket(client, daemon):
         plain.connect(daemon.socket)
         with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
             websocket.create_connection(path, socket=plain)  # a web page says where it is from
+
+
+def test_a_forced_disconnect_of_what_is_not_connected(client, container):
+    network = client.networks.create("forced")
+    with pytest.raises(docker.errors.APIError, match="is not connected to network"):
+        network.disconnect(container, force=True)
+    network.remove()

@@ -55,7 +55,7 @@ class Membership:
             await self._services.containers.change(entry, changed)
             self._tell_names(entry)
 
-    async def disconnect(self, entry: Entry, ref: str, *, force: bool = False) -> None:
+    async def disconnect(self, entry: Entry, ref: str) -> None:
         """See Engine.disconnect."""
         networks = self._services.networks
         async with entry.lock:
@@ -67,8 +67,6 @@ class Membership:
                     "network"
                 )
             if network.name not in container.networks:
-                if force:
-                    return
                 raise PermissionDenied(
                     f"container {container.id} is not connected to network {network.name}"
                 )

@@ -32,13 +32,13 @@ class NetworkVerbs:
         """
         await self._parts.membership.connect(self._find(ref), network, wish or EndpointRequest())
 
-    async def disconnect(self, network: str, ref: str, force: bool = False) -> None:
-        """Take a container out of a network; with `force`, not being in it is fine.
+    async def disconnect(self, network: str, ref: str) -> None:
+        """Take a container out of a network.
 
         Raises:
             PermissionDenied: it is not in there.
         """
-        await self._parts.membership.disconnect(self._find(ref), network, force=force)
+        await self._parts.membership.disconnect(self._find(ref), network)
 
     async def publish(
         self, ref: str, add: Sequence[Binding] = (), drop: Sequence[Binding] = ()

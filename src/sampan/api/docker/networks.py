@@ -134,7 +134,8 @@ async def connect(call: Call) -> StreamResponse:
 async def disconnect(call: Call) -> StreamResponse:
     """POST /networks/{id}/disconnect"""
     body = await call.json(_decode_disconnect) or wire.NetworkDisconnect()
-    await call.engine.disconnect(call.name, body.container or "", force=bool(body.force))
+    # `Force` is for containers that another node has; not being in the network stays an error.
+    await call.engine.disconnect(call.name, body.container or "")
     return answers.empty(200)
 
 
