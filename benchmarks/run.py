@@ -2,10 +2,10 @@
 
     python benchmarks/run.py [--rounds N] [--only FIGURE ...] [--json FILE] [--docs FILE]
 
-Figures are life, commands, oci, execs, scale, pulls, archives, build and memory. The table and the
-promises go to standard output, everything that was taken to the JSON file, and the tables into the
-docs between their two marks. The code is 0 also when a promise is not kept: this measures, tests
-judge.
+Figures are life, commands, networks, oci, execs, scale, pulls, archives, build and memory. The
+table and the promises go to standard output, everything that was taken to the JSON file, and the
+tables into the docs between their two marks. The code is 0 also when a promise is not kept: this
+measures, tests judge.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import image
 import lab
 import lifecycle
 import memory
+import networks
 import noise
 import oci
 import pulls
@@ -34,17 +35,8 @@ from peers import BUSYBOX, ENGINES, LARGE, Engine
 from source import Registry, busybox
 from timing import Row, Runner
 
-FIGURES = (
-    "life",
-    "commands",
-    "oci",
-    "execs",
-    "scale",
-    "pulls",
-    "archives",
-    "build",
-    "memory",
-)
+_SHARED = ("life", "commands", "networks", "execs", "scale")
+FIGURES = (*_SHARED, "oci", "pulls", "archives", "build", "memory")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -97,8 +89,7 @@ class Bench:
 
     def _with_engines(self) -> None:
         """The figures that share one set of running engines."""
-        names = ("life", "commands", "execs", "scale")
-        wanted = [name for name in names if name in self.options.only]
+        wanted = [name for name in _SHARED if name in self.options.only]
         if not wanted:
             return
         engines: dict[str, Engine] = {}
@@ -112,6 +103,8 @@ class Bench:
                 self._took("life", lifecycle.measure(engines, rounds))
             if "commands" in wanted:
                 self._took("commands", commands.measure(engines, self.runners, rounds))
+            if "networks" in wanted:
+                self._took("networks", networks.measure(engines, self.runners, rounds))
             if "execs" in wanted:
                 self._took("execs", execs.measure(engines, self.runners, rounds))
             if "scale" in wanted:
