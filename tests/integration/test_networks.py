@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from tests.netlab import needs_net
+from tests.netlab import needs_cni, needs_net
 
 import dockerlab
 from sampan.network import dns
@@ -479,3 +479,45 @@ def test_a_port_is_reached_by_the_hosts_own_ipv6_loopback(docker):
         assert [fetch(address, 18088) for _ in range(3)] == ["h7"] * 3
     docker("stop", "-t", "0", "web")
     assert fetch("::1", 18088) == ""
+
+
+@needs_cni
+def test_a_configuration_of_cni_is_a_network(daemon, docker, tmp_path):
+    """Debian's own plugins make the interface and the published port, and take them back."""
+    path = tmp_path / "10-wire.conflist"
+    ipam = {
+        "type": "host-local",
+        "dataDir": str(tmp_path / "leases"),
+        "ranges": [[{"subnet": "10.98.0.0/24"}]],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    }
+    bridge = {"type": "bridge", "bridge": "cni-wire", "isGateway": True, "ipam": ipam}
+    portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
+    document = {"cniVersion": "1.0.0", "name": "wire", "plugins": [bridge, portmap]}
+    path.write_text(json.dumps(document))
+    option = f"conflist={path}"
+    docker("network", "create", "-d", "cni", "-o", option, "wire")
+    try:
+        serve(docker, "web", "--hostname", "h8", "--network", "wire", "-p", "18090:80")
+        found = json.loads(docker("inspect", "web"))[0]["NetworkSettings"]["Networks"]["wire"]
+        assert (found["IPAddress"], found["Gateway"]) == ("10.98.0.2", "10.98.0.1")
+        assert "10.98.0.2" in docker("exec", "web", "cat", "/etc/hosts")
+        assert fetch("192.0.2.1", 18090) == "h8"
+        said = docker("network", "disconnect", "wire", "web", code=1)
+        assert "plugins of network wire" in said
+        daemon.stop(9)
+        daemon.start()
+        assert "10.98.0.2" in docker("inspect", "web")
+        docker("restart", "-t", "0", "web")
+        eventually(lambda: fetch("192.0.2.1", 18090) == "h8")
+        docker("rm", "-f", "web")
+        leases = tmp_path / "leases/wire"
+        eventually(lambda: not [one for one in os.listdir(leases) if one[0].isdigit()])
+        path.write_text(json.dumps({**document, "plugins": [{**bridge, "type": "nosuch"}]}))
+        said = docker("run", "--network", "wire", "bb:1", "true", code=125)
+        assert "find CNI plugin nosuch" in said
+        said = docker("network", "create", "-d", "cni", "-o", "conflist=/nosuch", "x", code=1)
+        assert "read CNI configuration /nosuch: No such file" in said
+    finally:
+        if "cni-wire" in run("ip", "link"):
+            run("ip", "link", "del", "cni-wire")

@@ -13,15 +13,16 @@ from sampan.engine import etcfiles, joining
 from sampan.engine.config import reach
 from sampan.errors import Conflict, PermissionDenied
 from sampan.network import egress
-from sampan.network.model import HOST, NONE
+from sampan.network.model import HOST, NONE, Driver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sampan.engine.containers import Entry
     from sampan.engine.filters import Filters
+    from sampan.engine.model import Container
     from sampan.engine.services import Services
-    from sampan.network.model import Binding, EndpointRequest
+    from sampan.network.model import Binding, EndpointRequest, Network
 
 
 class Membership:
@@ -42,6 +43,7 @@ class Membership:
                     f"endpoint with name {container.name} already exists in network {network.name}"
                 )
             joining.check(network, wish)
+            _check_live(container, network)
             if container.host.egress is not None:
                 joining.check_egress([network])
             changed = replace(container, networks={**container.networks, network.name: wish})
@@ -70,6 +72,7 @@ class Membership:
                 raise PermissionDenied(
                     f"container {container.id} is not connected to network {network.name}"
                 )
+            _check_live(container, network)
             left = {name: one for name, one in container.networks.items() if name != network.name}
             changed = replace(container, networks=left)
             # The row first: what a kill interrupts is finished by it.
@@ -134,6 +137,14 @@ def _covers(dropped: Binding, asked: Binding) -> bool:
     if dropped.host and dropped.host != asked.host:
         return False
     return dropped.host_first in (0, asked.host_first) or asked.host_first == 0
+
+
+def _check_live(container: Container, network: Network) -> None:
+    if network.driver is Driver.CNI and container.status.is_running:
+        raise Conflict(
+            f"container {container.name} runs: plugins of network {network.name} are asked at its "
+            "start and its end only"
+        )
 
 
 def _check_mode(mode: str, name: str) -> None:

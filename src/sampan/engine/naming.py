@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sampan.engine.model import Container
     from sampan.engine.networks import Member, Registry
     from sampan.engine.wiring import Joined
+    from sampan.network.denials import Denied
     from sampan.network.egress import Policy
     from sampan.network.model import Endpoint
 
@@ -86,6 +87,13 @@ class Naming:
         container = self.container(owner)
         own = container.host.dns if container is not None else ()
         return own or resolv.read_host().servers
+
+    def denied(self, one: Denied) -> None:
+        """Tell the log what a restricted container was denied."""
+        for owner, joined in self._joined.items():
+            if any(one.source in (e.ipv4, e.ipv6) for e in joined.endpoints):
+                where = f"{one.destination} port {one.port}" if one.port else one.destination
+                log.warning("egress of %s denied: %s to %s", owner[:12], one.protocol, where)
 
     async def learned(self, owner: str, name: str, message: bytes) -> None:
         """An answer is about to be given to `owner`: what it names may be reached."""

@@ -16,8 +16,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine import events as bus
-from sampan.engine import joining, netrecords
+from sampan.engine import foreign, joining, netrecords
 from sampan.engine.config import reach
+from sampan.engine.foreign import Foreign
 from sampan.engine.naming import Naming
 from sampan.engine.networks import DEFAULT_BRIDGE, Registry, predefined, prune_filter
 from sampan.engine.publishing import Publishing, port_row
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from sampan.engine.events import Events
     from sampan.engine.filters import Filters
     from sampan.engine.model import Container, Event
-    from sampan.network.denials import Denied
     from sampan.network.hostfirewall import HostFirewall
     from sampan.network.model import Endpoint, EndpointRequest, Network, NetworkConfig
     from sampan.store.database import Connection, Database
@@ -74,10 +74,11 @@ class Networks:
         self.ports = Publishing(
             config.publish_address, self._registry, self._joined, self._wiring, self._write
         )
+        self._foreign = Foreign(layout.cni, self._registry)
         self._naming = Naming(self._registry, self._joined, containers)
         self._resolver = Resolver(self._naming)
         self._naming.teach = self._wiring.learn
-        self._wiring.on_denied = self._denied
+        self._wiring.on_denied = self._naming.denied
 
     # life
 
@@ -144,6 +145,7 @@ class Networks:
     async def aclose(self) -> None:
         """Let go of everything; what containers have stays theirs."""
         await self._resolver.aclose()
+        await self._foreign.aclose()
         published = [one for joined in self._joined.values() for one in joined.published]
         await self.ports.aclose(published)
         joined = self._joined.values()
@@ -193,6 +195,8 @@ class Networks:
         if not self._registry.is_missing(config.name):
             raise AlreadyExists(f"network with name {config.name} already exists")
         network = checking.complete(config, self._registry.subnets(), taken)
+        if network.driver is Driver.CNI:
+            foreign.read(network)  # refused here, not at the first start
         self._refuse_taken(network)
         self._registry.enter(network)
         try:
@@ -304,6 +308,7 @@ class Networks:
         if not joining.has_networks(container.host.network_mode):
             return ""
         _require()
+        await self._foreign.settled(container.id)
         self._joined[container.id] = joined = Joined(container.id)
         try:
             self._lease(container, joined)
@@ -314,6 +319,8 @@ class Networks:
             gateway = joining.gateway_of(joined.endpoints, container.networks)
             names = self._naming.needs_resolver(container)
             await self._wiring.wire(networks, joined, gateway, names=names)
+            for before, after in await self._foreign.join(joined):
+                await self._refresh(joined, before, after)
             self._serve_names(container.id, joined)
             await self.restrict(container)
             reach(self._config, "network-wired")
@@ -348,7 +355,7 @@ class Networks:
         self.ports.release(joined)
         written = self._db.submit(partial(_left, owner=owner, made=made))
         written.add_done_callback(self._told)
-        self._wiring.let_go(joined)
+        self._foreign.leave(joined, self._wiring.let_go)
 
     def renamed(self, container: Container, old: str) -> None:
         """A container has another name from now on."""
@@ -413,12 +420,11 @@ class Networks:
 
     # details
 
-    def _denied(self, one: Denied) -> None:
-        """Tell the log of what a restricted container was denied."""
-        for owner, joined in self._joined.items():
-            if any(one.source in (e.ipv4, e.ipv6) for e in joined.endpoints):
-                where = f"{one.destination} port {one.port}" if one.port else one.destination
-                log.warning("egress of %s denied: %s to %s", owner[:12], one.protocol, where)
+    async def _refresh(self, joined: Joined, before: Endpoint, after: Endpoint) -> None:
+        """An endpoint has got its addresses from others."""
+        joined.endpoints[joined.endpoints.index(before)] = after
+        self._registry.find(after.network).endpoints[after.owner] = after
+        await self._write(partial(rows.refresh, endpoint=netrecords.endpoint_row(after)))
 
     def _serve_names(self, owner: str, joined: Joined) -> None:
         """Give the doors of a container to the name server."""

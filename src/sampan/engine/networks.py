@@ -71,7 +71,7 @@ class Member:
     def release(self, endpoint: Endpoint) -> None:
         """Give an endpoint's addresses back."""
         for version, address in ((4, endpoint.ipv4), (6, endpoint.ipv6)):
-            if address:
+            if address and version in self.leases:
                 self.leases[version].release(address)
 
     def hold(self, endpoint: Endpoint) -> None:

@@ -7,12 +7,13 @@ then the packet filter leads it to the container. Backwards in the other order.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from sampan.engine import joining
 from sampan.errors import Conflict, NotFound, StartFailed
-from sampan.network.model import BINDING, EVERY6, Driver
+from sampan.network.model import BINDING, EVERY4, EVERY6, Driver
 from sampan.network.ports import Guards, matches
 from sampan.network.relay import Relays
 from sampan.store import networks as rows
@@ -59,8 +60,9 @@ class Publishing:
         """
         joined.target = self.target(joined.endpoints)
         bindings = joining.bindings(container)
-        if bindings and joined.target is not None:
-            joined.published = self._take(container, joined.target, bindings)
+        target = joined.target or self._foreign(joined.endpoints)
+        if bindings and target is not None:
+            joined.published = self._take(container, target, bindings)
             self._relay(joined, joined.published)
 
     def hold(self, joined: Joined) -> None:
@@ -136,6 +138,13 @@ class Publishing:
             network = self._registry.find(one.network).network
             if network.driver is Driver.BRIDGE and not network.internal:
                 return one
+        return None
+
+    def _foreign(self, endpoints: Sequence[Endpoint]) -> Endpoint | None:
+        """An endpoint whose plugins publish ports by themselves; only the host's side is ours."""
+        for one in endpoints:
+            if self._registry.find(one.network).network.driver is Driver.CNI:
+                return replace(one, ipv4=one.ipv4 or EVERY4)
         return None
 
     def _relay(self, joined: Joined, published: Sequence[Published]) -> None:

@@ -16,7 +16,16 @@ from sampan.ids import new_id
 from sampan.network import ipam
 from sampan.network.cni import check_ifname
 from sampan.network.links import MACVLAN_MODES
-from sampan.network.model import BRIDGE_NAME, MTU, PREDEFINED, Driver, Network, NetworkConfig, Pool
+from sampan.network.model import (
+    BRIDGE_NAME,
+    CONFLIST,
+    MTU,
+    PREDEFINED,
+    Driver,
+    Network,
+    NetworkConfig,
+    Pool,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +33,7 @@ if TYPE_CHECKING:
     from sampan.network.ipam import Subnet
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}", re.ASCII)
-_KNOWN = {Driver.BRIDGE.value, Driver.MACVLAN.value}
+_KNOWN = {Driver.BRIDGE.value, Driver.MACVLAN.value, Driver.CNI.value}
 
 
 def complete(
@@ -42,10 +51,11 @@ def complete(
     pools = [_pool(pool) for pool in config.pools]
     _check_pools(pools, config)
     versions = {ipam.parse_subnet(pool.subnet).version for pool in pools}
-    if config.ipv4 and 4 not in versions:
+    is_foreign = config.driver == Driver.CNI  # its plugins give the addresses
+    if config.ipv4 and 4 not in versions and not is_foreign:
         subnet = ipam.choose_subnet([*others, *taken])
         pools.insert(0, _pool(Pool(subnet=str(subnet))))
-    if config.ipv6 and 6 not in versions:
+    if config.ipv6 and 6 not in versions and not is_foreign:
         pools.append(_pool(Pool(subnet=str(ipam.local_subnet6(network_id)))))
     for pool in pools:
         if any(ipam.parse_subnet(pool.subnet).overlaps(other) for other in others
@@ -93,6 +103,17 @@ def _check_kind(config: NetworkConfig) -> None:
         raise InvalidArgument(f"invalid MTU: {mtu}")
     if config.driver == Driver.MACVLAN:
         _check_macvlan(config)
+    if config.driver == Driver.CNI:
+        _check_cni(config)
+
+
+def _check_cni(config: NetworkConfig) -> None:
+    if not config.options.get(CONFLIST, "").startswith("/"):
+        raise InvalidArgument(
+            "a network of CNI plugins needs the path of its configuration: -o conflist=/PATH"
+        )
+    if config.pools or config.internal:
+        raise InvalidArgument("a network of CNI plugins has the subnets of its configuration")
 
 
 def _check_macvlan(config: NetworkConfig) -> None:

@@ -18,6 +18,9 @@ MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 TALK = "com.docker.network.bridge.enable_icc"
 BINDING = "com.docker.network.bridge.host_binding_ipv4"
 MTU = "com.docker.network.driver.mtu"
+CONFLIST = "conflist"
+"""The option of a network of CNI plugins: the path of its configuration list."""
+
 DEFAULT_MTU = 1500
 EVERY4, EVERY6 = "0.0.0.0", "::"  # noqa: S104 - Docker's words for every address of the host
 
@@ -27,6 +30,7 @@ class Driver(StrEnum):
 
     BRIDGE = "bridge"
     MACVLAN = "macvlan"
+    CNI = "cni"
     HOST = "host"
     NULL = "null"
 

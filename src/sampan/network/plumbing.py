@@ -229,6 +229,8 @@ class Plumber:
         `link` is a pair's end that is there already, on `bridge`. `routed` makes the network the
         way to everywhere else.
         """
+        if network.driver is Driver.CNI:
+            return ""  # its plugins do everything
         if network.driver is Driver.MACVLAN:
             self._make_macvlan(space, network, endpoint)
         else:

@@ -199,6 +199,11 @@ class Layout:
         return os.path.join(self.state, "daemon.log")
 
     @property
+    def cni(self) -> str:
+        """What CNI plugins answered for networks of the engine; as theirs, it outlives a boot."""
+        return os.path.join(self.root, "cni-networks")
+
+    @property
     def forwarding(self) -> str:
         """What the names of files begin with that are there when the host forwards packets only
         because we need it."""

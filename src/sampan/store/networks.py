@@ -103,6 +103,21 @@ def join(conn: Connection, endpoints: Iterable[EndpointRow], ports: Iterable[Por
         raise Conflict(f"join a network: an address or a port is in use: {error}") from error
 
 
+def refresh(conn: Connection, endpoint: EndpointRow) -> None:
+    """Replace what is known of somebody in a network.
+
+    Raises:
+        Conflict: an address has an owner.
+    """
+    try:
+        conn.execute(
+            "UPDATE endpoints SET ipv4 = ?, ipv6 = ?, record = ? WHERE network = ? AND owner = ?",
+            (endpoint.ipv4, endpoint.ipv6, endpoint.record, endpoint.network, endpoint.owner),
+        )
+    except sqlite3.IntegrityError as error:
+        raise Conflict(f"join a network: an address is in use: {error}") from error
+
+
 def leave(conn: Connection, owner: str, network_id: str | None = None) -> None:
     """Forget an owner's place in one network, or in all and its ports with them."""
     if network_id is not None:

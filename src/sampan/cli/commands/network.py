@@ -161,7 +161,7 @@ CREATE = Command(
       --attachable           Enable manual container attachment
       --aux-address map      Auxiliary IPv4 or IPv6 addresses that no container
                              gets
-  -d, --driver string        Driver to manage the Network (bridge, macvlan)
+  -d, --driver string        Driver to manage the Network: bridge, macvlan, cni
                              (default "bridge")
       --gateway list         IPv4 or IPv6 Gateway for the master subnet
       --internal             Restrict external access to the network
