@@ -20,6 +20,7 @@ from sampan.engine.model import (
     LogDriver,
     Ownership,
     Status,
+    WaitCondition,
 )
 from sampan.engine.model import Device as EngineDevice
 from sampan.errors import (
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from sampan.pods.model import Request, Sandbox, SandboxConfig
     from sampan.pods.sandboxes import Sandboxes
     from sampan.pods.table import Table
+
+KILL_PATIENCE = 5.0
+"""Seconds that a killed container has to end."""
 
 START_FAILED = 128
 """The exit code of a container that could not be started, as every runtime reports it."""
@@ -212,7 +216,7 @@ class Containers:
         """Kill everything in a sandbox at once, and remove it if wanted."""
         found = self.of_sandbox(sandbox_id)
         work = [
-            self._remove(one) if remove else self.stop(one.container.id, 0)
+            self._remove(one) if remove else self._end(one.container.id)
             for one in found
             if remove or one.container.status.is_running
         ]
@@ -220,6 +224,18 @@ class Containers:
         for result in await asyncio.gather(*work, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
+
+    async def _end(self, container_id: str) -> None:
+        """Kill at once, and wait for the end; a stop in the usual way where that fails."""
+        wait = self._engine.arm_wait(container_id, WaitCondition.NOT_RUNNING)
+        try:
+            await self._engine.kill(container_id)
+            async with asyncio.timeout(KILL_PATIENCE):
+                await wait
+        except (SampanError, TimeoutError):
+            await self.stop(container_id, 0)
+        finally:
+            wait.cancel()
 
     async def update(self, ref: str, limits: Resources) -> None:
         """Change limits, of a running container in place.
