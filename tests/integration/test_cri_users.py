@@ -1,4 +1,4 @@
-"""Pods with a user namespace, and images as mounts."""
+"""Pods with a user namespace, images as mounts, devices of vendors."""
 
 from __future__ import annotations
 
@@ -117,3 +117,34 @@ def test_an_image_as_a_mount_of_a_mapped_container(lab):
     container = lab.start(pod, "sleep", "1000", mounts=[mount])
     assert lab.shell(container, "stat -c %u /image/etc/passwd") == "0\n"
     lab.remove(pod)
+
+
+def test_a_device_of_a_vendor(tmp_path):
+    kind = {
+        "cdiVersion": "0.6.0",
+        "kind": "vendor.example/null",
+        "devices": [
+            {
+                "name": "one",
+                "containerEdits": {
+                    "env": ["VENDOR=yes"],
+                    "deviceNodes": [{"path": "/dev/vendor", "hostPath": "/dev/null"}],
+                    "mounts": [{"hostPath": str(tmp_path), "containerPath": "/vendor"}],
+                },
+            }
+        ],
+    }
+    (tmp_path / "vendor.json").write_text(crilab.json.dumps(kind))
+    with crilab.cri(cdi_directories=[str(tmp_path)]) as lab:
+        pod = lab.own_pod()
+        device = {"name": "vendor.example/null=one"}
+        container = lab.start(pod, "sleep", "1000", CDI_devices=[device])
+        said = lab.shell(
+            container, "grep -c VENDOR=yes /proc/1/environ; ls /vendor; stat -c %F /dev/vendor"
+        )
+        assert said == "1\nvendor.json\ncharacter special file\n"
+        with pytest.raises(crilab.grpc.RpcError) as error:
+            lab.create(pod, "true", CDI_devices=[{"name": "vendor.example/null=two"}])
+        assert error.value.code().name == "INVALID_ARGUMENT"
+        assert "two" in error.value.details()
+        lab.remove(pod)

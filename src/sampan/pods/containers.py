@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
+from sampan.engine import cdi
 from sampan.engine.model import (
     ContainerConfig,
     HostConfig,
@@ -150,6 +151,7 @@ class Containers:
 
     async def _create(self, sandbox: Sandbox, request: Request, config: SandboxConfig) -> str:
         image = await self._engine.images.get(request.image.image)
+        self._edits(request)  # refused here, not at the start
         request = replace(request, mounts=mounts.checked(request.mounts))
         notes = Notes(
             sandbox=sandbox.id,
@@ -283,10 +285,17 @@ class Containers:
             self.sandboxes.place(sandbox),
             pid_namespace=self._pid_namespace(notes, sandbox),
             has_hugepages=has_controller("hugetlb"),
+            edits=self._edits(notes.request),
         )
         services = self._engine.services
         trees = services.volumes.specification(container, services.snapshots.mounts)
         return specgen.generate(container, cgroup, notes, sandbox, place, trees)
+
+    def _edits(self, request: Request) -> cdi.Edits:
+        """What the devices of vendors add. Raises InvalidArgument, NotImplementedHere."""
+        if not request.cdi:
+            return cdi.Edits()
+        return cdi.resolve(request.cdi, self._engine.config.cdi_directories)
 
     def _pid_namespace(self, notes: Notes, sandbox: Sandbox) -> str:
         asked = notes.request.security.namespaces
@@ -317,8 +326,6 @@ def check(request: Request, sandbox: Sandbox) -> None:
         raise InvalidArgument("a container needs an image")
     if request.security.privileged and not sandbox.config.security.privileged:
         raise InvalidArgument("no privileged container allowed in a sandbox that is not privileged")
-    if request.cdi:
-        raise InvalidArgument(f"CDI device {request.cdi[0]}: CDI is not supported yet")
 
 
 def _config(request: Request, sandbox: Sandbox, image: Image) -> ContainerConfig:
@@ -358,6 +365,7 @@ def _host(request: Request, sandbox: Sandbox, log: str) -> HostConfig:
             )
             for one in request.devices
         ),
+        cdi_devices=request.cdi,
         masked_paths=asked.masked_paths or None,
         readonly_paths=asked.readonly_paths or None,
         log=LogConfig(driver=driver, path=log),

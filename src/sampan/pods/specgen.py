@@ -7,10 +7,10 @@ read and nothing is decided that was not decided at create.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import specgen
+from sampan.engine import cdi, specgen
 from sampan.pods.keeper import PROGRAM
 from sampan.pods.model import Mode, Propagation
 from sampan.version import OCI_RUNTIME_SPEC_VERSION
@@ -33,6 +33,7 @@ class Place:
     files: str
     pid_namespace: str = ""
     has_hugepages: bool = True
+    edits: cdi.Edits = field(default_factory=cdi.Edits)
 
 
 def generate(
@@ -45,7 +46,9 @@ def generate(
 ) -> dict[str, Any]:
     """The configuration of one start of a container of `sandbox`; `trees` are mounts of images."""
     request = notes.request
-    facts = specgen.Facts(cgroups_path=cgroup, host_devices=place_devices(container))
+    facts = specgen.Facts(
+        cgroups_path=cgroup, host_devices=place_devices(container), edits=place.edits
+    )
     spec = specgen.generate(container, facts)
     for word in ("hostname", "domainname"):
         spec.pop(word, None)
