@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from glob import glob
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +91,59 @@ with sampan.Sandbox(rootfs={daemon.base + "/rootfs:O"!r}, engine=engine) as box:
     deadline = time.monotonic() + 30
     while engine.containers(all=True):
         assert time.monotonic() < deadline, "the sandbox outlived its process"
+
+
+def test_what_is_left_in_the_background_ends_with_the_time(daemon, engine):
+    with box(daemon, engine, time=1.0) as sandbox:
+        sandbox.run(["sh", "-c", "sleep 1000 > /dev/null 2>&1 &"])
+        deadline = time.monotonic() + 30
+        while engine.containers(all=True):
+            assert time.monotonic() < deadline, "the sandbox outlived its time"
+
+
+def test_a_user_namespace_and_trees(daemon, engine, tmp_path):
+    (tmp_path / "in/deep").mkdir(parents=True)
+    (tmp_path / "in/deep/file").write_text("content")
+    with box(daemon, engine, userns=True, user="0:0") as sandbox:
+        assert sandbox.run(["cat", "/proc/self/uid_map"]).text.split()[1] != "0"
+        sandbox.put(tmp_path / "in", "/tmp/")
+        assert sandbox.run(["cat", "/tmp/in/deep/file"]).text == "content"
+        sandbox.run(["sh", "-c", "echo more > /tmp/in/deep/more"]).check()
+        sandbox.get("/tmp/in", tmp_path / "out")
+    assert (tmp_path / "out/deep/more").read_text() == "more\n"
+
+
+def test_an_embedded_one_ends_with_its_process(tmp_path):
+    """No daemon takes part: nothing runs on, and the next engine of that root cleans up."""
+    root = tmp_path / "rootfs"
+    dockerlab.make_root(root)
+    cgroup = f"/sampan-test/sandbox-{os.getpid()}"
+    config = tmp_path / "config.toml"
+    config.write_text(f'cgroup_parent = "{cgroup}"\n')
+    config.chmod(0o600)
+    where = f"root={str(tmp_path / 'root')!r}, state={str(tmp_path / 'state')!r}"
+    opened = f"sampan.Engine.open({where}, config={str(config)!r}, embedded=True)"
+    program = f"""
+import sampan, sys, time
+with {opened} as engine:
+    with sampan.Sandbox(rootfs={str(root) + ":O"!r}, engine=engine) as box:
+        print(box.run(["id", "-u"]).text, end="", flush=True)
+        time.sleep(1000)
+"""
+    environ = {**os.environ, "PYTHONPATH": dockerlab.SOURCES}
+    child = subprocess.Popen([sys.executable, "-c", program], env=environ, stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"65534\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    deadline = time.monotonic() + 30
+    while any(Path(path).read_text() for path in glob(f"/sys/fs/cgroup/*{cgroup}/*/cgroup.procs")):
+        assert time.monotonic() < deadline, "the sandbox outlived its process"
+    check = f"import sampan\nwith {opened} as engine:\n    print(len(engine.containers(all=True)))"
+    for _ in range(2):  # the first one removes what ended
+        done = subprocess.run(
+            [sys.executable, "-c", check], env=environ, check=True, capture_output=True
+        )
+    assert done.stdout == b"0\n"
+    for path in glob(f"/sys/fs/cgroup/*{cgroup}"):
+        os.rmdir(path)

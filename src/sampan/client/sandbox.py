@@ -10,11 +10,15 @@ with it: when this process dies, however it does, the kernel closes the connecti
 container ends. Commands are executed beside it, files go in and out through `cat` of the image.
 Without a daemon at the usual place the engine runs inside of this process.
 
+After a kill of a process that embeds the engine, nothing of the sandbox runs; its files go when the
+next engine opens the same root.
+
 Not here: networks with an allow-list. A root engine is needed, as for every container so far.
 """
 
 from __future__ import annotations
 
+import threading
 import time as clock
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +40,16 @@ USER = "65534:65534"
 """Who runs in it unless the caller says otherwise: nobody."""
 
 
+GRACE = 1.0
+"""Seconds behind the end of the time after which what was left in the background ends as well."""
+
+
 class Sandbox:
-    """One container, for as long as the block lasts. `time` is in seconds, for everything."""
+    """One container, for as long as the block lasts.
+
+    `time` is in seconds, for everything. `userns` gives it a user namespace of its own: its root is
+    nobody on the host.
+    """
 
     def __init__(
         self,
@@ -50,25 +62,16 @@ class Sandbox:
         pids: int = 128,
         user: str = USER,
         keeper: Sequence[str] = ("cat",),
+        userns: bool = False,
         engine: Engine | None = None,
     ) -> None:
         if time <= 0:
             raise InvalidArgument(f"sandbox: time must be more than 0 seconds, not {time}")
-        options: ContainerOptions = {
-            "cap_drop": ["ALL"],
-            "cpus": cpus,
-            "log_driver": "none",
-            "memory": memory,
-            "memory_swap": memory,
-            "network": "none",
-            "pids_limit": pids,
-            "remove": True,
-            "security_opt": ["no-new-privileges"],
-            "tmpfs": {"/tmp": "mode=1777,size=64m,exec"},
-            "user": user,
-        }
+        options = _options(cpus, memory, pids, user)
         self._body = container_body(image, rootfs, keeper, options)
         self._body |= {"AttachStdin": True, "OpenStdin": True, "StdinOnce": True}
+        if userns:
+            self._body["HostConfig"]["UsernsMode"] = "auto"
         self._options = options
         self._time = time
         self._deadline = 0.0
@@ -76,6 +79,7 @@ class Sandbox:
         self._engine: Engine | None = None
         self._container: Container | None = None
         self._leash: _socket.socket | None = None
+        self._timer: threading.Timer | None = None
 
     def __enter__(self) -> Self:
         self._engine = self._given or Engine.open()
@@ -86,6 +90,9 @@ class Sandbox:
             self.close()
             raise
         self._deadline = clock.monotonic() + self._time
+        self._timer = threading.Timer(self._time + GRACE, self._cut_leash)
+        self._timer.daemon = True
+        self._timer.start()
         return self
 
     def __exit__(
@@ -140,6 +147,14 @@ class Sandbox:
         """Read a file of the sandbox. Raises CommandFailed when that cannot be done."""
         return self.run(["cat", path]).check().stdout
 
+    def put(self, source: str | os.PathLike[str], path: str) -> None:
+        """Copy a file or directory of the host into the sandbox, as `docker cp` would."""
+        self._running().copy_to(source, path)
+
+    def get(self, path: str, destination: str | os.PathLike[str]) -> None:
+        """Copy a file or directory of the sandbox to the host. Links stay links."""
+        self._running().copy_from(path, destination)
+
     def close(self) -> None:
         """End the container, and with it everything in it. Idempotent."""
         self._end()
@@ -152,13 +167,36 @@ class Sandbox:
             raise FailedPrecondition("sandbox: it has ended, or was not entered")
         return self._container
 
+    def _cut_leash(self) -> None:
+        """The time is over and nobody asks for anything: the first process reads its end."""
+        leash, self._leash = self._leash, None
+        if leash is not None:
+            leash.close()
+
     def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         container, self._container = self._container, None
-        if self._leash is not None:
-            self._leash.close()
-            self._leash = None
+        self._cut_leash()
         if container is not None:
             try:
                 container.remove(force=True, volumes=True)
             except SampanError:
                 return  # it ended by itself, and was removed
+
+
+def _options(cpus: float, memory: int | str, pids: int, user: str) -> ContainerOptions:
+    return {
+        "cap_drop": ["ALL"],
+        "cpus": cpus,
+        "log_driver": "none",
+        "memory": memory,
+        "memory_swap": memory,
+        "network": "none",
+        "pids_limit": pids,
+        "remove": True,
+        "security_opt": ["no-new-privileges"],
+        "tmpfs": {"/tmp": "mode=1777,size=64m,exec"},
+        "user": user,
+    }
