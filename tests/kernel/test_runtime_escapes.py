@@ -22,6 +22,8 @@ SLOTS = (
     "dev dev/console dev/null dev/ptmx dev/pts dev/shm dev/fd proc sys sys/fs/cgroup etc "
     "etc/passwd etc/group tmp root work bound bound/file"
 ).split()
+# Where callers put files into a container, and where a tmpfs begins with a copy.
+MORE_SLOTS = "etc/hosts etc/resolv.conf run run/secrets data data/sub".split()
 SHAPES = "absolute relative dangling fd exe loop fifo socket device file sparse hardlink".split()
 
 
@@ -130,6 +132,39 @@ def test_hostile_root_file_systems_leave_the_host_alone(
         null_device.st_uid,
         null_device.st_rdev,
     )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("slot", MORE_SLOTS)
+def test_hostile_places_of_files_leave_the_host_alone(
+    bundle: Bundle, canary: Path, slot: str, shape: str
+):
+    source = bundle.path / "source"
+    source.mkdir()
+    (source / "file").write_text("bound")
+    (bundle.rootfs / "data/sub").mkdir(parents=True)
+    (bundle.rootfs / "run").mkdir()
+    file, tmpfs = {"type": "bind", "source": str(source / "file")}, {"type": "tmpfs"}
+    secrets = {"destination": "/run/secrets", "type": "bind", "source": str(source)}
+    bundle.config["root"]["readonly"] = False
+    bundle.config["mounts"] += [
+        {**file, "destination": "/etc/hosts"},
+        {**file, "destination": "/etc/resolv.conf"},
+        {**tmpfs, "destination": "/data", "source": "tmpfs", "options": ["tmpcopyup"]},
+        *([secrets] if slot.startswith("run") else []),
+        *([{**tmpfs, "destination": "/run", "source": "t"}] if slot == "run" else []),
+    ]
+    if shape == "sparse" and slot.startswith("data"):
+        bundle.config["mounts"][-1]["options"] = ["tmpcopyup", "size=1m"]
+    plant(bundle.rootfs / slot, shape, canary)
+    before = snapshot(canary)
+    places = "/etc/hosts /data/* /data/*/* /run/secrets/*"
+    result = bundle.run(f"for f in {places}; do [ -f $f ] && head -c 99 $f; done 2>/dev/null")
+    assert snapshot(canary) == before
+    if shape != "hardlink":
+        assert "secret of the host" not in result.stdout + result.stderr
+        assert "file of the host" not in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_working_directory_behind_a_descriptor_is_refused(bundle: Bundle):
