@@ -257,3 +257,20 @@ def test_the_signal_that_ended_a_hook_has_its_name(bundle: Bundle):
     hook = {"path": "/bin/sh", "args": ["sh", "-c", "kill -SYS $$"]}
     bundle.config["hooks"] = {"createRuntime": [hook]}
     assert "signal: bad system call" in bundle.run("true").stderr
+
+
+def test_a_sub_cgroup_without_controller_is_one_of_each(bundle: Bundle):
+    bundle.start()
+    refused = bundle.oci("exec", "--cgroup", "..", bundle.id, "true")
+    assert "bad sub cgroup path" in refused.stderr
+    group = bundle.group()
+    for directory in set(group.names().values()):
+        os.mkdir(f"{directory}/below")
+    said = bundle.oci("exec", "--cgroup", "below", bundle.id, "cat", "/proc/self/cgroup").stdout
+    assert {line.rpartition("/")[2] for line in said.splitlines() if line[:2] != "0:"} == {"below"}
+
+
+def test_a_limit_of_no_processes_by_flag_means_one(bundle: Bundle):
+    bundle.start()
+    bundle.oci("update", "--pids-limit", "0", bundle.id, check=True)
+    assert bundle.group().stats()["pids"]["limit"] == 1

@@ -66,11 +66,13 @@ def update(root: str, container_id: str, options: Parsed) -> None:
 
 def _resources(options: Parsed) -> dict[str, Any]:
     source = options.text("resources")
-    found = read(source) if source else from_flags(options)
+    if not source:
+        return from_flags(options)
+    found = read(source)
     found.pop("devices", None)
     pids = found.get("pids")
     if isinstance(pids, dict) and pids.get("limit") == 0:
-        del pids["limit"]  # as in runc: absent, not "no process at all" nor "any number"
+        del pids["limit"]  # as in runc: absent in a document, one process where a flag says it
     return found
 
 

@@ -104,8 +104,9 @@ class Cgroup:
             raise BlockingIOError(errno.EAGAIN, f"join cgroup {self.path}: it is frozen")
         places = dict(self._by_controller)
         for controller, sub in (below or {}).items():
-            tree, path = self._directory(controller, f"join {sub}")
-            places[controller] = tree, hierarchy.inside(path, sub)
+            for name in [controller] if controller else list(places):  # without one: in each
+                tree, path = self._directory(name, f"join {sub}")
+                places[name] = tree, hierarchy.inside(path, sub)
         opened: list[tuple[str, int]] = []
         try:
             for tree, _ in self._dirs:
