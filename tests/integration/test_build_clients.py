@@ -311,3 +311,5 @@ def test_the_rest_of_the_flags(sampan, place):
     Path(place / "Dockerfile").write_text("FROM bb:1\nRUN --network=host true\n")
     assert "not allowed" in sampan("build", ".", code=1).err
     sampan("build", "--allow", "network.host", ".")
+    both = ("--platform", "linux/amd64,linux/arm64")
+    assert "one platform at a time" in sampan("build", *both, ".", code=1).err

@@ -16,7 +16,7 @@ from sampan.builder.language.stages import Stage, sources_of
 from sampan.builder.model import Note, NoteKind, State
 from sampan.builder.scope import Globals, platform_arguments
 from sampan.builder.stage import StageWork
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, NotImplementedHere
 from sampan.spec.platform import Platform
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Build:
         self.lease = lease
         self.warnings: list[str] = []
         host = engine.images.platform
-        self.platform = Platform.parse(options.platform) if options.platform else host
+        self.platform = _platform(options.platform) if options.platform else host
         platforms = platform_arguments(self.platform, host)
         self.globals = Globals(program.globals, options.args, platforms, program.escape)
         self.bases = Bases(self)
@@ -207,6 +207,14 @@ class Build:
         """Report something that is allowed and probably wrong, once."""
         if text not in self.warnings:
             self.warnings.append(text)
+
+
+def _platform(text: str) -> Platform:
+    if "," in text:
+        raise NotImplementedHere(
+            f"build for {text[:80]}: one platform at a time; build each, and make an index of them"
+        )
+    return Platform.parse(text)
 
 
 def _seconds(text: str | None) -> int:

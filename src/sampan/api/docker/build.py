@@ -36,6 +36,7 @@ _EMPTY_TAR: Final = bytes(1024)
 async def build(call: Call) -> StreamResponse:
     """POST /build: see `buildoptions` for the query"""
     contexts = buildinputs.taken_contexts(call)
+    content: Content = ""
     try:
         options = options_of(call, *buildinputs.taken_secrets(call), contexts)
         content, dockerfile = await _content(call)
@@ -44,6 +45,8 @@ async def build(call: Call) -> StreamResponse:
         return await _build(call, content, options, dockerfile)
     finally:
         buildinputs.close(contexts)
+        if isinstance(content, Synced):
+            content.comparison.close()
 
 
 async def _build(
