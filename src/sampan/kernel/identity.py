@@ -1,9 +1,21 @@
-"""Which process a pid means: the number alone may belong to another one by now.
+"""Who a process is: which one a pid means, as the number may belong to another one by now; and
+whether this one has rights over the machine.
 
-Apart from `process`, because it imports nothing: the small verbs of `sampan-oci` ask nothing else.
+Apart from `process`, because it imports next to nothing: the small verbs of `sampan-oci` ask
+nothing else.
 """
 
 from __future__ import annotations
+
+import posix
+
+
+def is_unprivileged() -> bool:
+    """Whether we are no root, or the root of a user namespace only."""
+    if posix.geteuid() != 0:
+        return True
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        return file.read().split() != ["0", "0", "4294967295"]
 
 
 def start_time(pid: int) -> int:

@@ -7,8 +7,8 @@ containers then have none, unless they ask for limits. Imported only when someth
 from __future__ import annotations
 
 import errno
-import os
 
+from sampan.kernel.identity import is_unprivileged
 from sampan.runtime.failure import RuntimeFailure, reason
 
 TYPE_CHECKING = False
@@ -18,14 +18,6 @@ if TYPE_CHECKING:
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 # Rules for devices need no cgroup there: what could be denied cannot be made or opened anyway.
 _HARMLESS = ("devices",)
-
-
-def is_unprivileged() -> bool:
-    """Whether we are no root, or the root of a user namespace only."""
-    if os.geteuid() != 0:
-        return True
-    with open("/proc/self/uid_map", encoding="ascii") as file:
-        return file.read().split() != ["0", "0", "4294967295"]
 
 
 def check_may_go_without(error: OSError, linux: dict[str, Any]) -> None:

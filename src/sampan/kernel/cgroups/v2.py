@@ -22,6 +22,7 @@ from sampan.kernel.cgroups.tree import (
     remove_quietly,
     remove_tree,
 )
+from sampan.kernel.identity import is_unprivileged
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,11 +53,20 @@ class Cgroup:
         try:
             applying.apply(v2_limits.plan(resources, self.look), self._write)
             if not rules.allow or rules.exceptions:
-                self._set_devices(rules)
+                self._guard_devices(rules)
         except BaseException:
             remove_quietly(self._tree, self._name)
             raise
         self._fresh = True
+
+    def _guard_devices(self, rules: devices.Policy) -> None:
+        """Set the rules. In a cgroup that was delegated to an ordinary user there is no program on
+        devices, and no need of one: such a user can neither make nor open what would be denied."""
+        try:
+            self._set_devices(rules)
+        except PermissionError:
+            if not is_unprivileged():
+                raise
 
     def _make(self) -> None:
         is_taken = False
