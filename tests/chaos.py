@@ -109,7 +109,7 @@ class Chaos:
     def _kill_shim(self) -> None:
         """One that has a container, or none yet."""
         numbers = map(int, filter(str.isdecimal, os.listdir("/proc")))
-        shims = [pid for pid in numbers if name_of(pid) == "sampan-shim"]
+        shims = [pid for pid in numbers if name_of(pid) in ("sampan-shim", "sampan-monitor")]
         if not shims:
             return
         pid = self.chance.choice(shims)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 pytestmark = needs_root
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("seed", [5, 6])
 def test_nothing_is_lost_and_nothing_is_left(tmp_path: Path, seed: int) -> None:
     lab = Lab(tmp_path)
