@@ -20,8 +20,6 @@ from peers import BUSYBOX
 from timing import Row, interleave, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from peers import Engine
     from timing import Runner
 
@@ -29,7 +27,11 @@ FIGURE = "run in a bridge"
 PORTS = {"sampan": 18110, "docker": 18120, "podman": 18130}
 GIGABYTE = 1 << 30
 CONNECTIONS = 300
-ZEROS = ["busybox", "nc", "-lk", "-p", "5001", "-e", "dd", "if=/dev/zero", "bs=1M", "count=1024"]
+ZEROS = [
+    "sh",
+    "-c",
+    "while :; do busybox nc -l -p 5001 -e dd if=/dev/zero bs=1M count=1025 2>/dev/null; done",
+]
 WEB = ["busybox", "httpd", "-f", "-p", "80", "-h", "/etc"]
 
 
@@ -69,8 +71,7 @@ def _traffic(name: str, engine: Engine, run: Runner, rounds: int) -> list[Row]:
         }
         found = []
         for way, (first, zeros_port, second, web_port) in ways.items():
-            _wait(lambda: _read_all(first, zeros_port, 1))  # noqa: B023 - called at once
-            _wait(lambda: _ask(second, web_port))  # noqa: B023
+            _dial(second, web_port).close()
             rates = [_rate(first, zeros_port) for _ in range(rounds)]
             found += rows("throughput", "Gbit/s", {way: rates})
             speeds = [_connections(second, web_port) for _ in range(rounds)]
@@ -88,34 +89,29 @@ def _address(engine: Engine, name: str) -> str:
     return networks["IPAddress"] or next(iter(networks["Networks"].values()))["IPAddress"]
 
 
-def _wait(attempt: Callable[[], object]) -> None:
-    """Until it works; the servers need a moment."""
+def _dial(address: str, port: int) -> socket.socket:
+    """A connection; the servers need a moment before the first, and between two."""
     deadline = time.monotonic() + 30
     while True:
         try:
-            attempt()
+            return socket.create_connection((address, port), 30)
         except OSError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.05)
-        else:
-            return
-
-
-def _read_all(address: str, port: int, size: int) -> None:
-    buffer = bytearray(1 << 20)
-    with socket.create_connection((address, port), 30) as sock:
-        while size > 0:
-            count = sock.recv_into(buffer)
-            if not count:
-                raise ConnectionResetError("it ended too early")
-            size -= count
+            time.sleep(0.02)
 
 
 def _rate(address: str, port: int) -> float:
-    began = time.perf_counter()
-    _read_all(address, port, GIGABYTE)
-    return GIGABYTE * 8 / (time.perf_counter() - began) / 1e9
+    """Gigabits a second of a gigabyte that is there to be read."""
+    buffer, left = bytearray(1 << 20), GIGABYTE
+    with _dial(address, port) as sock:
+        began = time.perf_counter()
+        while left > 0:
+            count = sock.recv_into(buffer)
+            if not count:
+                raise ConnectionResetError("it ended too early")
+            left -= count
+        return GIGABYTE * 8 / (time.perf_counter() - began) / 1e9
 
 
 def _ask(address: str, port: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,3 +148,27 @@ with {opened} as engine:
     assert done.stdout == b"0\n"
     for path in glob(f"/sys/fs/cgroup/*{cgroup}"):
         os.rmdir(path)
+
+
+@pytest.mark.skipif(not shutil.which("nft"), reason="needs nft")
+def test_what_it_may_reach(daemon, engine):
+    """Without rules it has no network; with some it has one, and its rules in the kernel."""
+    with box(daemon, engine, egress=["example.org", "192.0.2.0/24"]) as sandbox:
+        assert "eth0" in sandbox.run(["cat", "/proc/net/dev"]).text
+        assert "nameserver 127.0.0.11" in sandbox.run(["cat", "/etc/resolv.conf"]).text
+        assert "192.0.2.0/24" in ruleset()
+        sandbox.restrict([])
+        assert "restricted4" in ruleset()
+        assert "192.0.2.0/24" not in ruleset()
+    with box(daemon, engine) as sandbox:
+        assert "eth0" not in sandbox.run(["cat", "/proc/net/dev"]).text
+        with pytest.raises(errors.FailedPrecondition):
+            sandbox.restrict(["example.org"])
+    with pytest.raises(errors.InvalidArgument), box(daemon, engine, egress=["a b"]):
+        pass
+
+
+def ruleset():
+    """The packet filter, without the test's own address."""
+    done = subprocess.run(["nft", "list", "ruleset"], check=True, capture_output=True, text=True)
+    return done.stdout

@@ -4,16 +4,15 @@
         box.write("/tmp/main.py", source)
         print(box.run(["python3", "/tmp/main.py"]).text)
 
-No network, no capability, no new privileges; limits of memory, processes and time always. The
-container's first process is `keeper`, which reads its standard input from this process and ends
-with it: when this process dies, however it does, the kernel closes the connection and the
-container ends. Commands are executed beside it, files go in and out through `cat` of the image.
-Without a daemon at the usual place the engine runs inside of this process.
+No network unless `egress` names what may be reached, no capability, no new privileges; limits of
+memory, processes and time always. The container's first process is `keeper`, which reads its
+standard input from this process and ends with it: when this process dies, however it does, the
+kernel closes the connection and the container ends. Commands are executed beside it, files go in
+and out through `cat` of the image. Without a daemon at the usual place the engine runs inside of
+this process.
 
 After a kill of a process that embeds the engine, nothing of the sandbox runs; its files go when the
-next engine opens the same root.
-
-Not here: networks with an allow-list. A root engine is needed, as for every container so far.
+next engine opens the same root. A root engine is needed, as for every container so far.
 """
 
 from __future__ import annotations
@@ -63,11 +62,18 @@ class Sandbox:
         user: str = USER,
         keeper: Sequence[str] = ("cat",),
         userns: bool = False,
+        egress: Sequence[str] | None = (),
         engine: Engine | None = None,
     ) -> None:
+        """`egress` are the names and networks that may be reached; none of them is no network at
+        all, and None is everything."""
         if time <= 0:
             raise InvalidArgument(f"sandbox: time must be more than 0 seconds, not {time}")
         options = _options(cpus, memory, pids, user)
+        if egress is None or egress:
+            options["network"] = "default"
+        if egress:
+            options["egress"] = list(egress)
         self._body = container_body(image, rootfs, keeper, options)
         self._body |= {"AttachStdin": True, "OpenStdin": True, "StdinOnce": True}
         if userns:
@@ -106,6 +112,16 @@ class Sandbox:
         attach = calls.attach(self._container.id, stdin=True, stdout=False, stderr=False)
         self._leash, _, _ = driver.client.upgrade(attach)
         self._container.start()
+
+    def restrict(self, rules: Sequence[str]) -> None:
+        """Let it reach these names and networks from now on, and no others.
+
+        Raises:
+            FailedPrecondition: it is not open, or was made without a network.
+        """
+        if self._container is None or self._options["network"] == "none":
+            raise FailedPrecondition("restrict a sandbox: it has no network")
+        self._container.restrict(rules)
 
     def run(
         self,
