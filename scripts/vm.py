@@ -27,11 +27,8 @@ PACKAGES = (
     "libseccomp2 strace runc kmod util-linux"
 ).split()
 TESTS = (
-    "tests/vm tests/kernel/test_cgroups.py tests/kernel/test_runtime.py "
-    "tests/kernel/test_runtime_verbs.py tests/kernel/test_runtime_exec.py "
-    "tests/kernel/test_runtime_hooks.py tests/kernel/test_runtime_users.py "
-    "tests/kernel/test_runtime_escapes.py tests/kernel/test_machine.py "
-    "tests/kernel/test_seccomp.py tests/kernel/test_cold_start.py tests/kernel/test_shim.py"
+    "tests/vm tests/kernel/test_cgroups.py tests/kernel/test_checkpoint.py "
+    "tests/kernel/test_cold_start.py tests/kernel/test_machine.py"
 ).split()
 LIMIT = 900  # seconds
 MARK = "sampan-vm: exit status "
