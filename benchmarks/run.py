@@ -19,6 +19,7 @@ from typing import Any
 
 import archives
 import build
+import clients
 import commands
 import execs
 import image
@@ -35,7 +36,7 @@ from peers import BUSYBOX, ENGINES, LARGE, Engine
 from source import Registry, busybox
 from timing import Row, Runner
 
-_SHARED = ("life", "commands", "networks", "execs", "scale")
+_SHARED = ("life", "commands", "networks", "execs", "clients", "scale")
 FIGURES = (*_SHARED, "oci", "pulls", "archives", "build", "memory")
 
 
@@ -107,6 +108,8 @@ class Bench:
                 self._took("networks", networks.measure(engines, self.runners, rounds))
             if "execs" in wanted:
                 self._took("execs", execs.measure(engines, self.runners, rounds))
+            if "clients" in wanted:
+                self._took("clients", clients.measure(engines, self.runners[False], rounds))
             if "scale" in wanted:
                 self._took("scale", self._scale(engines))
         finally:

@@ -233,3 +233,16 @@ def test_a_forced_disconnect_of_what_is_not_connected(client, container):
     with pytest.raises(docker.errors.APIError, match="is not connected to network"):
         network.disconnect(container, force=True)
     network.remove()
+
+
+def test_what_was_said_before_is_there_at_once(client):
+    """The output of a container that has ended comes after the head of the answer, not with it."""
+    made = client.containers.run("bb:1", ["echo", "said"], detach=True, network_mode="none")
+    made.wait()
+    assert all(made.attach(stream=False, logs=True) == b"said\n" for _ in range(20))
+    made.remove()
+
+
+def test_a_pull_that_cannot_be_is_an_error(client):
+    with pytest.raises(docker.errors.APIError):
+        client.images.pull("127.0.0.1:1/nosuch", tag="1")

@@ -215,9 +215,6 @@ class _Job:
     async def run(
         self, reference: Reference, platform: Platform, *, strict: bool, everything: bool
     ) -> tuple[Descriptor, bool]:
-        self._report(
-            Progress(reference.tag or str(reference.digest), f"Pulling from {_path(reference)}")
-        )
         resolved = await self._repository.resolve()
         target = resolved.descriptor
         if resolved.content is not None:
@@ -232,6 +229,11 @@ class _Job:
                 f"image with reference {reference.familiar()} was found but its platform "
                 f"({config.platform}) does not match the specified platform ({platform})"
             )
+        # The first word comes when the image is known to be there: before it, a failure is an
+        # ordinary answer, and clients that look at the status only see it.
+        self._report(
+            Progress(reference.tag or str(reference.digest), f"Pulling from {_path(reference)}")
+        )
         await self._layers(layers_of(selection.manifest, config))
         await self._documents(selection, config)
         if everything:

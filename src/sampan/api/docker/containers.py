@@ -248,10 +248,10 @@ async def attach(call: Call) -> StreamResponse:
         raise Conflict(f"container {call.name} is paused, unpause the container before attach")
     keys = requests.detach_keys(call.text("detachKeys"))
     is_raw = container.config.tty
-    # Of a container that is not started nothing comes yet, and the attachment must be there before
-    # the client, having read the head, starts it.
-    running = container.status.is_running
-    fd = await call.take_over_settled(is_raw) if running else call.take_over(is_raw)
+    # Of a container that was never started nothing comes yet, and the attachment must be there
+    # before the client, having read the head, starts it.
+    speaks = container.status.is_running or (call.flag("logs") and container.state.started_at)
+    fd = await call.take_over_settled(is_raw) if speaks else call.take_over(is_raw)
     attachment = model.Attachment(
         fd=fd,
         stdin=call.flag("stdin") and container.config.open_stdin,
