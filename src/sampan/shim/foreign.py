@@ -33,7 +33,7 @@ from sampan.shim.program import Program
 from sampan.shim.stdio import close_ends, make_pipes
 
 LARGEST = 4 << 20
-_UNIFIED = "/sys/fs/cgroup/unified"
+_TREES = "/sys/fs/cgroup"
 _SEND = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
 
 TYPE_CHECKING = False
@@ -165,18 +165,11 @@ class _Shim:
         os.chdir(directory)
         kernel.unshare(n.CLONE_NEWNS)
         mounts.set_propagation("/", n.MS_REC | n.MS_SLAVE)
-        if os.path.ismount(_UNIFIED):
-            # crun refuses a tree that is half of version 2; nobody needs it here.
-            mounts.unmount(_UNIFIED)
+        if os.path.ismount(f"{_TREES}/memory"):
+            _own_trees()
         os.mkdir("rootfs", 0o755)
         os.mkdir("runtime", 0o700)
-        target = os.open("rootfs", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        mount = rootfs.mount(word)
-        try:
-            mounts.move_mount(mount, target)
-        finally:
-            os.close(mount)
-            os.close(target)
+        _attach(rootfs.mount(word), "rootfs")
         self._root = os.open("rootfs", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def _create(self, request: Message, spec: Message) -> Process:
@@ -259,3 +252,45 @@ class _Shim:
             self._control.send(encode(event).encode("ascii"), _SEND)
         except OSError:
             pass  # it is gone; the state on disk says the same
+
+
+def _own_trees() -> None:
+    """A directory of cgroup hierarchies of our own, with those of version 1.
+
+    crun refuses one that is half of version 2, and runsc makes directories for hierarchies that are
+    not mounted, which would stay on the node.
+    """
+    names = [name for name in os.listdir(_TREES) if name != "unified"]
+    links = {name: os.readlink(f"{_TREES}/{name}") for name in names if _is_link(name)}
+    found = [name for name in names if name not in links and os.path.ismount(f"{_TREES}/{name}")]
+    trees = {name: _clone(f"{_TREES}/{name}") for name in found}
+    attributes = n.MOUNT_ATTR_NOSUID | n.MOUNT_ATTR_NODEV | n.MOUNT_ATTR_NOEXEC
+    own = mounts.new_mount("tmpfs", [("mode", "755")], source="tmpfs", attributes=attributes)
+    _attach(own, _TREES)
+    for name, tree in trees.items():
+        os.mkdir(f"{_TREES}/{name}")
+        _attach(tree, f"{_TREES}/{name}")
+    for name, target in links.items():
+        os.symlink(target, f"{_TREES}/{name}")
+
+
+def _is_link(name: str) -> bool:
+    return os.path.islink(f"{_TREES}/{name}")
+
+
+def _clone(path: str) -> int:
+    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return mounts.clone_tree(fd, recursive=False)
+    finally:
+        os.close(fd)
+
+
+def _attach(mount: int, path: str) -> None:
+    """Attach a detached mount, and close it."""
+    target = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        mounts.move_mount(mount, target)
+    finally:
+        os.close(target)
+        os.close(mount)
