@@ -267,7 +267,7 @@ def test_names_are_known_within_a_network_and_not_across(docker):
            "--ip", "10.94.0.5", "--ip6", "fd94::5", *sleep)  # fmt: skip
     docker("run", "-d", "--name", "db", "--network", "back", "--ip", "10.95.0.6", *sleep)
     docker("run", "-d", "--name", "me", "--network", "front", *sleep)
-    docker("run", "-d", "--name", "plain", *sleep)
+    docker("run", "-d", "--name", "plain", "--dns", "192.0.2.1", *sleep)  # nobody answers there
     assert "nameserver 127.0.0.11" in docker("exec", "me", "cat", "/etc/resolv.conf")
     short = docker("inspect", "web", "--format", "{{.Id}}")[:12]
     for name in ("web", "WWW", "web.front", short):
