@@ -129,6 +129,7 @@ class _Shim:
         except OSError as error:
             complain(f"delete: {error}")
         if self._cgroup.exists():
+            self._cgroup.kill()  # helpers of the program's own, such as a kernel in user space
             self._cgroup.remove()
 
     # the launch
