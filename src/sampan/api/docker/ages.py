@@ -50,12 +50,24 @@ def unix_seconds(text: str | None) -> int:
         return 0
 
 
+_MAX_MOMENT = 64
+
+
 def parse_moment(text: str, now_ns: int) -> int:
     """`since` and `until`: seconds[.fraction] since the epoch, RFC 3339, or an age like 10m.
 
     Raises:
         InvalidArgument: it is none of these.
     """
+    if len(text) > _MAX_MOMENT:
+        raise InvalidArgument(f"invalid time {text[:_MAX_MOMENT]!r}...: it is too long")
+    moment = _parse(text, now_ns)
+    if abs(moment) >= 1 << 63:
+        raise InvalidArgument(f"invalid time {text!r}: it is out of range")
+    return moment
+
+
+def _parse(text: str, now_ns: int) -> int:
     whole, _, fraction = text.partition(".")
     if whole.isdigit() and (fraction.isdigit() or not fraction):
         return int(whole) * SECOND + int((fraction + "0" * 9)[:9])

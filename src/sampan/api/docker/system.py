@@ -97,7 +97,9 @@ def info_answer(found: model.EngineInfo, now_ns: int) -> bodies.Info:
         images=found.images,
         driver=found.driver,
         plugins=bodies.Plugins(
-            network=["bridge", "cni", "host", "macvlan", "null"], log=["json-file", "none"]
+            volume=["local"],
+            network=["bridge", "cni", "host", "macvlan", "null"],
+            log=["json-file", "none"],
         ),
         system_time=ages.rfc3339(now_ns),
         logging_driver=found.log_driver,
