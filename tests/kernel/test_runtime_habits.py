@@ -166,6 +166,8 @@ def test_a_domain_name_is_given_once(bundle: Bundle):
     bundle.config["domainname"] = "one"
     bundle.config["linux"]["sysctl"] = {"kernel.domainname": "two"}
     assert "linux.sysctl" in bundle.run("true").stderr
+    bundle.config["domainname"] = "two"
+    assert bundle.run("cat /proc/sys/kernel/domainname").stdout == "two\n"
 
 
 def test_devices_of_a_user_namespace_are_no_programs(bundle: Bundle):

@@ -41,7 +41,7 @@ def check(spec: dict[str, Any]) -> None:
     _check_namespaces(linux, process or {})
     _check_names(spec, linux)
     _check_mounts(spec, linux)
-    _check_sysctls(linux, has_domain=bool(spec.get("domainname")))
+    _check_sysctls(linux, domainname=spec.get("domainname") or "")
     _check_devices(linux)
     _check_listener(linux)
     if not RARE_LINUX.isdisjoint(linux):
@@ -160,7 +160,7 @@ def _check_extended(mount: dict[str, Any], linux: dict[str, Any], field: str) ->
         idmaps.check(mount, linux, field)
 
 
-def _check_sysctls(linux: dict[str, Any], *, has_domain: bool) -> None:
+def _check_sysctls(linux: dict[str, Any], *, domainname: str) -> None:
     """runc's rules: only settings of a namespace that is the container's own."""
     own = {space["type"] for space in linux.get("namespaces") or [] if not space.get("path")}
     for name, value in (linux.get("sysctl") or {}).items():
@@ -175,7 +175,8 @@ def _check_sysctls(linux: dict[str, Any], *, has_domain: bool) -> None:
         _need(not net or "network" in own, field, f"{name} needs a network namespace")
         domain = key == "kernel.domainname"
         _need(not domain or "uts" in own, field, f"{name} needs a uts namespace")
-        _need(not (domain and has_domain), field, f"{name} conflicts with the field domainname")
+        other = domain and domainname not in ("", value)
+        _need(not other, field, f"{name} conflicts with the field domainname")
         _need(ipc or net or domain, field, f"{name} is not in a separate kernel namespace")
 
 
