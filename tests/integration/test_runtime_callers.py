@@ -18,6 +18,7 @@ import pytest
 
 import peerlab
 from bundles import OCI, make_rootfs
+from sampan.kernel import cgroups
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
@@ -73,6 +74,12 @@ def place():
     make_rootfs(made / "rootfs")
     yield made
     shutil.rmtree(made, ignore_errors=True)
+    cgroups.manager(GROUP).remove()
+    # conmon makes plain directories where it expects controllers that this host has not mounted.
+    trees = Path("/sys/fs/cgroup")
+    for left in trees.glob(f"*{GROUP}"):
+        if left.stat().st_dev == trees.stat().st_dev:
+            shutil.rmtree(left)
 
 
 @pytest.fixture(scope="module")
