@@ -103,3 +103,17 @@ async def test_sizes_limits_and_settings(lab: Lab, engine: Engine) -> None:
     first, shmmni, score = output.splitlines()
     assert "size=1024k" in first
     assert (shmmni, score) == ("77", "500")
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_a_missing_directory_below_a_read_only_root(tmp_path, tty) -> None:
+    """It is made, whichever of the two makes the container."""
+
+    async def test(lab: Lab, engine: Engine) -> None:
+        host = HostConfig(read_only=True, network_mode="none")
+        code, output = await lab.run(
+            engine, "sh", "-c", "pwd", host=host, cwd="/missing/dir", tty=tty
+        )
+        assert (code, output.strip()) == (0, "/missing/dir")
+
+    with_engine(test)(tmp_path)

@@ -19,13 +19,9 @@ from sampan.runtime.mountoptions import MountOptions
 from sampan.runtime.stage import Stage
 
 # What may be mounted over below /proc, as runc's list has it; /proc itself only by its own type.
-ALLOWED_BELOW_PROC = frozenset(
-    "/proc/" + name
-    for name in (
-        "cpuinfo diskstats meminfo stat swaps uptime loadavg slabinfo sys/kernel/ns_last_pid "
-        "sys/crypto/fips_enabled"
-    ).split()
-)
+_BELOW_PROC = "cpuinfo diskstats meminfo stat swaps uptime loadavg slabinfo"
+_BELOW_PROC += " sys/kernel/ns_last_pid sys/crypto/fips_enabled"
+ALLOWED_BELOW_PROC = frozenset("/proc/" + name for name in _BELOW_PROC.split())
 
 
 OPERATIONS: dict[str, type[Operation]] = {}  # every kind that was imported, by its name
@@ -399,11 +395,15 @@ class ReadonlyPath(Operation):
 
 
 class ReadonlyRoot(Operation):
-    """Make the root mount read-only; mounts below it keep their own mode."""
+    """Make the root mount read-only, the working directory before; mounts keep their own mode."""
 
-    __slots__ = ()
+    __slots__ = ("directory",)
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
 
     def execute(self, stage: Stage) -> None:
+        stage.try_to_make(self.directory)
         mounts.set_attributes(stage.rootfs, on=n.MOUNT_ATTR_RDONLY)
 
     def describe(self) -> str:

@@ -291,7 +291,7 @@ def _covers(spec: dict[str, Any], linux: dict[str, Any]) -> list[o.Operation]:
     ]
     operations += [o.MaskPath(path) for path in dict.fromkeys(linux.get("maskedPaths") or [])]
     if spec["root"].get("readonly"):
-        operations.append(o.ReadonlyRoot())
+        operations.append(o.ReadonlyRoot(spec["process"].get("cwd") or "/"))
     if spec["root"].get("noPivot"):
         from sampan.runtime.variants import MoveRoot
 

@@ -67,6 +67,13 @@ class Stage:
         self.program = b""
         self._empty_directory = -1
 
+    def try_to_make(self, directory: str) -> None:
+        """Make a directory of the container; who needs it says why it is not there."""
+        try:
+            os.close(self.root.make_directories(directory))
+        except OSError:
+            pass
+
     def take_root(self, rootfs: int) -> None:
         """The root was found, or made, only now."""
         self.rootfs = rootfs
