@@ -276,7 +276,7 @@ def test_who_a_process_is(lab):
     container = lab.start(pod, "sleep", "1000", security=security)
     assert lab.shell(container, "id -u; id -g; id -G") == "1000\n2000\n2000 3000\n"
     user = lab.status(container).user.linux
-    assert (user.uid, user.gid, list(user.supplemental_groups)) == (1000, 2000, [3000])
+    assert (user.uid, user.gid, list(user.supplemental_groups)) == (1000, 2000, [2000, 3000])
     with pytest.raises(grpc.RpcError) as error:
         lab.create(pod, "true", security={"run_as_group": {"value": 1}})
     assert error.value.code().name == "INVALID_ARGUMENT"

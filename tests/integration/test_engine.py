@@ -287,6 +287,13 @@ async def test_limits_are_real(lab: Lab, engine: Engine) -> None:
 
 
 @with_engine
+async def test_the_first_group_is_among_the_others(lab: Lab, engine: Engine) -> None:
+    """Or a program that leaves it passes what is denied to the group."""
+    words = "grep", "^Groups", "/proc/self/status"
+    assert await lab.run(engine, *words, user="1234") == (0, "Groups:\t0 \n")
+
+
+@with_engine
 async def test_sandbox_inside(lab: Lab, engine: Engine) -> None:
     os.makedirs(lab.rootfs + "/home/bob")
     script = (

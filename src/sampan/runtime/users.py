@@ -112,7 +112,8 @@ def resolve_user(root: Root, process_spec: dict[str, Any]) -> None:
         return
     identity = resolve(root, named, extra, policy)
     user["uid"], user["gid"] = identity.uid, identity.gid
-    user["additionalGids"] = list(
-        dict.fromkeys([*identity.groups, *(user.get("additionalGids") or [])])
-    )
+    # The first group as well, as dockerd has it: a program may leave its first group (setgid), and
+    # would so pass permissions that are denied to that group.
+    more = user.get("additionalGids") or []
+    user["additionalGids"] = list(dict.fromkeys([identity.gid, *identity.groups, *more]))
     user["home"] = identity.home
