@@ -97,7 +97,9 @@ def test_much_goes_through_both_ways(lab, box):
 
 
 def test_a_terminal_has_a_size(lab, box):
-    url = exec_url(lab, box, "sh", "-c", "read x; stty size", stdin=True, stdout=True, tty=True)
+    # The size may come a moment after the input.
+    size = "read x; until stty size 2>/dev/null | grep -v '^0 0'; do sleep 0.05; done"
+    url = exec_url(lab, box, "sh", "-c", size, stdin=True, stdout=True, tty=True)
     client, numbers = spoken(url, "stdin", "stdout", "resize")
     with client:
         client.send(numbers["resize"], b'{"Width":70,"Height":30}\n{"Width":77,')

@@ -165,7 +165,6 @@ LOOKS = [
         0,
         "Images\nContainers\nLocal Volumes\nBuild Cache\n",
     ),
-    (("search", "alpine"), 1, ".*registries are not searched.*"),
     (("node", "ls"), 1, NOT_A_MANAGER),
     (("service", "ls"), 1, NOT_A_MANAGER),
     (("secret", "ls"), 1, NOT_A_MANAGER),

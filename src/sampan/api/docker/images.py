@@ -219,11 +219,6 @@ async def prune(call: Call) -> StreamResponse:
     )
 
 
-async def search(_: Call) -> StreamResponse:
-    """GET /images/search?term&limit&filters: a registry's own search, which most do not have"""
-    raise NotImplementedHere("search for images: registries are not searched; pull by name")
-
-
 def filters_of(call: Call) -> dict[str, list[str]]:
     """The filters of the query; a moment of `until`, however it is given, in nanoseconds."""
     filters = call.filters()
@@ -249,7 +244,6 @@ PATHS = {
     ("GET", "/images/json"): listing,
     ("POST", "/images/create"): create,
     ("GET", "/images/get"): save,
-    ("GET", "/images/search"): search,
     ("POST", "/images/load"): load,
     ("POST", "/images/prune"): prune,
 }
