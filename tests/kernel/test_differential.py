@@ -20,6 +20,7 @@ import pytest
 from bundles import OCI, make_rootfs
 from sampan.kernel import cgroups
 from sampan.kernel.capabilities import NAMES
+from sampan.kernel.process import reset_signals
 from sampan.runtime.specification import example
 
 RUNC, CRUN = shutil.which("runc"), shutil.which("crun")
@@ -325,7 +326,14 @@ def observe(runtime: str, config: dict, path: Path) -> dict[str, list[str]]:
     words = [*BEFORE.get(runtime, []), runtime, "--root", str(root), "run", "differential"]
     null = subprocess.DEVNULL
     result = subprocess.run(
-        words, cwd=path, stdin=null, capture_output=True, text=True, timeout=60, check=False
+        words,
+        cwd=path,
+        stdin=null,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        preexec_fn=reset_signals,  # make(1) leaves signal 32 ignored, and runc passes that on
     )
     if result.returncode and (root / "differential").exists():
         words = [runtime, "--root", str(root), "delete", "--force", "differential"]

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
         async def aclose(self) -> None: ...
 
 
+LONGEST = 103
+"""Bytes of a path: 107 of an address (unix(7)), less those of the name that it has at first."""
+
 _PIECE = 1 << 16
 _log = logging.getLogger("sampan.daemon")
 
@@ -68,7 +71,10 @@ class GrpcSocket:
         return self._server is not None
 
     def open(self) -> None:
-        """Listen. Raises as `sockets.listen`."""
+        """Listen, unless the path is too long for a socket. Raises as `sockets.listen`."""
+        if len(os.fsencode(self._path)) > LONGEST:
+            _log.warning("%s is not served: %s is too long for a socket", self._title, self._path)
+            return
         self._listener = sockets.listen(self._path, self._group)
         asyncio.get_running_loop().add_reader(self._listener.fileno(), self._first)
 

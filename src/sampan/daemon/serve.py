@@ -66,15 +66,7 @@ async def _serve(
     config: DaemonConfig, engine: Engine, pods: Pods, builder: Builder, stop: asyncio.Event
 ) -> None:
     layout = Layout(config.engine.root, config.engine.state)
-    cri = GrpcSocket(
-        partial(kubernetes, pods),
-        "the Kubernetes runtime interface",
-        layout.cri_socket,
-        config.group,
-    )
-    ctr = GrpcSocket(
-        partial(containerd, engine), "containerd's interface", layout.containerd_socket
-    )
+    cri, ctr = _grpc_sockets(config, layout, engine, pods)
     api = DockerAPI(engine, builder)
     protocols = api.server()
     door = await open_door(config.tls, config.socket)
