@@ -275,14 +275,14 @@ class Lab:
         return named[0] if named else 0
 
     def spares(self) -> list[int]:
-        """What waits for a container when no other is left: two keepers, a shim, and blanks."""
+        """What waits for a container when no other is left: three keepers, a shim, and blanks."""
         found: list[int] = []
 
         def are_there() -> bool:
             parents = self.children()
             blanks = [child for one in parents for child in children(one)]
             found[:] = [*parents, *blanks]
-            return (len(parents), len(blanks)) == (3, 3)
+            return (len(parents), len(blanks)) == (4, 4)
 
         wait_for("the spares are there, alone and complete", are_there)
         return found

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from realshims import process, real_lab, sh, started
+from realshims import RealLab, process, real_lab, sh, started
 from sampan.kernel import cgroups
 from sampan.tasks import recovery
 from shimlab import is_running, wait_for
@@ -125,20 +126,17 @@ def test_a_launch_whose_shim_was_killed_says_nothing_that_forbids_another(lab):
     assert list(shim.directory.iterdir()) == []
 
 
-def monitor_of(keeper):
-    """The monitor that watches for a keeper, which is the nursery's child or the keeper's own."""
+def monitor_of(shim):
+    """The monitor of a container, the nursery's child or its keeper's own; 0 for none."""
     for comm in Path("/proc").glob("[0-9]*/comm"):
         try:
             if comm.read_text() != "sampan-monitor\n":
                 continue
             links = [os.readlink(link) for link in comm.parent.joinpath("fd").iterdir()]
-            names = comm.parent.joinpath("fdinfo")
-            if "anon_inode:[pidfd]" not in links:
-                continue
-            if any(f"Pid:\t{keeper}\n" in info.read_text() for info in names.iterdir()):
-                return int(comm.parent.name)
         except FileNotFoundError:
             continue
+        if str(shim.directory) in links:
+            return int(comm.parent.name)
     return 0
 
 
@@ -147,23 +145,23 @@ def test_a_quiet_container_has_no_interpreter_for_a_parent(lab):
     started(shim)
     keeper = shim.state()["shim_pid"]
     assert os.readlink(f"/proc/{keeper}/exe").startswith("/memfd:sampan-shim")
-    assert monitor_of(keeper) == 0
+    assert monitor_of(shim) == 0
     assert shim.call("state")["state"]["status"] == "running"
-    assert monitor_of(keeper)
+    assert monitor_of(shim)
 
 
 def test_a_container_survives_its_first_monitor_and_not_its_second(lab):
     shim = lab.run("/bin/sleep", "1000")
     pid = started(shim)
-    keeper = shim.state()["shim_pid"]
     assert shim.call("state")["ok"]
-    first = monitor_of(keeper)
+    first = monitor_of(shim)
+    assert first
     kill(first)
     again = shim.reconnect()
     assert again.next_event("hello")["state"]["status"] == "running"
     assert again.call("exec", exec="e", process=process(*sh("exit 3")))["ok"]
     assert again.next_event("exec-exit")["code"] == 3
-    second = monitor_of(keeper)
+    second = monitor_of(shim)
     assert second not in (0, first)
     kill(second)
     wait_for("init dies", lambda: not is_running(pid))
@@ -190,6 +188,29 @@ def test_a_monitor_is_to_be_had_from_the_next_nursery(lab):
     second = shim.reconnect()  # it asks, and is not heard
     kill(nursery)
     assert second.next_event("hello")["state"]["status"] == "running"
+
+
+def test_a_full_state_directory_costs_no_exit_code(tmp_path):
+    """The keeper tells its monitor, and that the engine; neither needs the disk for it."""
+    lab, place = RealLab(tmp_path), tmp_path / "full"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "full", place], check=True)
+    lab.directory = place
+    try:
+        shim = lab.run(*sh("trap 'exit 8' TERM; while :; do sleep 0.01; done"), log={})
+        await_trap(started(shim))
+        assert shim.call("state")["state"]["status"] == "running"
+        with contextlib.suppress(OSError), open(place / "filler", "wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        shim.call("signal", sig=signal.SIGTERM)
+        assert shim.next_event("exit")["code"] == 8
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+        lab.directory = tmp_path
+        lab.close()
+    assert "No space left" in lab.complaints()
+    assert not cgroups.manager(lab.cgroups[0]).exists()
 
 
 def test_output_at_the_very_end_is_not_lost(lab):

@@ -159,14 +159,10 @@ class Exits:
             self.remove_soon(entry)
 
     async def lost(self, entry: Entry) -> None:
-        """The shim died without a record: nothing of the container may stay, then it has ended.
-
-        A keeper may have heard how, before the monitor that it left the rest to was killed.
-        """
+        """The shim died without a record: nothing of the container may stay, then it has ended."""
         services = self._services
         directory = services.layout.shim(entry.id)
-        lost = ExitRecord(LOST_CODE, 9, False, time.time_ns(), entry.container.state.pid, True)
-        record = recovery.read_status(directory) or lost
+        record = ExitRecord(LOST_CODE, 9, False, time.time_ns(), entry.container.state.pid, True)
         try:
             await services.on_disk(recovery.bury, cgroup_path(services.config, entry.container))
             await services.on_disk(recovery.write_lost, directory, record)

@@ -5,8 +5,8 @@ written beside its place, flushed where it must survive, and renamed, so a reade
 old one or the whole new one. Names are relative to the descriptor of the shim's own directory.
 
 A keeper (keeper.py) cannot write JSON. Its record is what the kernel said: `siginfo_t` of waitid,
-`timespec` of the end, and the text of the file that counts the kills for want of memory. `exit`
-stands for a container of which nothing is left; `status` says only how its first process ended.
+`timespec` of the end, and the text of the file that counts the kills for want of memory. A monitor
+hears the same over a socket, without the text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from json import JSONEncoder
 STATE = "state.json"
 EXIT = "exit.json"
 KEPT_EXIT = "exit"
-KEPT_STATUS = "status"
 KEPT_TEXT = 256
 """Bytes of what the kernel counts about memory, with which a keeper's record ends."""
 
@@ -53,20 +52,6 @@ def write_record(directory: int, name: str, document: dict[str, Any], *, sync: b
     os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     if sync:
         os.fsync(directory)
-
-
-def read_kept(directory: int, name: str) -> dict[str, Any]:
-    """The keeper's record `name` below the directory descriptor, as `EXIT` would have it.
-
-    Raises:
-        OSError: there is none.
-        ValueError: it is not a keeper's.
-    """
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        return parse_kept(os.read(fd, 2 * _KEPT.size + KEPT_TEXT))
-    finally:
-        os.close(fd)
 
 
 def parse_kept(record: bytes) -> dict[str, Any]:

@@ -6,14 +6,14 @@ the spawner, and sleeps on an epoll that the spawner fills (launch.py). It needs
 memory of a shim, and next to nothing of the time.
 
     offered -> asleep -> the container has ended, quietly: recorded, gone
-                   `---> something stirred: a monitor watches -> ended: its status noted, gone
+                   `---> something stirred: a monitor watches -> ended: its status told, gone
 
 Where the container has written nothing and left nothing, its end is a record that the keeper writes
 alone (`KEPT_EXIT`). Whatever else stirs it is a monitor's, which it asks the nursery for: it passes
-on, unread, what the spawner had sent. The monitor is not the parent, so the keeper stays, and
-leaves what it hears when it reaps the container (`KEPT_STATUS`). Where the nursery is gone, or the
-first monitor has died, the keeper starts an interpreter of its own; when that dies as well it ends,
-and the container with it.
+on, unread, what the spawner had sent. The monitor is not the parent, so the keeper stays, and tells
+it what it hears when it reaps the container. Where the nursery is gone, or the first monitor has
+died, the keeper starts an interpreter of its own; when that dies as well it ends, and the container
+with it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sampan.kernel.machine import ANY, SYS, Label, Value
 from sampan.runtime.calls import Calls
 from sampan.runtime.plan import clone_flags
 from sampan.shim.control import SOCKET
-from sampan.shim.exits import KEPT_EXIT, KEPT_STATUS, KEPT_TEXT
+from sampan.shim.exits import KEPT_EXIT, KEPT_TEXT
 
 # The keeper's descriptors. The first is also where a machine reports a failure.
 ORDERS, BELL, WAKE, BLANK, PYTHON, TREES = 3, 4, 5, 6, 7, 8
@@ -43,7 +43,6 @@ PASSED = (
     "stderr",
     "oom",
     "seccomp",
-    "keeper",
 )
 """What comes with the launch, in this order. A name that a launch does without has any descriptor,
 and is not among its facts."""
@@ -96,13 +95,13 @@ class _Keeper:
     def __init__(self, trees: int) -> None:
         self.calls = Calls(machine.OWN_SCRIPT)
         self.trees = trees
-        self.waken, self.end, self.status = Label(), Label(), Label()
+        self.waken, self.end, self.told = Label(), Label(), Label()
         data = self.calls.data
         self.first = data(struct.pack("<ihh", _FIRST, _POLLIN, 0))
         both = struct.pack("<ihh", _FIRST, _POLLIN, 0) + struct.pack("<ihh", _LIFE, _POLLIN, 0)
         self.first_and_life = data(both)
         self.buffer = data(bytes(LARGEST))
-        # Room for what comes with a launch; behind it, for the hand-over, both ends of a pipe.
+        # Room for what comes with a launch; behind it, for the hand-over, a pair of sockets.
         rights = struct.pack("<Qii", 16 + 4 * len(PASSED), 1, 1) + b"\xff" * 4 * len(PASSED)
         rights += bytes(-len(rights) % 8)
         self.rights_size = len(rights)
@@ -112,6 +111,8 @@ class _Keeper:
         self.ended = data(bytes(128))  # siginfo_t
         self.time = data(bytes(16))
         self.text = data(bytes(KEPT_TEXT))
+        parts = [(self.ended, 128), (self.time, 16), (self.text, KEPT_TEXT)]
+        self.record = data(b"".join(struct.pack("<QQ", *part) for part in parts))
 
     def write(self, kinds: list[str], boot: Boot) -> Calls:
         calls = self.calls
@@ -125,8 +126,8 @@ class _Keeper:
         calls.place(self.waken)
         self._hand_over()
         self._watch(boot)
-        calls.place(self.status)
-        self._note()
+        calls.place(self.told)
+        self._tell()
         calls.place(self.end)
         calls.call(SYS["exit_group"], 0)
         return calls
@@ -222,7 +223,7 @@ class _Keeper:
                 SYS["unlinkat"], tree, self.buffer, _REMOVE_DIRECTORY, tolerate=ANY, at=self.waken
             )
         self._await_end(_WNOWAIT)
-        self._record(KEPT_EXIT, sync=True)
+        self._write_record()
         calls.call(SYS["waitid"], _P_PIDFD, _FIRST, 0, os.WEXITED, 0)
         name = calls.text(os.fsencode(SOCKET))
         directory = self.passed("directory")
@@ -234,21 +235,16 @@ class _Keeper:
         calls.call(SYS["waitid"], _P_PIDFD, _FIRST, self.ended, os.WEXITED | more, 0)
         calls.call(SYS["clock_gettime"], 0, self.time)
 
-    def _record(self, name: str, *, sync: bool) -> None:
+    def _write_record(self) -> None:
         """As `exits.write_record`: beside its place, flushed, renamed."""
-        calls, directory = self.calls, self.passed("directory")
-        new, final = calls.text(f".{name}.new".encode()), calls.text(name.encode())
+        calls, directory, at = self.calls, self.passed("directory"), self.waken
+        new, final = calls.text(f".{KEPT_EXIT}.new".encode()), calls.text(KEPT_EXIT.encode())
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        at = self.waken if sync else self.end
         fd = calls.call(SYS["openat"], directory, new, flags, 0o600, tolerate=ANY, at=at)
-        parts = [(self.ended, 128), (self.time, 16), (self.text, KEPT_TEXT)]
-        vector = calls.data(b"".join(struct.pack("<QQ", *part) for part in parts))
-        calls.call(SYS["writev"], fd, vector, len(parts), tolerate=ANY, at=at)
-        if sync:
-            calls.call(SYS["fsync"], fd, tolerate=ANY, at=at)
+        calls.call(SYS["writev"], fd, self.record, 3, tolerate=ANY, at=at)
+        calls.call(SYS["fsync"], fd, tolerate=ANY, at=at)
         calls.call(SYS["renameat"], directory, new, directory, final, tolerate=ANY, at=at)
-        if sync:
-            calls.call(SYS["fsync"], directory, tolerate=ANY, at=at)
+        calls.call(SYS["fsync"], directory, tolerate=ANY, at=at)
 
     # watched by a monitor
 
@@ -260,9 +256,12 @@ class _Keeper:
         self._await_either(cold)
 
     def _make_life(self) -> None:
-        """A pipe whose end says that the monitor is no more."""
+        """A pair of sockets: the end of one says to its peer that we, or the monitor, are no more.
+
+        The last word to the monitor goes that way, so it needs no disk.
+        """
         calls = self.calls
-        calls.call(SYS["pipe2"], self.life, os.O_CLOEXEC)
+        calls.call(SYS["socketpair"], _AF_UNIX, _SEQPACKET, 0, self.life)
         calls.call(SYS["dup3"], Value(self.life), _LIFE, os.O_CLOEXEC)
 
     def _await_either(self, died: Label) -> None:
@@ -272,7 +271,7 @@ class _Keeper:
         calls.place(again)
         both = self.first_and_life
         calls.call(SYS["poll"], both, 2, -1, tolerate=(errno.EINTR,), at=again)
-        calls.call(SYS["poll"], self.first, 1, 0, equals=0, at=died, then=self.status)
+        calls.call(SYS["poll"], self.first, 1, 0, equals=0, at=died, then=self.told)
 
     def _watch(self, boot: Boot) -> None:
         calls, child = self.calls, Label()
@@ -290,7 +289,8 @@ class _Keeper:
         words = [boot.executable, *_ARGUMENTS, boot.code, boot.source]
         self._execute(theirs, PYTHON, words, ["LC_ALL=C.UTF-8"])
 
-    def _note(self) -> None:
-        """Reap init, and leave what was heard to the monitor, which knows our end."""
+    def _tell(self) -> None:
+        """Reap init, and tell the monitor; when it is gone, nobody is to be told."""
         self._await_end(0)
-        self._record(KEPT_STATUS, sync=False)
+        header = self.calls.data(struct.pack("<QIIQQQQQ", 0, 0, 0, self.record, 3, 0, 0, 0))
+        self.calls.call(SYS["sendmsg"], _LIFE, header, _NO_SIGNAL, tolerate=ANY, at=self.end)

@@ -352,7 +352,7 @@ class Launch:
         """As a keeper needs it: the cgroup's path in front, and a fixed list of descriptors."""
         cgroup = self._runtime.cgroup(self._facts["state"])
         self._fds["oom"] = cgroup.open_counts()
-        fds = {**self._fds, "control": self._control.fileno(), "keeper": spare.pidfd}
+        fds = {**self._fds, "control": self._control.fileno()}
         names = [name if name in fds else "" for name in keeper.PASSED]
         path = os.fsencode(cgroup.places()[0][1]).ljust(keeper.PATH_SIZE, b"\0")
         passed = [fds.get(name, fds["directory"]) for name in keeper.PASSED]

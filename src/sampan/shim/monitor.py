@@ -22,7 +22,7 @@ from time import time_ns
 from sampan.kernel import process
 from sampan.shim.control import Connection, Listener, failure
 from sampan.shim.execs import LOST, Execs, take_status
-from sampan.shim.exits import EXIT, KEPT_STATUS, STATE, read_kept, write_record
+from sampan.shim.exits import EXIT, STATE, parse_kept, write_record
 from sampan.shim.launch import read_filter
 from sampan.shim.logs import JsonFile, open_log
 from sampan.shim.loop import Loop, complain
@@ -144,11 +144,11 @@ class Monitor:
         self._session.end()
 
     def _keeper_ended(self, _events: int) -> None:
-        """Our container's parent is gone: it has left how init ended, or was killed before."""
+        """Our container's parent says how init ended, or was killed before it could."""
         self._loop.remove(self._keeper)
         try:
-            record = read_kept(self._directory, KEPT_STATUS)
-        except (FileNotFoundError, ValueError):
+            record = parse_kept(os.read(self._keeper, 4096))
+        except (ConnectionResetError, ValueError):
             # The keeper was killed, and init with it, by the signal for its parent's end.
             self._is_lost = True
             self._status = 128 + process.SIGKILL, process.SIGKILL, time_ns()
@@ -172,10 +172,6 @@ class Monitor:
         }
         try:
             write_record(self._directory, EXIT, record, sync=True)
-            if self._keeper >= 0:
-                os.unlink(KEPT_STATUS, dir_fd=self._directory)
-        except FileNotFoundError:
-            pass  # the keeper left none
         except OSError as error:
             # Told all the same: the engine's row is then the only record.
             complain(f"write {EXIT} of {self._id}: {error}")

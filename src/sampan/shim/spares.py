@@ -71,11 +71,6 @@ class Spare:
         ended.register(self._pidfd, select.POLLIN)
         return bool(ended.poll(patience))
 
-    @property
-    def pidfd(self) -> int:
-        """Of the parent; ours."""
-        return self._pidfd
-
     def _take_offer(self) -> Offer:
         """(kinds, pid, pidfd, socket, whether it is the machine) of the blank.
 

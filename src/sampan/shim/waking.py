@@ -1,7 +1,7 @@
 """A monitor for a container whose parent is a keeper: forked by the nursery, or started alone.
 
-What the keeper passes on is what the spawner had sent to it (launch.py), and behind it both ends of
-a pipe: while we hold the writing end, the keeper knows that we live.
+What the keeper passes on is what the spawner had sent to it (launch.py), and behind it a pair of
+sockets: while we hold the second, the keeper knows that we live, and tells us how init ended.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def watch(data: bytes, fds: list[int], signals: int, runtime: Runtime) -> NoRetu
         process.set_name("sampan-monitor")
         # The sender got it from the process that this one is a copy of.
         facts, names = marshal.loads(data[PATH_SIZE:])  # noqa: S302
-        fds.pop()  # while it is open, we live
-        os.close(fds.pop())  # the keeper's end of that pipe
+        ours, theirs = fds.pop(), fds.pop()
+        os.close(theirs)
         for place, name in enumerate(names):
             if not name:
                 os.close(fds[place])
-        Monitor(signals, runtime).run(facts, names, fds)
+        Monitor(signals, runtime).run(facts, [*names, "keeper"], [*fds, ours])
         status = 0
     except BaseException as error:
         complain(f"monitor: {type(error).__name__}: {error}")

@@ -17,7 +17,7 @@ import msgspec
 
 from sampan.kernel import cgroups
 from sampan.shim.control import SOCKET
-from sampan.shim.exits import EXIT, KEPT_EXIT, KEPT_STATUS, STATE, parse_kept, write_record
+from sampan.shim.exits import EXIT, KEPT_EXIT, STATE, parse_kept, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LOST_CODE = 137
 LOST = "the monitor of the container died"
 
-_FILES = (EXIT, KEPT_EXIT, KEPT_STATUS, STATE, SOCKET)
+_FILES = (EXIT, KEPT_EXIT, STATE, SOCKET)
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -116,15 +116,6 @@ def write_lost(directory: str, record: ExitRecord) -> None:
         write_record(fd, EXIT, content, sync=True)
     finally:
         os.close(fd)
-
-
-def read_status(directory: str) -> ExitRecord | None:
-    """How the first process ended, where its keeper heard it and the monitor wrote no record."""
-    try:
-        with open(f"{directory}/{KEPT_STATUS}", "rb") as file:
-            return ExitRecord.of(parse_kept(file.read(1 << 16)))
-    except (OSError, ValueError):
-        return None
 
 
 def has_state(directory: str) -> bool:

@@ -60,18 +60,10 @@ def test_the_record_of_a_keeper(tmp_path):
     assert recovery.read_exit(str(tmp_path)).code == 4  # a monitor's says more
 
 
-def test_what_a_keeper_heard_is_no_end(tmp_path):
-    (tmp_path / "status").write_bytes(kept(os.CLD_EXITED, 3, b""))
-    assert recovery.read_exit(str(tmp_path)) is None
-    assert recovery.read_status(str(tmp_path)).code == 3
-
-
 @pytest.mark.parametrize("content", [b"", b"x" * 399, b"x" * 401])
 def test_a_record_of_a_keeper_that_is_none(tmp_path, content):
     (tmp_path / "exit").write_bytes(content)
-    (tmp_path / "status").write_bytes(content)
     assert recovery.read_exit(str(tmp_path)) is None
-    assert recovery.read_status(str(tmp_path)) is None
 
 
 def test_found_and_state(tmp_path):
