@@ -14,6 +14,18 @@ if TYPE_CHECKING:
 
     from sampan.cli.session import Session
 
+TABLE_FORMAT = """\
+      --format string   Format output using a custom template:
+                        'table':            Print output in table format
+                        with column headers (default)
+                        'table TEMPLATE':   Print output in table format
+                        using the given Go template
+                        'json':             Print in JSON format
+                        'TEMPLATE':         Print output using the given
+                        Go template.
+"""
+"""The flag of every command that prints a table."""
+
 _MIN_WIDTH = 10
 _PADDING = 3
 

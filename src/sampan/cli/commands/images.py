@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.cli.session import Command, Refused, Session
-from sampan.cli.tables import parse_filters, show
+from sampan.cli.tables import TABLE_FORMAT, parse_filters, show
 from sampan.cli.units import ago, decimal_size, zoned_time
 from sampan.client import calls
 
@@ -150,17 +150,6 @@ def _moment(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(seconds)) + zone
 
 
-_FORMAT = """\
-      --format string   Format output using a custom template:
-                        'table':            Print output in table format
-                        with column headers (default)
-                        'table TEMPLATE':   Print output in table format
-                        using the given Go template
-                        'json':             Print in JSON format
-                        'TEMPLATE':         Print output using the given
-                        Go template.
-"""
-
 IMAGES = Command(
     images,
     "[OPTIONS] [REPOSITORY[:TAG]]",
@@ -170,7 +159,7 @@ IMAGES = Command(
       --digests         Show digests
   -f, --filter filter   Filter output based on conditions provided
 """
-    + _FORMAT
+    + TABLE_FORMAT
     + """\
       --no-trunc        Don't truncate output
   -q, --quiet           Only show image IDs
@@ -201,7 +190,7 @@ HISTORY = Command(
     history,
     "[OPTIONS] IMAGE",
     "Show the history of an image",
-    _FORMAT
+    TABLE_FORMAT
     + """\
   -H, --human           Print sizes and dates in human readable format
                         (default true)

@@ -6,7 +6,7 @@ from sampan.cli import networking
 from sampan.cli.commands.inspect import FORMAT, print_documents
 from sampan.cli.commands.usage import confirmed, print_deleted
 from sampan.cli.session import Command, Failed, Refused, Session
-from sampan.cli.tables import parse_filters, show
+from sampan.cli.tables import TABLE_FORMAT, parse_filters, show
 from sampan.client import network_calls
 
 TYPE_CHECKING = False
@@ -216,14 +216,9 @@ LS = Command(
     "List networks",
     """\
   -f, --filter filter   Provide filter values (e.g. "driver=bridge")
-      --format string   Format output using a custom template:
-                        'table':            Print output in table format
-                        with column headers (default)
-                        'table TEMPLATE':   Print output in table format
-                        using the given Go template
-                        'json':             Print in JSON format
-                        'TEMPLATE':         Print output using the given
-                        Go template.
+"""
+    + TABLE_FORMAT
+    + """\
       --no-trunc        Do not truncate the output
   -q, --quiet           Only display network IDs
 """,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.cli.session import Command, Session
-from sampan.cli.tables import parse_filters, show
+from sampan.cli.tables import TABLE_FORMAT, parse_filters, show
 from sampan.cli.units import ago, decimal_size, zoned_time
 from sampan.client import calls
 
@@ -116,14 +116,9 @@ PS = Command(
     """\
   -a, --all             Show all containers (default shows just running)
   -f, --filter filter   Filter output based on conditions provided
-      --format string   Format output using a custom template:
-                        'table':            Print output in table format
-                        with column headers (default)
-                        'table TEMPLATE':   Print output in table format
-                        using the given Go template
-                        'json':             Print in JSON format
-                        'TEMPLATE':         Print output using the given
-                        Go template.
+"""
+    + TABLE_FORMAT
+    + """\
   -n, --last int        Show n last created containers (includes all
                         states) (default -1)
   -l, --latest          Show the latest created container (includes all

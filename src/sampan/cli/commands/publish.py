@@ -5,7 +5,7 @@ from __future__ import annotations
 from sampan.cli import networking
 from sampan.cli.flags import FlagError
 from sampan.cli.session import Command, Session
-from sampan.cli.tables import show
+from sampan.cli.tables import TABLE_FORMAT, show
 from sampan.client import network_calls, ports
 
 TYPE_CHECKING = False
@@ -87,15 +87,6 @@ PORTS = Command(
     listing,
     "[OPTIONS]",
     "List every published port and who can reach it",
-    """\
-      --format string   Format output using a custom template:
-                        'table':            Print output in table format
-                        with column headers (default)
-                        'table TEMPLATE':   Print output in table format
-                        using the given Go template
-                        'json':             Print in JSON format
-                        'TEMPLATE':         Print output using the given
-                        Go template.
-""",
+    TABLE_FORMAT,
     most=0,
 )

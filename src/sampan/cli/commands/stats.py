@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.cli.session import Command, Failed, Refused, Session, write
-from sampan.cli.tables import align, render
+from sampan.cli.tables import TABLE_FORMAT, align, render
 from sampan.cli.units import binary_size, decimal_size
 from sampan.client import calls
 from sampan.client.figures import blocks, cpu_percent, memory_used
@@ -90,14 +90,9 @@ STATS = Command(
     "Display a live stream of container(s) resource usage statistics",
     """\
   -a, --all             Show all containers (default shows just running)
-      --format string   Format output using a custom template:
-                        'table':            Print output in table format
-                        with column headers (default)
-                        'table TEMPLATE':   Print output in table format
-                        using the given Go template
-                        'json':             Print in JSON format
-                        'TEMPLATE':         Print output using the given
-                        Go template.
+"""
+    + TABLE_FORMAT
+    + """\
       --no-stream       Disable streaming stats and only pull the first result
       --no-trunc        Do not truncate output
 """,

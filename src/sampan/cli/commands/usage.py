@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from sampan.cli.session import Command, Session, write
-from sampan.cli.tables import parse_filters, show
+from sampan.cli.tables import TABLE_FORMAT, parse_filters, show
 from sampan.cli.units import decimal_size
 from sampan.client import buildquery, calls, network_calls
 
@@ -176,15 +176,8 @@ DF = Command(
     df,
     "[OPTIONS]",
     "Show disk usage",
-    """\
-      --format string   Format output using a custom template:
-                        'table':            Print output in table format
-                        with column headers (default)
-                        'table TEMPLATE':   Print output in table format
-                        using the given Go template
-                        'json':             Print in JSON format
-                        'TEMPLATE':         Print output using the given
-                        Go template.
+    TABLE_FORMAT
+    + """\
   -v, --verbose         Show detailed information on space usage
 """,
     most=0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sampan.cli.commands.inspect import FORMAT, print_documents
 from sampan.cli.commands.usage import confirmed, print_deleted
 from sampan.cli.session import Command, Failed, Refused, Session
-from sampan.cli.tables import parse_filters, show
+from sampan.cli.tables import TABLE_FORMAT, parse_filters, show
 from sampan.cli.units import decimal_size
 from sampan.client import calls
 
@@ -136,14 +136,9 @@ LS = Command(
     "List volumes",
     """\
   -f, --filter filter   Provide filter values (e.g. "dangling=true")
-      --format string   Format output using a custom template:
-                        'table':            Print output in table format
-                        with column headers (default)
-                        'table TEMPLATE':   Print output in table format
-                        using the given Go template
-                        'json':             Print in JSON format
-                        'TEMPLATE':         Print output using the given
-                        Go template.
+"""
+    + TABLE_FORMAT
+    + """\
   -q, --quiet           Only display volume names
 """,
     most=0,
