@@ -63,6 +63,7 @@ class Lab:
             state=str(path / "state"),
             cgroup_parent=self.parent,
             cdi_directories=(str(path / "cdi"),),
+            hooks_directories=(str(path / "hooks"), str(path / "more-hooks")),
         )
 
     @asynccontextmanager

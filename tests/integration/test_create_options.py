@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from pathlib import Path
 
 import pytest
 
-from enginelab import Lab, with_engine
+from enginelab import Lab, needs_root, with_engine
 from sampan import errors
 from sampan.engine import initprogram
 from sampan.engine.engine import Engine
 from sampan.engine.model import BlockDevice, BlockLimit, Device, HostConfig
-
-has_init = pytest.mark.skipif(
-    not any(os.access(path, os.X_OK) for path in initprogram._CANDIDATES),
-    reason="needs catatonit or tini-static",
-)
+from sampan.kernel import reaper
 
 
 async def run(lab: Lab, engine: Engine, script: str, **host: object) -> str:
@@ -24,18 +22,64 @@ async def run(lab: Lab, engine: Engine, script: str, **host: object) -> str:
     return output
 
 
-@has_init
-@with_engine
-async def test_init_is_the_first_process_and_reaps(lab: Lab, engine: Engine) -> None:
-    script = "sh -c 'true & exec true'; cat /proc/1/comm; ps"
-    output = await run(lab, engine, script, init=True)
-    assert output.startswith("docker-init\n")
-    assert "[true]" not in output  # no zombie
-    code, _ = await lab.run(engine, "sh", "-c", "exit 7", host=HostConfig(init=True))
-    assert code == 7
-    assert "Read-only" in await run(
-        lab, engine, "echo x 2>&1 > /sbin/docker-init || true", init=True
-    )
+@needs_root
+@pytest.mark.parametrize("which", ["the host's or ours", "ours"])
+def test_init_is_the_first_process_and_reaps(tmp_path, which: str) -> None:
+    lab = Lab(tmp_path)
+    own = tmp_path / "init"
+    own.write_bytes(reaper.image())
+    own.chmod(0o755)
+    host = HostConfig(init=True)
+
+    async def test() -> None:
+        async with lab.engine(init_path=str(own) if which == "ours" else "") as engine:
+            script = "sh -c 'true & exec true'; cat /proc/1/comm; ps"
+            output = await run(lab, engine, script, init=True)
+            assert output.startswith("docker-init\n")
+            assert "[true]" not in output  # no zombie
+            assert (await lab.run(engine, "sh", "-c", "exit 7", host=host))[0] == 7
+            code, output = await lab.run(engine, "nosuch", host=host)
+            assert code == 127
+            assert "nosuch" in output
+            script = "echo x 2>&1 > /sbin/docker-init || true"
+            assert "Read-only" in await run(lab, engine, script, init=True)
+            script = "trap 'exit 3' USR1; kill -USR1 1; while :; do sleep 0.01; done"
+            assert (await lab.run(engine, "sh", "-c", script, host=host))[0] == 3
+
+    try:
+        asyncio.run(test())
+        lab.check_clean()
+    finally:
+        lab.close()
+
+
+@needs_root
+def test_an_init_of_the_settings_must_be_static(tmp_path) -> None:
+    lab = Lab(tmp_path)
+
+    async def test() -> None:
+        async with lab.engine(init_path="/bin/ls") as engine:
+            made = await engine.create(lab.config_of("true"), HostConfig(init=True))
+            with pytest.raises(errors.FailedPrecondition, match="/bin/ls of the settings"):
+                await engine.start(made.id)
+            await engine.remove(made.id)
+
+    try:
+        asyncio.run(test())
+        lab.check_clean()
+    finally:
+        lab.close()
+
+
+def test_our_own_program_is_written_once(tmp_path) -> None:
+    own = str(tmp_path / "init")
+    assert initprogram._write(own) == own
+    before = os.stat(own)
+    assert initprogram._write(own) == own
+    assert os.stat(own) == before
+    Path(own).write_bytes(b"damaged")
+    initprogram._write(own)
+    assert initprogram.is_static(own)
 
 
 def test_a_dynamic_program_is_no_init(tmp_path) -> None:

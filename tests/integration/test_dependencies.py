@@ -96,8 +96,9 @@ async def test_a_device_of_a_vendor(lab: Lab, engine: Engine) -> None:
             "additionalGids": [4242],
         },
     }
-    hooked = {"name": "hooked", "containerEdits": {"hooks": [{"hookName": "x", "path": "/x"}]}}
-    content = {"cdiVersion": "0.6.0", "kind": "vendor.com/dev", "devices": [one, hooked]}
+    wrong = {"name": "wrong", "containerEdits": {"hooks": [{"hookName": "x", "path": "/x"}]}}
+    cached = {"name": "cached", "containerEdits": {"intelRdt": {"closID": "x"}}}
+    content = {"cdiVersion": "0.6.0", "kind": "vendor.com/dev", "devices": [one, wrong, cached]}
     content["containerEdits"] = {"env": ["VENDOR=yes"]}
     (folder / "vendor.json").write_text(json.dumps(content))
     (folder / "broken.json").write_text("{")
@@ -112,13 +113,46 @@ async def test_a_device_of_a_vendor(lab: Lab, engine: Engine) -> None:
     assert "4242" in output.split()[-1:] + output.split()
     for name, kind, text in (
         ("vendor.com/dev=none", errors.InvalidArgument, "unresolvable CDI device"),
-        ("vendor.com/dev=hooked", errors.NotImplementedHere, "hooks"),
+        ("vendor.com/dev=wrong", errors.InvalidArgument, "makes no sense: hook '/x' at 'x'"),
+        ("vendor.com/dev=cached", errors.NotImplementedHere, "Intel RDT"),
     ):
         made = await engine.create(lab.config_of("true"), HostConfig(cdi_devices=(name,)))
         with pytest.raises(kind, match=text):
             await engine.start(made.id)
     with pytest.raises(errors.InvalidArgument, match="invalid CDI device"):
         await engine.create(lab.config_of("true"), HostConfig(cdi_devices=("../x=1",)))
+
+
+@with_engine
+async def test_a_device_in_yaml_with_a_hook(lab: Lab, engine: Engine) -> None:
+    folder = lab.path / "cdi"
+    folder.mkdir()
+    (folder / "vendor.yaml").write_text(
+        f"""
+cdiVersion: "0.6.0"
+kind: vendor.com/net
+devices:
+- name: one
+  containerEdits:
+    deviceNodes:
+    - path: /dev/vendor1
+      hostPath: /dev/zero
+    hooks:
+    - hookName: createRuntime
+      path: /bin/sh
+      args: [sh, -c, "echo vendor > {lab.path}/told"]
+"""
+    )
+    (folder / "bomb.yml").write_text("kind: &a vendor.com/bomb\ndevices: [{name: *a}]\n")
+    host = HostConfig(cdi_devices=("vendor.com/net=one",))
+    code, output = await lab.run(engine, "head", "-c", "3", "/dev/vendor1", host=host)
+    assert (code, output) == (0, "\0\0\0")
+    assert (lab.path / "told").read_text() == "vendor\n"
+    made = await engine.create(
+        lab.config_of("true"), HostConfig(cdi_devices=("vendor.com/bomb=vendor.com",))
+    )
+    with pytest.raises(errors.InvalidArgument, match="unresolvable"):
+        await engine.start(made.id)
 
 
 @with_engine

@@ -33,6 +33,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--tlskey", dest="tls_key", metavar="FILE", help="its key")
     made.add_argument("--config", metavar="FILE", help=f"settings (default {config.CONFIG_FILE})")
     made.add_argument("--group", metavar="NAME", help="who may use the socket besides the owner")
+    made.add_argument(
+        "--hooks-dir",
+        dest="hooks_directories",
+        action="append",
+        metavar="DIR",
+        help="a directory of OCI hooks, in place of those of the settings; may be repeated",
+    )
     made.add_argument("--log-level", choices=logging.LEVELS)
     made.add_argument("--log-format", choices=logging.FORMATS)
     made.add_argument(

@@ -76,6 +76,8 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], user: int) -> Dae
     for key, default in _places(environ, user).items():
         given = flags.get(key) or environ.get(f"SAMPAN_{key.upper()}")
         rest[key] = os.path.abspath(given) if given else rest.get(key, default)
+    if hooks := flags.get("hooks_directories"):
+        rest["hooks_directories"] = [os.path.abspath(directory) for directory in hooks]
     for key in ("http_proxy", "https_proxy", "no_proxy"):
         rest.setdefault(key, environ.get(key.upper()) or environ.get(key) or "")
     try:

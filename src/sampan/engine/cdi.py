@@ -1,9 +1,9 @@
 """Devices of the Container Device Interface: files of vendors say what a device needs.
 
-`vendor.com/class=name` is looked for in the JSON files of the directories, the later ones winning.
-What it asks for (nodes, variables, mounts, groups) is added to the OCI configuration at the start.
-A device that asks for hooks is refused: the engine runs no programs of others. Names come from the
-request alone, never from an image.
+`vendor.com/class=name` is looked for in the JSON and YAML files of the directories, the later ones
+winning. What it asks for (nodes, variables, mounts, groups, hooks) is added to the OCI
+configuration at the start; how a container with hooks is made is told in `hookfiles`. Names come
+from the request alone, never from an image.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from sampan.engine.hookfiles import STAGES
 from sampan.errors import InvalidArgument, NotImplementedHere
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Edits:
     env: list[str] = field(default_factory=list)
     mounts: list[dict[str, Any]] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
+    hooks: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
 
 def resolve(names: Sequence[str], directories: Sequence[str] = DIRECTORIES) -> Edits:
@@ -44,7 +46,7 @@ def resolve(names: Sequence[str], directories: Sequence[str] = DIRECTORIES) -> E
 
     Raises:
         InvalidArgument: there is no such device, or its file makes no sense.
-        NotImplementedHere: it needs a hook.
+        NotImplementedHere: it needs Intel RDT or a network device.
     """
     edits = Edits()
     known = _specifications(directories)
@@ -79,6 +81,8 @@ def apply(spec: dict[str, Any], edits: Edits) -> None:
     linux["devices"] = [*(linux.get("devices") or ()), *edits.nodes]
     process["env"] = [*process["env"], *edits.env]
     spec["mounts"] = [*spec["mounts"], *edits.mounts]
+    for stage, hook in edits.hooks:
+        spec.setdefault("hooks", {}).setdefault(stage, []).append(hook)
     if edits.groups:
         groups = [str(number) for number in edits.groups]
         process["user"] = {**process["user"]}
@@ -94,20 +98,48 @@ def _specifications(directories: Sequence[str]) -> dict[str, dict[str, Any]]:
         except OSError:
             continue
         for name in names:
-            if not name.endswith(".json"):
-                continue
             try:
-                with open(f"{directory}/{name}", "rb") as file:
-                    content = _decode(file.read(_MAX_FILE))
-            except (OSError, msgspec.MsgspecError):
+                content = _parse(name, f"{directory}/{name}")
+            except (OSError, ValueError):
                 continue
-            found[str(content.get("kind") or "")] = content
+            if content is not None:
+                found[str(content.get("kind") or "")] = content
     return found
 
 
+def _parse(name: str, path: str) -> dict[str, Any] | None:
+    """What a file says; None when its name is not one of a specification's.
+
+    Raises:
+        OSError: it cannot be read. ValueError: it is not what its name says.
+    """
+    ending = name.rpartition(".")[2]
+    if ending not in ("json", "yaml", "yml"):
+        return None
+    with open(path, "rb") as file:
+        text = file.read(_MAX_FILE)
+    return _decode(text) if ending == "json" else _decode_yaml(text)
+
+
+def _decode_yaml(text: bytes) -> dict[str, Any]:
+    """Raises ValueError. Aliases are refused: a few lines of them are gigabytes."""
+    import yaml  # seldom needed
+
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError("aliases are not allowed")
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(content, dict):
+        raise ValueError("not a mapping")  # noqa: TRY004 - one error for one meaning
+    return content
+
+
 def _add(edits: Edits, name: str, wish: dict[str, Any]) -> None:
-    if wish.get("hooks") or wish.get("intelRdt") or wish.get("netDevices"):
-        raise NotImplementedHere(f"CDI device {name}: hooks, RDT and network devices are not run")
+    if wish.get("intelRdt") or wish.get("netDevices"):
+        raise NotImplementedHere(f"CDI device {name}: Intel RDT and network devices are not given")
+    edits.hooks += [_hook(one) for one in wish.get("hooks") or ()]
     edits.env += [str(entry) for entry in wish.get("env") or ()]
     edits.groups += [int(number) for number in wish.get("additionalGids") or ()]
     for one in wish.get("mounts") or ():
@@ -124,6 +156,20 @@ def _add(edits: Edits, name: str, wish: dict[str, Any]) -> None:
         )
     for one in wish.get("deviceNodes") or ():
         _add_node(edits, name, one)
+
+
+def _hook(one: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(point of the container's life, the runtime specification's hook)."""
+    stage, path = str(one["hookName"]), str(one["path"])
+    if stage not in STAGES or not path.startswith("/"):
+        raise ValueError(f"hook {path!r} at {stage!r}")
+    hook: dict[str, Any] = {"path": path}
+    for key in ("args", "env"):
+        if one.get(key):
+            hook[key] = [str(word) for word in one[key]]
+    if one.get("timeout"):
+        hook["timeout"] = int(one["timeout"])
+    return stage, hook
 
 
 def _add_node(edits: Edits, name: str, one: dict[str, Any]) -> None:

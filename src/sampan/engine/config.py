@@ -38,8 +38,10 @@ class EngineConfig:
     looked at for certificates and hosts files. The four of images are the policy of
     `images.retention`: seconds, bytes, bytes, and patterns of names. `trust_policy` is the file of
     `images.policy`; another than the default must be there, and "" is none. `snapshotter` is
-    overlay, native, or auto: what works where the root is. `cdi_directories` have the files of
-    the Container Device Interface, the later ones winning.
+    overlay, native, or auto: what works where the root is. `init_path` is the static program of
+    `--init`, "" one that is found. `cdi_directories` have the files of
+    the Container Device Interface, the later ones winning, and `hooks_directories` those of
+    oci-hooks(5), see `hookfiles`.
     """
 
     root: str = DEFAULT_ROOT
@@ -60,7 +62,9 @@ class EngineConfig:
     runtimes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     registry_directories: tuple[str, ...] = DEFAULT_DIRECTORIES
     trust_policy: str = DEFAULT_POLICY
+    init_path: str = ""
     cdi_directories: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
+    hooks_directories: tuple[str, ...] = ()
     image_unused_for: int = 0
     image_max_size: int = 0
     image_min_free: int = 0

@@ -1,7 +1,8 @@
-"""The small init of `--init`: one static program of the host, shown read-only in the container.
+"""The small init of `--init`: a static program, shown read-only in the container.
 
 It must be static: the container's own loader and libraries are no business of ours. Debian's
-catatonit, tini-static and docker-init all are; a dynamic tini is passed over.
+catatonit, tini-static and docker-init all are; a dynamic tini is passed over. Where the host has
+none of them, ours is written (`kernel.reaper`).
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import struct
 from functools import cache
 
 from sampan.errors import FailedPrecondition
+from sampan.kernel import reaper
 
 TARGET = "/sbin/docker-init"
-_CANDIDATES = (
+CANDIDATES = (
     "/usr/libexec/podman/catatonit",
     "/usr/bin/catatonit",
     "/usr/bin/tini-static",
@@ -23,19 +25,48 @@ _CANDIDATES = (
 _INTERPRETER = 3  # PT_INTERP of elf(5)
 
 
-@cache
-def find() -> str:
-    """The path of the program on the host.
+def find(wanted: str, own: str) -> str:
+    """The path of the program on the host: `wanted`, or else what is installed, or else ours, which
+    is put at `own`.
 
     Raises:
-        FailedPrecondition: there is none.
+        FailedPrecondition: there is none for this machine, or `wanted` is not one.
     """
-    for path in _CANDIDATES:
-        if os.access(path, os.X_OK) and is_static(path):
+    if wanted and not _is_fit(wanted):
+        raise FailedPrecondition(f"--init: {wanted} of the settings is not a static program")
+    return wanted or _installed() or _write(own)
+
+
+@cache
+def _installed() -> str:
+    for path in CANDIDATES:
+        if _is_fit(path):
             return path
-    raise FailedPrecondition(
-        "--init needs a static init program on the host: install catatonit or tini-static"
-    )
+    return ""
+
+
+def _is_fit(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK) and is_static(path)
+
+
+def _write(own: str) -> str:
+    """Made anew unless it is there as it should be; whoever executes it keeps what he has."""
+    if not reaper.is_available():
+        raise FailedPrecondition(
+            "--init needs a static init program on the host: install catatonit or tini-static"
+        )
+    content = reaper.image()
+    try:
+        with open(own, "rb") as file:
+            if file.read(len(content) + 1) == content:
+                return own
+    except FileNotFoundError:
+        pass
+    with open(f"{own}.new", "wb") as file:
+        file.write(content)
+        os.fchmod(file.fileno(), 0o555)
+    os.rename(f"{own}.new", own)
+    return own
 
 
 def is_static(path: str) -> bool:

@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sampan.engine import cdi, devices, initprogram, ranges, security
+from sampan.engine import cdi, devices, ranges, security
 from sampan.engine.model import BlockLimit, RestartName
 from sampan.errors import Conflict, InvalidArgument, NotImplementedHere
 from sampan.kernel.rlimits import KINDS
@@ -154,8 +154,6 @@ def _check_rest(host: HostConfig) -> None:
                 f"ulimit soft limit must be less than or equal to hard limit: "
                 f"{limit.soft} > {limit.hard}"
             )
-    if host.init:
-        initprogram.find()
     if host.storage_opt:
         raise NotImplementedHere(
             "--storage-opt: a limit of the writable layer's size is not supported here; "

@@ -20,6 +20,7 @@ from sampan.engine import (
     dependencies,
     devices,
     etcfiles,
+    hookfiles,
     initprogram,
     joining,
     logattributes,
@@ -35,13 +36,15 @@ from sampan.tasks import foreign, recovery
 from sampan.tasks.task import Task, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from sampan.engine.containers import Entry
     from sampan.engine.exits import Exits
     from sampan.engine.model import Attachment, Container, HostConfig
     from sampan.engine.services import Services
     from sampan.snapshots.base import Mount, OverlayMount
+
+    Launch = Callable[[bytes, list[int]], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
@@ -105,20 +108,25 @@ class Starter:
             await dependencies.satisfy(services.containers, self.start, container)
         if container.mounts:
             await services.volumes.prepare(container)
-        program = None
-        if not container.host.program:  # a foreign runtime compiles the profile itself
-            program = services.filters.get(container.host, container.architecture)
         mount = entry.mount or self._mount(entry)
         netns = await self._join_networks(container)
         attached, entry.attachments = entry.attachments, []
         try:
-            message = encode(self._message(container, mount, program, attached, netns))
-            passed = [program[0]] if program is not None else []
-            passed += [attachment.fd for attachment in attached]
-            outcome = await self._attempt(entry, message, passed)
+            spec = self._spec(container, netns)
+            launch: Launch = services.launcher.launch
+            message = self._message(container, mount, spec, attached)
+            passed = [attachment.fd for attachment in attached]
+            if container.host.program or spec.get("hooks"):
+                launch = foreign.launch
+                self._make_foreign(message, container)
+            elif program := services.filters.get(container.host, container.architecture):
+                message["seccomp"], message["seccomp_flags"] = True, program[1]
+                passed.insert(0, program[0])
+            encoded = encode(message)
+            outcome = await self._attempt(entry, launch, encoded, passed)
             if outcome.get("silent"):
                 # The spawner died with the message unread, or its shim before it did anything.
-                outcome = await self._attempt(entry, message, passed)
+                outcome = await self._attempt(entry, launch, encoded, passed)
         except BaseException:
             services.networks.release(entry.id)
             raise
@@ -141,7 +149,9 @@ class Starter:
             raise Conflict(f"cannot join network of a non running container: {target.id}")
         return namespace_of(self._services, target.id)
 
-    async def _attempt(self, entry: Entry, message: bytes, passed: list[int]) -> dict[str, Any]:
+    async def _attempt(
+        self, entry: Entry, launch: Launch, message: bytes, passed: list[int]
+    ) -> dict[str, Any]:
         """One launch; what the shim said, or that it said nothing."""
         services = self._services
         directory = services.layout.shim(entry.id)
@@ -152,7 +162,6 @@ class Starter:
         entry.launched = launched
         entry.task = task = _listen(entry, ours, self._exits)
         try:
-            launch = foreign.launch if entry.container.host.program else services.launcher.launch
             await launch(message, [theirs.fileno(), *passed])
             reach(services.config, "start-launched")
         except BaseException:
@@ -184,17 +193,16 @@ class Starter:
         self,
         container: Container,
         mount: Mount,
-        program: tuple[int, int] | None,
+        spec: dict[str, Any],
         attachments: Sequence[Attachment],
-        netns: str,
     ) -> dict[str, Any]:
         services, config = self._services, container.config
-        message: dict[str, Any] = {
+        return {
             "v": 1,
             "op": "launch",
             "id": container.id,
             "dir": services.layout.shim(container.id),
-            "spec": self._spec(container, netns),
+            "spec": spec,
             "rootfs": shown(mount, container),
             "log": self._log(container),
             "stdin": config.open_stdin,
@@ -203,25 +211,29 @@ class Starter:
             "console_size": container.host.console_size if config.tty else None,
             "start": True,
         }
-        if program is not None:
-            message["seccomp"] = True
-            message["seccomp_flags"] = program[1]
-        if container.host.program:
-            message["program"] = container.host.program
-            message["spec"]["ociVersion"] = foreign.OCI_VERSION
-            profile = services.filters.profile(container.host, container.architecture)
-            if profile is not None:
-                message["spec"]["linux"]["seccomp"] = profile
-        return message
+
+    def _make_foreign(self, message: dict[str, Any], container: Container) -> None:
+        """Let a program create the container: it compiles the profile, and runs the hooks."""
+        spec, own = message["spec"], container.host.program
+        message["program"] = own or hookfiles.PROGRAM
+        message["handler"] = "" if own else hookfiles.NAME
+        spec["ociVersion"] = foreign.OCI_VERSION
+        profile = self._services.filters.profile(container.host, container.architecture)
+        if profile is not None:
+            spec["linux"]["seccomp"] = profile
 
     def _spec(self, container: Container, netns: str) -> dict[str, Any]:
+        config = self._services.config
         maker = self._services.owners.get(container.owner)
         if maker is not None:
-            return maker(container, cgroup_path(self._services.config, container))
-        spec = specgen.generate(container, self._facts(container, netns))
-        amend = self._services.amendments.get(container.owner)
-        if amend is not None:
-            amend(container, spec)
+            spec = maker(container, cgroup_path(config, container))
+        else:
+            spec = specgen.generate(container, self._facts(container, netns))
+            amend = self._services.amendments.get(container.owner)
+            if amend is not None:
+                amend(container, spec)
+        if config.hooks_directories:
+            hookfiles.add(spec, config.hooks_directories, container)
         return spec
 
     def _log(self, container: Container) -> dict[str, Any]:
@@ -253,10 +265,14 @@ class Starter:
             netns=netns,
             host_devices=devices.host_devices() if host.privileged else (),
             mounts=self._mounts(container),
-            init_program=initprogram.find() if host.init else "",
+            init_program=self._init() if host.init else "",
             edits=cdi.resolve(host.cdi_devices, config.cdi_directories),
             joined=self._joined(host),
         )
+
+    def _init(self) -> str:
+        services = self._services
+        return initprogram.find(services.config.init_path, services.layout.init_program)
 
     def _joined(self, host: HostConfig) -> dict[str, str]:
         """The namespaces of `container:ID`, which must run.

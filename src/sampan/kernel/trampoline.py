@@ -15,11 +15,8 @@ from __future__ import annotations
 
 import struct
 
-from sampan.kernel import fds
+from sampan.kernel import elf, fds
 from sampan.kernel import numbers as n
-
-_BASE = 0x400000
-_HEADERS = 64 + 56  # the ELF header and one program header
 
 # x86-64, hand-assembled; %FD% marks the two places of the descriptor's number.
 _CODE = {
@@ -48,7 +45,6 @@ _CODE = {
         b"\x0f\x05"  # syscall
     )
 }
-_MACHINES = {"x86_64": 62}
 
 
 def is_available() -> bool:
@@ -59,27 +55,7 @@ def is_available() -> bool:
 def image(report: int) -> bytes:
     """The ELF program that reports to the descriptor `report`."""
     code = _CODE[n.MACHINE].replace(b"%FD%", struct.pack("<I", report))
-    size = _HEADERS + len(code)
-    header = struct.pack(
-        "<16sHHIQQQIHHHHHH",
-        b"\x7fELF\x02\x01\x01",  # 64 bits, little endian, version 1
-        2,  # ET_EXEC
-        _MACHINES[n.MACHINE],
-        1,
-        _BASE + _HEADERS,  # entry
-        64,  # program headers follow
-        0,
-        0,
-        64,
-        56,
-        1,
-        0,
-        0,
-        0,
-    )
-    # PT_LOAD, readable and executable, the whole file
-    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, _BASE, _BASE, size, size, 0x1000)
-    return header + segment + code
+    return elf.program(code, n.MACHINE)
 
 
 def make(report: int) -> int:

@@ -144,8 +144,9 @@ class _Shim:
         log = checked_log(request.get("log") or {})
         self._fds["listener"] = listen(self._fds["directory"])
         self._cgroup = cgroups.manager(spec["linux"]["cgroupsPath"])
-        self._enter(directory, request["rootfs"])
-        self._program = Program(request["program"], str(request["id"]))
+        handler = str(request.get("handler") or "")
+        self._enter(directory, request["rootfs"], is_ours=bool(handler))
+        self._program = Program(request["program"], str(request["id"]), handler)
         made = self._create(request, spec)
         return {
             "id": str(request["id"]),
@@ -161,12 +162,12 @@ class _Shim:
             "program": "",
         }
 
-    def _enter(self, directory: str, word: Message) -> None:
+    def _enter(self, directory: str, word: Message, *, is_ours: bool) -> None:
         """A mount namespace in which the root is mounted; the directory becomes the current one."""
         os.chdir(directory)
         kernel.unshare(n.CLONE_NEWNS)
         mounts.set_propagation("/", n.MS_REC | n.MS_SLAVE)
-        if os.path.ismount(f"{_TREES}/memory"):
+        if os.path.ismount(f"{_TREES}/memory") and not is_ours:
             _own_trees()
         os.mkdir("rootfs", 0o755)
         os.mkdir("runtime", 0o700)

@@ -48,11 +48,15 @@ class Process:
 class Program:
     """The program for the container `name` in the current directory, which is its bundle."""
 
-    __slots__ = ("_count", "_name", "_path", "_words")
+    __slots__ = ("_count", "_handler", "_name", "_path", "_words")
 
-    def __init__(self, program: list[str], name: str) -> None:
-        """`program` is a path, and words that come before all others."""
+    def __init__(self, program: list[str], name: str, handler: str = "") -> None:
+        """`program` is a path, and words that come before all others.
+
+        `handler` is what errors call it, the path's last part if it is "".
+        """
         self._path, *self._words = program
+        self._handler = handler or os.path.basename(self._path)
         self._name = name
         self._count = 0
 
@@ -127,7 +131,7 @@ class Program:
             os.close(null)
         _, status = os.waitpid(pid, 0)
         if status:
-            raise _failure(words[0], os.path.basename(self._path), status)
+            raise _failure(words[0], self._handler, status)
 
 
 class _Console:

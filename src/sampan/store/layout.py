@@ -6,7 +6,7 @@ tenant's string could become a path, and where it is stopped: ids and digests pa
 first, snapshots are numbers.
 
     root   lock  metadata.db  reserve  blobs/<alg>/<hex>  ingest/<hash>  snapshots/<n>/{fs,work}
-           containers/<id>/container.log  pods/<id>/  volumes/  spare/  trash/
+           containers/<id>/container.log  pods/<id>/  volumes/  spare/  trash/  init
     state  docker.sock  cri.sock  containerd.sock  sampan.pid  daemon.log
            shims/<id>/{shim.sock,state.json,exit.json}  pods/<id>/{net,ipc,uts,shm}
 
@@ -85,6 +85,11 @@ class Layout:
     def reserve(self) -> str:
         """The file that keeps a little of the disk free."""
         return os.path.join(self.root, "reserve")
+
+    @property
+    def init_program(self) -> str:
+        """The small init of containers, where the host has none."""
+        return os.path.join(self.root, "init")
 
     @property
     def blobs(self) -> str:

@@ -139,6 +139,8 @@ def daemon(session: Session, flags: Values, _: list[str]) -> int:
     for name, value in given.items():
         if value:
             argv += [f"--{name}", value]
+    for directory in flags.many("hooks-dir"):
+        argv += ["--hooks-dir", directory]
     os.execve(sys.executable, argv, os.environ)
 
 
@@ -166,6 +168,8 @@ DAEMON = Command(
       --config string       Configuration file (default
                             "/etc/sampan/config.toml")
       --group string        Group that may use the socket besides its owner
+      --hooks-dir list      Directory of OCI hooks; in place of those of the
+                            configuration file
   -H, --host string         Where to listen (unix:///path)
       --idle-exit int       Leave when for so many seconds no container ran
                             and no request came
