@@ -9,6 +9,7 @@ and removing it stops a shim that was only about to begin.
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,13 @@ from sampan.shim.control import SOCKET
 from sampan.shim.exits import EXIT, KEPT_EXIT, STATE, parse_kept, write_record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 LOST_CODE = 137
 LOST = "the monitor of the container died"
 
 _FILES = (EXIT, KEPT_EXIT, STATE, SOCKET)
+_CLEARINGS = 100
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -63,18 +65,32 @@ def make(directory: str) -> None:
 
 
 def clear(directory: str) -> None:
-    """Remove a directory that holds files only. Fine when it is gone already."""
-    for name in _FILES:
+    """Remove the directory of a shim with all that is in it. Fine when it is gone already.
+
+    A shim may still be about to end, and write a last record meanwhile: that is removed as well.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    for _ in range(_CLEARINGS):
+        for name in _FILES:
+            _gone(os.unlink, f"{directory}/{name}")
         try:
-            os.unlink(f"{directory}/{name}")
-        except FileNotFoundError:
-            continue
+            _gone(os.rmdir, directory)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            _clear_rest(directory)
+        else:
+            return
+    raise OSError(errno.ENOTEMPTY, "somebody goes on writing there", directory)
+
+
+def _gone(remove: Callable[[str], None], path: str) -> None:
     try:
-        os.rmdir(directory)
+        remove(path)
     except FileNotFoundError:
-        return
-    except OSError:
-        _clear_rest(directory)
+        pass
 
 
 def revoke(directory: str) -> bool:
@@ -174,11 +190,10 @@ def _clear_rest(directory: str) -> None:
     # Nothing is mounted there that this process sees; os.walk follows no links.
     for path, directories, files in os.walk(directory, topdown=False):
         for name in files:
-            os.unlink(f"{path}/{name}")
+            _gone(os.unlink, f"{path}/{name}")
         for name in directories:
             below = f"{path}/{name}"
-            os.unlink(below) if os.path.islink(below) else os.rmdir(below)
-    os.rmdir(directory)
+            _gone(os.unlink if os.path.islink(below) else os.rmdir, below)
 
 
 def _read(path: str) -> dict[str, Any] | None:

@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import os
 import struct
+import threading
 
 import pytest
 
+from sampan.shim import exits
 from sampan.tasks import recovery
 
 RECORD = {
@@ -29,6 +31,34 @@ def test_a_directory_is_made_clean_and_goes_whole(tmp_path):
     recovery.clear(str(directory))
     recovery.clear(str(directory))
     assert not directory.exists()
+
+
+def test_a_last_record_does_not_outlive_its_directory(tmp_path):
+    """A shim that is about to end writes while its directory is cleared."""
+
+    over = threading.Event()
+
+    def write(fd):
+        try:
+            while not over.is_set():
+                for name in ("exit.json", "more"):
+                    exits.write_record(fd, name, RECORD, sync=False)
+        except FileNotFoundError:
+            pass  # the directory is gone
+        os.close(fd)
+
+    for number in range(50):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        writer = threading.Thread(target=write, args=[os.open(directory, os.O_RDONLY)])
+        writer.start()
+        try:
+            recovery.clear(str(directory))
+            assert not directory.exists()
+        finally:
+            over.set()
+            writer.join()
+        over.clear()
 
 
 def test_exit_records(tmp_path):
