@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 VERSION = "0.1.0"
-DOCKER_API_VERSION = "1.50"
+DOCKER_API_VERSION = "1.55"
 DOCKER_API_MIN_VERSION = "1.24"
 OCI_RUNTIME_SPEC_VERSION = "1.3.0"

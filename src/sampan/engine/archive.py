@@ -17,6 +17,7 @@ import asyncio
 import fcntl
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -301,6 +302,9 @@ class _Worker:
                 cwd="/",
                 env={},
             )
+        # Opened while the process is certain to be there, alive or not: once it is collected, its
+        # number may be somebody else's.
+        self._pidfd = os.pidfd_open(self._process.pid)
         self._socket = ours
 
     def send(self, job: dict[str, Any], fds: list[int]) -> None:
@@ -343,18 +347,15 @@ class _Worker:
     async def aclose(self) -> None:
         """End the process and collect it."""
         self._socket.close()
-        if self._process.poll() is not None:
-            return
-        self._process.kill()
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
-        pidfd = os.pidfd_open(self._process.pid)
-        loop.add_reader(pidfd, ended.set)
+        loop.add_reader(self._pidfd, ended.set)
         try:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             await ended.wait()
         finally:
-            loop.remove_reader(pidfd)
-            os.close(pidfd)
+            loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
         self._process.wait()
 
 

@@ -20,6 +20,7 @@ from sampan.images.diffing import Differ
 from sampan.images.housekeeping import Housekeeper
 from sampan.images.loading import Loader
 from sampan.images.lookup import Lookup
+from sampan.images.manifests import Manifests
 from sampan.images.model import HistoryStep, Image, LoadedImage, Pruned, Removed
 from sampan.images.naming import Namer
 from sampan.images.progress import Report, silent
@@ -93,6 +94,7 @@ class ImageService:
         self._collect = collect
         self._layout = layout
         self._lookup = Lookup(db, content, snapshotter, self.platform)
+        self.manifests = Manifests(db, content, self._lookup)
         self._remover = Remover(db, self._lookup, collect, users)
         self._unpacker = Unpacker(db, content, snapshotter, workers)
         self.trust = trust or Trust()
@@ -140,10 +142,6 @@ class ImageService:
         content, names, _ = await self._lookup.find(ref, platform)
         return await self._lookup.image(content, names)
 
-    async def inspect(self, ref: str) -> Image:
-        """The same as `get`, by the name that APIs use."""
-        return await self.get(ref)
-
     async def unpack(self, ref: str, platform: Platform | None = None) -> Image:
         """See to it that the snapshots of an image are there, from its blobs; the image.
 
@@ -157,9 +155,9 @@ class ImageService:
         await self._puller.unpack(content)
         return await self._lookup.image(content, names)
 
-    async def history(self, ref: str) -> Sequence[HistoryStep]:
+    async def history(self, ref: str, platform: Platform | None = None) -> Sequence[HistoryStep]:
         """How an image was made, newest step first. Raises as `get`."""
-        image = await self.get(ref)
+        image = await self.get(ref, platform)
         sizes = iter(await self._lookup.layer_sizes(image.config.rootfs_diff_ids))
         steps = [
             HistoryStep(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec import UNSET, UnsetType, field
 
-from sampan.wire import docker
 from sampan.wire.docker import Body
+from sampan.wire.hostconfig import PortBinding
 
 
 class EndpointIPAM(Body, kw_only=True):
@@ -31,13 +31,6 @@ class NetworkingConfig(Body, kw_only=True):
     """The networks of a new container."""
 
     endpoints_config: dict[str, EndpointSettings | None] | None = None
-
-
-class ContainerCreate(docker.ContainerCreate, kw_only=True):
-    """Body of POST /containers/create, with its networks."""
-
-    networking_config: NetworkingConfig | None = None
-    mac_address: str | None = ""
 
 
 class IPAMConfig(Body, kw_only=True):
@@ -112,6 +105,25 @@ class Member(Body, kw_only=True):
     ipv6_address: str = field(name="IPv6Address")
 
 
+class SubnetStatus(Body, kw_only=True):
+    """How full a subnet is."""
+
+    ips_in_use: int = field(name="IPsInUse")
+    dynamic_ips_available: int = field(name="DynamicIPsAvailable")
+
+
+class IPAMStatus(Body, kw_only=True):
+    """How full the subnets of a network are."""
+
+    subnets: dict[str, SubnetStatus]
+
+
+class NetworkStatus(Body, kw_only=True):
+    """What is so of a network now, from 1.52 on."""
+
+    ipam: IPAMStatus = field(name="IPAM")
+
+
 class Network(Body, kw_only=True):
     """One network."""
 
@@ -128,9 +140,10 @@ class Network(Body, kw_only=True):
     ingress: bool = False
     config_from: ConfigReference = field(default_factory=ConfigReference)
     config_only: bool = False
-    containers: dict[str, Member] = field(default_factory=dict)
+    containers: dict[str, Member] | UnsetType = field(default_factory=dict)
     options: dict[str, str]
     labels: dict[str, str]
+    status: NetworkStatus | UnsetType = UNSET
 
 
 class NetworksPruned(Body, kw_only=True):
@@ -142,8 +155,8 @@ class NetworksPruned(Body, kw_only=True):
 class PortsChange(Body, kw_only=True):
     """Body of POST /containers/{id}/ports, an extension of ours."""
 
-    add: dict[str, list[docker.PortBinding] | None] | None = None
-    remove: dict[str, list[docker.PortBinding] | None] | None = None
+    add: dict[str, list[PortBinding] | None] | None = None
+    remove: dict[str, list[PortBinding] | None] | None = None
 
 
 class EgressChange(Body, kw_only=True):

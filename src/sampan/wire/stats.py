@@ -94,6 +94,7 @@ class Stats(Struct, kw_only=True):
 
     name: str
     id: str
+    os_type: str | UnsetType = UNSET
     read: str = NO_TIME
     preread: str = NO_TIME
     pids_stats: Pids = field(default_factory=Pids)

@@ -8,36 +8,37 @@ from sampan.api.docker import app, containers, hijack, images
 from sampan.api.docker import exec as execs
 from sampan.errors import Conflict, InvalidArgument, NotFound, NotModified, StartFailed
 
+NEWEST = 55
 ID = "a06b45320ac212918ebb757e243dfa9d85f23a0113487c1d8c70731468abef69"
 
 
 @pytest.mark.parametrize(
     ("method", "path", "handler", "name", "minor"),
     [
-        ("GET", "/containers/json", containers.listing, "", 50),
+        ("GET", "/containers/json", containers.listing, "", NEWEST),
         ("GET", "/v1.41/containers/json", containers.listing, "", 41),
         ("GET", "/v1.50/containers/c1/json", containers.inspect, "c1", 50),
-        ("GET", "/containers/json/json", containers.inspect, "json", 50),
-        ("DELETE", "/containers/c1", containers.remove, "c1", 50),
-        ("POST", "/containers/prune", containers.prune, "", 50),
-        ("POST", "/containers/prune/start", containers.start, "prune", 50),
-        ("POST", "/containers/c1/exec", execs.create, "c1", 50),
-        ("POST", "/exec/abc/start", execs.start, "abc", 50),
+        ("GET", "/containers/json/json", containers.inspect, "json", NEWEST),
+        ("DELETE", "/containers/c1", containers.remove, "c1", NEWEST),
+        ("POST", "/containers/prune", containers.prune, "", NEWEST),
+        ("POST", "/containers/prune/start", containers.start, "prune", NEWEST),
+        ("POST", "/containers/c1/exec", execs.create, "c1", NEWEST),
+        ("POST", "/exec/abc/start", execs.start, "abc", NEWEST),
         (
             "POST",
             "/images/127.0.0.1:5000/t/alpine/push",
             images.push,
             "127.0.0.1:5000/t/alpine",
-            50,
+            NEWEST,
         ),
         (
             "DELETE",
             "/images/127.0.0.1:5000/t/alpine:x",
             images.remove,
             "127.0.0.1:5000/t/alpine:x",
-            50,
+            NEWEST,
         ),
-        ("GET", "/images/a/json", images.inspect, "a", 50),
+        ("GET", "/images/a/json", images.inspect, "a", NEWEST),
     ],
 )
 def test_routes(method, path, handler, name, minor):
@@ -64,8 +65,8 @@ def test_unknown_paths(method, path):
 @pytest.mark.parametrize(
     ("version", "sentence"),
     [
-        ("1.99", "client version 1.99 is too new. Maximum supported API version is 1.50"),
-        ("2.0", "client version 2.0 is too new. Maximum supported API version is 1.50"),
+        ("1.99", "client version 1.99 is too new. Maximum supported API version is 1.55"),
+        ("2.0", "client version 2.0 is too new. Maximum supported API version is 1.55"),
         (
             "1.23",
             (
@@ -88,7 +89,7 @@ def test_ping(scenario):
         for method in ("GET", "HEAD"):
             answer = await client.ask(method, "/_ping")
             assert answer.status == 200
-            assert answer.headers["api-version"] == "1.50"
+            assert answer.headers["api-version"] == "1.55"
             assert answer.headers["ostype"] == "linux"
             assert answer.headers["server"].startswith("sampan/")
             assert answer.headers["cache-control"] == "no-cache, no-store, must-revalidate"

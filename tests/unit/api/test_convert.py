@@ -14,7 +14,8 @@ from sampan.errors import InvalidArgument
 from sampan.images.model import Image
 from sampan.spec.digest import Digest
 from sampan.spec.image import Descriptor, History, ImageConfig, RunConfig
-from sampan.wire import docker as wire
+from sampan.wire import containers as wire
+from sampan.wire import execs, hostconfig
 
 # What `docker run -d --name c1 --hostname h1 -e A=b -l k=v -w /tmp -u 0:0` sends, shortened by
 # members that only repeat a default.
@@ -38,7 +39,9 @@ def mount(**members):
 
 
 def host(**members):
-    return requests.host_config(msgspec.json.decode(json.dumps(members), type=wire.HostConfig))
+    return requests.host_config(
+        msgspec.json.decode(json.dumps(members), type=hostconfig.HostConfig)
+    )
 
 
 def test_a_body_of_the_cli_is_all_defaults():
@@ -179,7 +182,7 @@ def test_what_cannot_be_done_is_not_ignored(members, error, sentence):
 
 
 def test_a_disabled_network_is_none():
-    body = wire.HostConfig(network_mode="host")
+    body = hostconfig.HostConfig(network_mode="host")
     assert requests.host_config(body, network_disabled=True).network_mode == "none"
 
 
@@ -305,7 +308,7 @@ def test_host_configs_come_back_as_they_went_in():
         uts_mode="host",
     )
     encoded = msgspec.json.encode(convert.host_answer(config, "x"))
-    body = msgspec.json.decode(encoded, type=wire.HostConfig)
+    body = msgspec.json.decode(encoded, type=hostconfig.HostConfig)
     assert requests.host_config(body) == config
 
 
@@ -323,7 +326,7 @@ def test_a_line_of_ps(make_container):
 
 def test_exec_sessions():
     config = requests.exec_config(
-        wire.ExecCreate(cmd=["echo", "hi"], console_size=(0, 0), detach_keys="ctrl-x")
+        execs.ExecCreate(cmd=["echo", "hi"], console_size=(0, 0), detach_keys="ctrl-x")
     )
     session = model.Exec(id="e", container_id="c", config=config, exit_code=0, pid=7)
     answer = json.loads(msgspec.json.encode(convert.exec_answer(session, "0:0")))
@@ -343,11 +346,11 @@ def test_exec_sessions():
 
 def test_an_exec_needs_a_command():
     with pytest.raises(InvalidArgument, match="no exec command"):
-        requests.exec_config(wire.ExecCreate(cmd=[]))
+        requests.exec_config(execs.ExecCreate(cmd=[]))
 
 
 def test_limits_of_update():
-    body = wire.HostConfig(memory=5, cpuset_cpus="0", nano_cpus=0)
+    body = hostconfig.HostConfig(memory=5, cpuset_cpus="0", nano_cpus=0)
     assert requests.limits(msgspec.structs.asdict(body)) == {"memory": 5, "cpuset_cpus": "0"}
 
 

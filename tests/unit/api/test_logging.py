@@ -7,7 +7,7 @@ import pytest
 from sampan.api.docker.logging import details, log_config
 from sampan.engine.model import LogDriver
 from sampan.errors import InvalidArgument
-from sampan.wire.docker import LogConfig
+from sampan.wire.hostconfig import LogConfig
 
 
 def parsed(driver="", **options):

@@ -129,7 +129,7 @@ def test_events_are_lines(scenario):
     async def play(client):
         other = await client.another()
         filters = '{"type":{"container":true},"event":["die"]}'.replace('"', "%22")
-        await other.send("GET", f"/events?since=1.5&filters={filters}")
+        await other.send("GET", f"/v1.51/events?since=1.5&filters={filters}")
         await other.head()
         assert client.engine.calls == [
             ("events", (1_500_000_000, None, {"type": ["container"], "event": ["die"]}), {})

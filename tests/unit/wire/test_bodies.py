@@ -7,7 +7,7 @@ import json
 import msgspec
 import pytest
 
-from sampan.wire import docker, images, stats
+from sampan.wire import containers, docker, events, execs, hostconfig, images, stats, system
 
 # Answers as a dockerd 28.2 gave them, with long values shortened.
 ENDPOINT = (
@@ -115,20 +115,20 @@ STATS = (
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        (SUMMARY, docker.ContainerSummary),
-        (INSPECT, docker.ContainerInspect),
-        (EXEC, docker.ExecInspect),
-        (EVENT, docker.Event),
+        (SUMMARY, containers.ContainerSummary),
+        (INSPECT, containers.ContainerInspect),
+        (EXEC, execs.ExecInspect),
+        (EVENT, events.Event),
         (IMAGE, images.ImageInspect),
         (IMAGE_SUMMARY, images.ImageSummary),
         (STATS, stats.Stats),
-        ('{"StatusCode":7}', docker.WaitResult),
-        ('{"Error":{"Message":"x"},"StatusCode":-1}', docker.WaitResult),
-        ('{"Id":"a0","Warnings":[]}', docker.Created),
-        ('{"ContainersDeleted":null,"SpaceReclaimed":0}', docker.ContainersPruned),
+        ('{"StatusCode":7}', containers.WaitResult),
+        ('{"Error":{"Message":"x"},"StatusCode":-1}', containers.WaitResult),
+        ('{"Id":"a0","Warnings":[]}', containers.Created),
+        ('{"ContainersDeleted":null,"SpaceReclaimed":0}', containers.ContainersPruned),
         ('{"Untagged":"a:x"}', images.ImageDeleted),
-        ('{"IdentityToken":"","Status":"Login Succeeded"}', images.AuthResult),
-        ('{"Processes":[["root"]],"Titles":["UID"]}', docker.Top),
+        ('{"IdentityToken":"","Status":"Login Succeeded"}', system.AuthResult),
+        ('{"Processes":[["root"]],"Titles":["UID"]}', containers.Top),
     ],
 )
 def test_dockerds_answers_come_back_byte_for_byte(text, kind):
@@ -137,12 +137,12 @@ def test_dockerds_answers_come_back_byte_for_byte(text, kind):
 
 def test_null_is_accepted_wherever_go_does():
     members = dict.fromkeys(
-        (f.encode_name for f in msgspec.structs.fields(docker.ContainerCreate)), None
+        (f.encode_name for f in msgspec.structs.fields(containers.ContainerCreate)), None
     )
     members["HostConfig"] = dict.fromkeys(
-        (f.encode_name for f in msgspec.structs.fields(docker.HostConfig)), None
+        (f.encode_name for f in msgspec.structs.fields(hostconfig.HostConfig)), None
     )
-    assert msgspec.json.decode(json.dumps(members), type=docker.ContainerCreate).image is None
+    assert msgspec.json.decode(json.dumps(members), type=containers.ContainerCreate).image is None
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_null_is_accepted_wherever_go_does():
 )
 def test_wrong_types_are_refused(text):
     with pytest.raises(msgspec.ValidationError):
-        msgspec.json.decode(text, type=docker.ContainerCreate)
+        msgspec.json.decode(text, type=containers.ContainerCreate)
 
 
 def test_credentials_have_lower_case_names():

@@ -35,6 +35,7 @@ from sampan.api.docker import (
     system,
     trust,
     upkeep,
+    usage,
     volumes,
     websocket,
 )
@@ -71,6 +72,7 @@ PATHS: dict[tuple[str, str], Handler] = {
     **publishing.PATHS,
     **swarm.PATHS,
     **upkeep.PATHS,
+    **usage.PATHS,
     **volumes.PATHS,
 }
 NAMED: dict[tuple[str, str, str], Handler] = {

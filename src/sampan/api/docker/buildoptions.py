@@ -14,7 +14,7 @@ from sampan.errors import InvalidArgument, NotImplementedHere
 from sampan.registry.credentials import Credentials
 from sampan.spec.reference import Reference
 from sampan.wire import build as bodies
-from sampan.wire import docker as wire
+from sampan.wire import hostconfig as wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable

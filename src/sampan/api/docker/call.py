@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 import msgspec
 from aiohttp.web_protocol import RequestPayloadError
 
+from sampan.api.docker import versions
 from sampan.api.docker.hijack import Connection, TakenOver, upgraded_head
 from sampan.errors import DeadlineExceeded, InvalidArgument, NotImplementedHere
 
@@ -191,7 +192,9 @@ class Call:
         Before API 1.42 the content type was raw-stream whatever the stream was.
         """
         upgrade = self.request.headers.get("Upgrade", "").lower() == "tcp"
-        return self.connection.take_over(upgraded_head(is_raw or self.minor < 42, upgrade))
+        return self.connection.take_over(
+            upgraded_head(is_raw or self.minor < versions.FRAMED_TYPE, upgrade)
+        )
 
     async def take_over_settled(self, is_raw: bool) -> int:
         """`take_over`, and wait until the client has read the head."""

@@ -13,7 +13,8 @@ from sampan.api.docker.images import named
 from sampan.engine.commit import CommitRequest, run_config
 from sampan.engine.specgen import merge_environment
 from sampan.errors import InvalidArgument
-from sampan.wire import docker as wire
+from sampan.wire import containers as wire
+from sampan.wire import docker
 from sampan.wire.archives import Change
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ async def commit(call: Call) -> StreamResponse:
         run=None if body is None else merged(run_config(container), body),
     )
     made = await call.engine.commit(container.id, request)
-    return answers.json(wire.Identifier(id=str(made.id)), 201)
+    return answers.json(docker.Identifier(id=str(made.id)), 201)
 
 
 def merged(run: RunConfig, body: wire.ContainerCreate) -> RunConfig:

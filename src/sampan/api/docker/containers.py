@@ -11,13 +11,22 @@ import msgspec
 from msgspec import UNSET
 
 from sampan import ids
-from sampan.api.docker import ages, answers, convert, endpoints, networks, requests, sampling
+from sampan.api.docker import (
+    ages,
+    answers,
+    convert,
+    endpoints,
+    networks,
+    oldrequests,
+    requests,
+    sampling,
+    versions,
+)
 from sampan.api.docker.logging import details
 from sampan.engine import model, security
 from sampan.errors import Conflict, ContainerNotFound, InvalidArgument, SampanError
-from sampan.wire import docker as wire
-from sampan.wire import multiplex
-from sampan.wire import networks as bodies
+from sampan.wire import containers as wire
+from sampan.wire import hostconfig, multiplex
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
@@ -26,11 +35,10 @@ if TYPE_CHECKING:
 
     from sampan.api.docker.call import Call
     from sampan.engine.config import EngineConfig
-    from sampan.engine.engine import Engine
 
 STATS_SECONDS = 1.0
-_decode_create = msgspec.json.Decoder(bodies.ContainerCreate)
-_decode_update = msgspec.json.Decoder(wire.HostConfig)
+_decode_create = msgspec.json.Decoder(wire.ContainerCreate)
+_decode_update = msgspec.json.Decoder(hostconfig.HostConfig)
 
 
 async def create(call: Call) -> StreamResponse:
@@ -38,8 +46,9 @@ async def create(call: Call) -> StreamResponse:
     body = await call.json(_decode_create)
     if body is None:
         raise InvalidArgument("invalid JSON: got EOF while reading request body")
+    warnings = oldrequests.create(body, call.minor)
     config = requests.container_config(body)
-    asked = body.host_config or wire.HostConfig()
+    asked = body.host_config or hostconfig.HostConfig()
     asked.runtime = asked.runtime or body.runtime
     host = requests.host_config(asked, bool(body.network_disabled))
     name = call.text("name").removeprefix("/")
@@ -47,14 +56,16 @@ async def create(call: Call) -> StreamResponse:
         config,
         host,
         name=ids.check_name(name) if name else None,
-        platform=call.text("platform") or None,
-        networks=endpoints.wishes(body.networking_config, body.mac_address or ""),
+        platform=call.text("platform") or None
+        if call.minor >= versions.PLATFORM_OF_CREATE
+        else None,
+        networks=endpoints.wishes(body.networking_config),
     )
-    return answers.json(wire.Created(id=made.id, warnings=list(made.warnings)), 201)
+    return answers.json(wire.Created(id=made.id, warnings=[*made.warnings, *warnings]), 201)
 
 
 async def start(call: Call) -> StreamResponse:
-    """POST /containers/{id}/start"""
+    """POST /containers/{id}/start?detachKeys&checkpoint&checkpoint-dir"""
     await call.engine.start(reference(call))
     return answers.empty()
 
@@ -107,6 +118,7 @@ async def update(call: Call) -> StreamResponse:
     body = await call.json(_decode_update)
     if body is None:
         raise InvalidArgument("invalid JSON: got EOF while reading request body")
+    oldrequests.update(body, call.minor)
     policy = None
     if body.restart_policy is not None and body.restart_policy.name not in (None, ""):
         policy = requests.restart_policy(body.restart_policy)
@@ -125,6 +137,8 @@ async def wait(call: Call) -> StreamResponse:
     armed = call.engine.arm_wait(reference(call), wait_condition(call))
     try:
         call.cancel_when_gone()
+        if call.minor < versions.WAIT_CONDITIONS:
+            return answers.json(wire.WaitResult(status_code=(await armed).exit_code))
         answer = await answers.stream(call.request)
         try:
             result = await armed
@@ -144,7 +158,8 @@ def wait_condition(call: Call) -> model.WaitCondition:
     Raises:
         InvalidArgument: an unknown condition.
     """
-    text = call.text("condition") or "not-running"
+    text = call.text("condition") if call.minor >= versions.WAIT_CONDITIONS else ""
+    text = text or "not-running"
     try:
         condition = model.WaitCondition(text)
     except ValueError:
@@ -182,16 +197,19 @@ async def listing(call: Call) -> StreamResponse:
         filters=call.filters(),
         limit=limit if limit is not None and limit > 0 else None,
     )
-    lines = summaries(call.engine, found)
+    lines = summaries(call, found)
     if call.flag("size"):
         await measure(call, lines)
     return answers.json(lines)
 
 
-def summaries(engine: Engine, found: Iterable[model.Container]) -> list[wire.ContainerSummary]:
-    """The lines of `ps`."""
+def summaries(call: Call, found: Iterable[model.Container]) -> list[wire.ContainerSummary]:
+    """The lines of `ps`, for the version that is asked for."""
     now = time.time_ns()
-    return [convert.summary(one, now, networks.live(engine, one)) for one in found]
+    lines = [convert.summary(one, now, networks.live(call.engine, one)) for one in found]
+    for line in lines:
+        versions.container_summary(line, call.minor)
+    return lines
 
 
 async def measure(call: Call, lines: list[wire.ContainerSummary]) -> None:
@@ -210,6 +228,7 @@ async def inspect(call: Call) -> StreamResponse:
     answer = convert.inspect(container, networks.live(call.engine, container))
     answer.exec_ids = call.engine.exec_ids(container.id) or None
     answer.host_config = in_effect(answer.host_config, container.host, call.engine.config)
+    versions.container(answer, call.minor)
     if call.flag("size"):
         found = await call.engine.sizes(container.id)
         answer.size_rw, answer.size_root_fs = found.writable, found.total
@@ -217,8 +236,8 @@ async def inspect(call: Call) -> StreamResponse:
 
 
 def in_effect(
-    answer: wire.HostConfig, host: model.HostConfig, config: EngineConfig
-) -> wire.HostConfig:
+    answer: hostconfig.HostConfig, host: model.HostConfig, config: EngineConfig
+) -> hostconfig.HostConfig:
     """`answer` with what the engine puts where the request said nothing."""
     answer.shm_size = host.shm_size or config.shm_size
     answer.masked_paths = security.masked_paths(host)
@@ -275,7 +294,8 @@ async def logs(call: Call) -> StreamResponse:
     container = call.engine.get(reference(call))
     records = call.engine.logs(container.id, query)
     is_raw = container.config.tty
-    kind = multiplex.RAW_CONTENT_TYPE if is_raw or call.minor < 42 else multiplex.CONTENT_TYPE
+    is_old = call.minor < versions.FRAMED_TYPE
+    kind = multiplex.RAW_CONTENT_TYPE if is_raw or is_old else multiplex.CONTENT_TYPE
     async with aclosing(cast("AsyncGenerator[model.LogRecord, None]", records)) as lines:
         call.cancel_when_gone()
         answer = await answers.stream(call.request, kind)
@@ -328,7 +348,8 @@ async def stats(call: Call) -> StreamResponse:
     call.cancel_when_gone()
     if not call.flag("stream", default=True):
         before = None
-        if not call.flag("one-shot") and container.status.is_running:
+        one_shot = call.minor >= versions.ONE_SHOT and call.flag("one-shot")
+        if not one_shot and container.status.is_running:
             before = await call.engine.stats(container.id)
             await asyncio.sleep(STATS_SECONDS)
         return answers.json(sampling.sample(await call.engine.stats(container.id), before))

@@ -15,7 +15,8 @@ from sampan.api.docker import ages, endpoints, mounting, requests
 from sampan.api.docker.endpoints import NOTHING
 from sampan.api.docker.logging import log_answer
 from sampan.engine import model
-from sampan.wire import docker as wire
+from sampan.wire import containers as wire
+from sampan.wire import events, execs, hostconfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,6 +37,7 @@ def inspect(container: model.Container, live: Live = NOTHING) -> wire.ContainerI
         name="/" + container.name,
         restart_count=container.state.restart_count,
         host_config=host_answer(container.host, container.name),
+        storage=wire.Storage(),
         mounts=mounting.points(container),
         config=config_answer(container),
         network_settings=endpoints.settings(container, live),
@@ -77,8 +79,8 @@ def _health(value: model.Health) -> wire.Health:
     )
 
 
-def _health_check(check: model.HealthCheck) -> wire.Healthcheck:
-    return wire.Healthcheck(
+def _health_check(check: model.HealthCheck) -> hostconfig.Healthcheck:
+    return hostconfig.Healthcheck(
         test=list(check.test),
         interval=check.interval or UNSET,
         timeout=check.timeout or UNSET,
@@ -125,15 +127,15 @@ def image_name(container: model.Container) -> str:
     return container.config.image or container.image_name or container.config.rootfs or ""
 
 
-def host_answer(host: model.HostConfig, name: str) -> wire.HostConfig:
+def host_answer(host: model.HostConfig, name: str) -> hostconfig.HostConfig:
     """The `HostConfig` of inspect; `name` is the container's."""
-    return wire.HostConfig(
+    return hostconfig.HostConfig(
         binds=list(host.binds) or None,
-        log_config=wire.LogConfig(type=host.log.driver.value, config=log_answer(host.log)),
+        log_config=hostconfig.LogConfig(type=host.log.driver.value, config=log_answer(host.log)),
         network_mode=host.network_mode,
         port_bindings=endpoints.wanted_ports(host.ports),
         publish_all_ports=host.publish_all,
-        restart_policy=wire.RestartPolicy(
+        restart_policy=hostconfig.RestartPolicy(
             name=host.restart.name.value, maximum_retry_count=host.restart.max_retries
         ),
         auto_remove=host.auto_remove,
@@ -185,7 +187,7 @@ def host_answer(host: model.HostConfig, name: str) -> wire.HostConfig:
         memory_swappiness=host.memory_swappiness,
         oom_kill_disable=host.oom_kill_disable,
         pids_limit=host.pids_limit,
-        ulimits=[wire.Ulimit(name=u.name, hard=u.hard, soft=u.soft) for u in host.ulimits],
+        ulimits=[hostconfig.Ulimit(name=u.name, hard=u.hard, soft=u.soft) for u in host.ulimits],
         init=host.init or UNSET,
         depends_on=[f"{one.container}:{one.condition}" for one in host.depends_on] or UNSET,
         device_requests=[{"Driver": "cdi", "DeviceIDs": list(host.cdi_devices)}]
@@ -198,25 +200,25 @@ def host_answer(host: model.HostConfig, name: str) -> wire.HostConfig:
     )
 
 
-def _weights(host: model.HostConfig) -> list[wire.WeightDevice]:
+def _weights(host: model.HostConfig) -> list[hostconfig.WeightDevice]:
     return [
-        wire.WeightDevice(path=one.path, weight=one.value)
+        hostconfig.WeightDevice(path=one.path, weight=one.value)
         for one in host.block_devices
         if one.limit is model.BlockLimit.WEIGHT
     ]
 
 
-def _throttles(host: model.HostConfig, limit: model.BlockLimit) -> list[wire.ThrottleDevice]:
+def _throttles(host: model.HostConfig, limit: model.BlockLimit) -> list[hostconfig.ThrottleDevice]:
     return [
-        wire.ThrottleDevice(path=one.path, rate=one.value)
+        hostconfig.ThrottleDevice(path=one.path, rate=one.value)
         for one in host.block_devices
         if one.limit is limit
     ]
 
 
-def _devices(host: model.HostConfig) -> list[wire.DeviceMapping]:
+def _devices(host: model.HostConfig) -> list[hostconfig.DeviceMapping]:
     return [
-        wire.DeviceMapping(
+        hostconfig.DeviceMapping(
             path_on_host=device.host_path,
             path_in_container=device.container_path,
             cgroup_permissions=device.permissions,
@@ -238,10 +240,20 @@ def summary(container: model.Container, now_ns: int, live: Live = NOTHING) -> wi
         labels=labels(container),
         state=container.status.value,
         status=ages.status(container.state, now_ns),
-        host_config=wire.SummaryHostConfig(network_mode=container.host.network_mode),
+        host_config=wire.SummaryHostConfig(
+            network_mode=container.host.network_mode,
+            annotations=dict(container.host.annotations) or UNSET,
+        ),
+        health=_summary_health(container.state.health),
         network_settings=wire.SummaryNetworks(networks=endpoints.networks(container, live)),
         mounts=mounting.points(container),
     )
+
+
+def _summary_health(health: model.Health | None) -> wire.SummaryHealth:
+    if health is None:
+        return wire.SummaryHealth()
+    return wire.SummaryHealth(status=health.status.value, failing_streak=health.failing_streak)
 
 
 def command_line(path: str, args: Iterable[str]) -> str:
@@ -250,14 +262,14 @@ def command_line(path: str, args: Iterable[str]) -> str:
     return " ".join([path, *words])
 
 
-def exec_answer(session: model.Exec, default_user: str) -> wire.ExecInspect:
+def exec_answer(session: model.Exec, default_user: str) -> execs.ExecInspect:
     """An exec session."""
     config = session.config
-    return wire.ExecInspect(
+    return execs.ExecInspect(
         id=session.id,
         running=session.running,
         exit_code=session.exit_code,
-        process_config=wire.ProcessConfig(
+        process_config=execs.ProcessConfig(
             tty=config.tty,
             entrypoint=config.command[0],
             arguments=list(config.command[1:]),
@@ -272,17 +284,17 @@ def exec_answer(session: model.Exec, default_user: str) -> wire.ExecInspect:
     )
 
 
-def event(value: model.Event) -> wire.Event:
-    """One event, with the members that clients before 1.52 read."""
+def event(value: model.Event, *, with_old_names: bool = False) -> events.Event:
+    """One event; `with_old_names` are the members that clients before 1.52 read."""
     is_container = value.type == "container"
-    source = value.attributes.get("image", "") if is_container else ""
-    return wire.Event(
-        status=value.action,
-        id=value.actor_id,
+    source = value.attributes.get("image", "") if is_container and with_old_names else ""
+    return events.Event(
+        status=value.action if with_old_names else UNSET,
+        id=value.actor_id if with_old_names else UNSET,
         source=source or UNSET,
         type=value.type,
         action=value.action,
-        actor=wire.Actor(id=value.actor_id, attributes=dict(value.attributes)),
+        actor=events.Actor(id=value.actor_id, attributes=dict(value.attributes)),
         time=value.time_ns // ages.SECOND,
         time_nano=value.time_ns,
     )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from sampan.api.docker import answers, streaming
+from sampan.api.docker import answers, pictures, streaming
 from sampan.api.docker.images import credentials_of
 from sampan.errors import InvalidArgument
 from sampan.registry.searching import MAX_FOUND
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from sampan.api.docker.call import Call
     from sampan.images.remote import Remote
     from sampan.registry.searching import Found
-    from sampan.spec.image import Descriptor
 
 
 MAX_ATTACHED: Final = 64 << 20
@@ -35,7 +34,7 @@ async def inspect(call: Call) -> StreamResponse:
     found = await _remote(call).manifest()
     return answers.json(
         bodies.Inspect(
-            descriptor=_descriptor(found.descriptor),
+            descriptor=pictures.descriptor(found.descriptor),
             platforms=[
                 bodies.Platform(
                     architecture=platform.architecture, os=platform.os, variant=platform.variant
@@ -65,7 +64,9 @@ async def referrers(call: Call) -> StreamResponse:
     """GET /distribution/{name}/referrers?artifactType"""
     digest, found = await _remote(call).referrers(call.text("artifactType"))
     return answers.json(
-        bodies.Referrers(subject=str(digest), referrers=[_descriptor(entry) for entry in found])
+        bodies.Referrers(
+            subject=str(digest), referrers=[pictures.descriptor(entry) for entry in found]
+        )
     )
 
 
@@ -146,16 +147,6 @@ def _search_filter(filters: dict[str, list[str]]) -> Callable[[Found], bool]:
 
 def _remote(call: Call) -> Remote:
     return call.engine.images.remote(call.name, credentials_of(call))
-
-
-def _descriptor(descriptor: Descriptor) -> bodies.Descriptor:
-    return bodies.Descriptor(
-        media_type=descriptor.media_type,
-        digest=str(descriptor.digest),
-        size=descriptor.size,
-        annotations=descriptor.annotations,
-        artifact_type=descriptor.artifact_type,
-    )
 
 
 PATHS = {

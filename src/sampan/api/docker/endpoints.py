@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from sampan.engine.joining import has_networks
-from sampan.network.model import BRIDGE, EndpointRequest
+from sampan.network.model import EndpointRequest
 from sampan.network.ports import binding, parse_port
-from sampan.wire import docker as wire
+from sampan.wire import containers as wire
+from sampan.wire import hostconfig
 from sampan.wire import networks as bodies
 
 if TYPE_CHECKING:
@@ -35,14 +36,10 @@ NOTHING = Live()
 # requests
 
 
-def wishes(config: bodies.NetworkingConfig | None, mac: str) -> dict[str, EndpointRequest]:
-    """What a new container asks of each network; `mac` is what clients before 1.44 ask for."""
+def wishes(config: bodies.NetworkingConfig | None) -> dict[str, EndpointRequest]:
+    """What a new container asks of each network."""
     given = (config.endpoints_config if config else None) or {}
-    found = {name: wish(settings) for name, settings in given.items()}
-    if mac and not any(one.mac for one in found.values()):
-        name = next(iter(found), "default")
-        found[name] = _with_mac(found.get(name, EndpointRequest()), mac)
-    return found
+    return {name: wish(settings) for name, settings in given.items()}
 
 
 def wish(settings: bodies.EndpointSettings | None) -> EndpointRequest:
@@ -61,24 +58,14 @@ def wish(settings: bodies.EndpointSettings | None) -> EndpointRequest:
     )
 
 
-def bindings(given: Mapping[str, Sequence[wire.PortBinding] | None] | None) -> tuple[Binding, ...]:
+def bindings(
+    given: Mapping[str, Sequence[hostconfig.PortBinding] | None] | None,
+) -> tuple[Binding, ...]:
     """The ports to publish. Raises InvalidArgument."""
     return tuple(
         binding(port, one.host_ip or "", one.host_port or "")
         for port, hosts in (given or {}).items()
         for one in hosts or ()
-    )
-
-
-def _with_mac(request: EndpointRequest, mac: str) -> EndpointRequest:
-    return EndpointRequest(
-        ipv4=request.ipv4,
-        ipv6=request.ipv6,
-        mac=mac,
-        aliases=request.aliases,
-        links=request.links,
-        options=request.options,
-        gateway_priority=request.gateway_priority,
     )
 
 
@@ -93,23 +80,7 @@ def settings(container: Container, live: Live) -> wire.NetworkSettings:
     found.ports = port_map(container, live)
     found.sandbox_id = container.id
     found.sandbox_key = f"/proc/{container.state.pid}/ns/net"
-    bridge = found.networks.get(BRIDGE)
-    if bridge is not None:
-        for name in _COPIED:
-            setattr(found, name, getattr(bridge, name))
     return found
-
-
-_COPIED = (
-    "endpoint_id",
-    "gateway",
-    "global_ipv6_address",
-    "global_ipv6_prefix_len",
-    "ip_address",
-    "ip_prefix_len",
-    "ipv6_gateway",
-    "mac_address",
-)
 
 
 def networks(container: Container, live: Live) -> dict[str, wire.Endpoint]:
@@ -149,13 +120,13 @@ def _fill(answer: wire.Endpoint, endpoint: Endpoint) -> None:
     answer.dns_names = list(endpoint.names) or None
 
 
-def port_map(container: Container, live: Live) -> dict[str, list[wire.PortBinding] | None]:
+def port_map(container: Container, live: Live) -> dict[str, list[hostconfig.PortBinding] | None]:
     """Exposed and published ports of a running container, as inspect has them."""
-    found: dict[str, list[wire.PortBinding] | None] = {
+    found: dict[str, list[hostconfig.PortBinding] | None] = {
         "{}/{}".format(*parse_port(port)): None for port in container.config.exposed_ports
     }
     for one in live.published:
-        bound = wire.PortBinding(host_ip=one.host, host_port=str(one.host_port))
+        bound = hostconfig.PortBinding(host_ip=one.host, host_port=str(one.host_port))
         key = f"{one.port}/{one.protocol}"
         found[key] = [*(found.get(key) or []), bound]
     return found
@@ -188,14 +159,14 @@ def links(asked: Sequence[str], name: str) -> list[str] | None:
     return [f"/{other}:/{name}/{alias or other}" for other, _, alias in pairs] or None
 
 
-def wanted_ports(asked: Sequence[Binding]) -> dict[str, list[wire.PortBinding] | None]:
+def wanted_ports(asked: Sequence[Binding]) -> dict[str, list[hostconfig.PortBinding] | None]:
     """`HostConfig.PortBindings`: what was asked for."""
-    found: dict[str, list[wire.PortBinding] | None] = {}
+    found: dict[str, list[hostconfig.PortBinding] | None] = {}
     for one in asked:
         port = str(one.host_first) if one.host_first else ""
         if one.host_last > one.host_first:
             port = f"{one.host_first}-{one.host_last}"
-        bound = wire.PortBinding(host_ip=one.host, host_port=port)
+        bound = hostconfig.PortBinding(host_ip=one.host, host_port=port)
         key = f"{one.port}/{one.protocol}"
         found[key] = [*(found.get(key) or []), bound]
     return found

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sampan.api.docker import answers, convert, requests
+from sampan.api.docker import answers, convert, oldrequests, requests
 from sampan.api.docker.containers import farewell, reference, size_of
 from sampan.engine import model
 from sampan.errors import Conflict, InvalidArgument, SampanError
-from sampan.wire import docker as wire
-from sampan.wire import multiplex
+from sampan.wire import docker, multiplex
+from sampan.wire import execs as wire
 
 if TYPE_CHECKING:
     from aiohttp.web_response import StreamResponse
@@ -27,8 +27,9 @@ async def create(call: Call) -> StreamResponse:
     body = await call.json(_decode_create)
     if body is None:
         raise InvalidArgument("invalid JSON: got EOF while reading request body")
+    oldrequests.exec_(body, call.minor)
     made = await call.engine.exec_create(reference(call), requests.exec_config(body))
-    return answers.json(wire.Identifier(id=made), 201)
+    return answers.json(docker.Identifier(id=made), 201)
 
 
 async def start(call: Call) -> StreamResponse:
@@ -39,6 +40,7 @@ async def start(call: Call) -> StreamResponse:
     request, as dockerd has it, and not by whether the process has a terminal.
     """
     body = await call.json(_decode_start) or wire.ExecStart()
+    oldrequests.exec_(body, call.minor)
     session = call.engine.exec_inspect(call.name)
     if session.started:
         raise Conflict(f"exec command {session.id} has already run")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp.web_protocol import RequestPayloadError
 
-from sampan.api.docker import ages, answers, pictures, streaming
+from sampan.api.docker import ages, answers, pictures, streaming, versions
 from sampan.errors import Aborted, InvalidArgument, NotImplementedHere
 from sampan.images.progress import silent
 from sampan.images.saving import ArchiveFormat
 from sampan.registry.credentials import Credentials
 from sampan.spec.platform import Platform
+from sampan.wire import distribution, progress
 from sampan.wire import images as bodies
-from sampan.wire import progress
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,15 +23,47 @@ if TYPE_CHECKING:
     from aiohttp.web_response import StreamResponse
 
     from sampan.api.docker.call import Call
+    from sampan.images.model import Image
 
 
-_decode_platform = msgspec.json.Decoder(bodies.Platform).decode
+_decode_platform = msgspec.json.Decoder(distribution.Platform).decode
 
 
 async def listing(call: Call) -> StreamResponse:
-    """GET /images/json?all&filters"""
-    found = await call.engine.images.list(filters_of(call))
-    return answers.json([pictures.summary(image) for image in found])
+    """GET /images/json?all&filters&shared-size&manifests&identity"""
+    filters = filters_of(call)
+    if call.minor < versions.NO_FILTER_WORD and call.text("filter"):
+        filters.setdefault("reference", [call.text("filter")])
+    with_manifests = call.minor >= versions.MANIFESTS and call.flag("manifests")
+    if call.flag("identity") and not with_manifests:
+        raise InvalidArgument("conflicting options: identity requires manifests=1")
+    found = await call.engine.images.list(filters)
+    with_shared = call.minor >= versions.SHARED_SIZES and call.flag("shared-size")
+    shared = await call.engine.images.shared_sizes(found) if with_shared else {}
+    users = users_of_images(call)
+    lines = []
+    for image in found:
+        line = pictures.summary(image, len(users.get(image.id, ())), shared.get(image.id, -1))
+        if with_manifests:
+            line.manifests = await manifests_of(call, image)
+        versions.image_summary(line, call.minor)
+        lines.append(line)
+    return answers.json(lines)
+
+
+def users_of_images(call: Call) -> dict[str, list[str]]:
+    """Ids of containers by that of their image."""
+    found: dict[str, list[str]] = {}
+    for container in call.engine.list(all=True):
+        found.setdefault(str(container.image_id), []).append(container.id)
+    return found
+
+
+async def manifests_of(call: Call, image: Image) -> list[bodies.ManifestSummary]:
+    """The manifests of an image, as far as they are known here."""
+    users = users_of_images(call)
+    states = await call.engine.images.manifests.of(image.target)
+    return [pictures.manifest(state, users) for state in states]
 
 
 async def create(call: Call) -> StreamResponse:
@@ -184,15 +216,47 @@ def platform_of(call: Call) -> Platform | None:
 
 
 async def inspect(call: Call) -> StreamResponse:
-    """GET /images/{name}/json"""
-    image = await call.engine.images.get(call.name)
+    """GET /images/{name}/json?manifests&platform"""
+    with_manifests = call.minor >= versions.MANIFESTS_OF_IMAGE and call.flag("manifests")
+    platform = platform_of(call) if call.minor >= versions.PLATFORM_OF_IMAGE else None
+    if with_manifests and platform is not None:
+        raise InvalidArgument(
+            "conflicting options: manifests and platform options cannot both be set"
+        )
+    image = await call.engine.images.get(call.name, platform)
     others = await call.engine.images.list() if len(image.config.history) > 1 else ()
-    return answers.json(pictures.inspect(image, others))
+    answer = pictures.inspect(image, others)
+    if with_manifests:
+        answer.manifests = await manifests_of(call, image)
+    versions.image(answer, call.minor)
+    return answers.json(answer)
 
 
 async def history(call: Call) -> StreamResponse:
-    """GET /images/{name}/history"""
-    return answers.json(pictures.history(await call.engine.images.history(call.name)))
+    """GET /images/{name}/history?platform"""
+    platform = platform_of(call) if call.minor >= versions.PLATFORM_OF_HISTORY else None
+    return answers.json(pictures.history(await call.engine.images.history(call.name, platform)))
+
+
+async def attestations(call: Call) -> StreamResponse:
+    """GET /images/{name}/attestations?platform&type&statement: in-toto statements about it"""
+    if len(call.values("platform")) > 1:
+        raise InvalidArgument("attestations: only one platform can be asked for")
+    image = await call.engine.images.get(call.name)
+    manifests = call.engine.images.manifests
+    kinds, with_words = call.values("type"), call.flag("statement")
+    found = manifests.statements(image.target, platform_of(call) or Platform.host())
+    return answers.json(
+        [
+            bodies.Statement(
+                descriptor=pictures.descriptor(one.descriptor),
+                predicate_type=one.predicate_type,
+                statement=msgspec.Raw(manifests.read(one)) if with_words else msgspec.UNSET,
+            )
+            for one in found
+            if not kinds or one.predicate_type in kinds
+        ]
+    )
 
 
 async def tag(call: Call) -> StreamResponse:
@@ -249,6 +313,7 @@ PATHS = {
 }
 NAMED = {
     ("DELETE", "images", ""): remove,
+    ("GET", "images", "attestations"): attestations,
     ("GET", "images", "export"): export,
     ("GET", "images", "get"): save_one,
     ("GET", "images", "history"): history,

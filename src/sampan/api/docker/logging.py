@@ -15,7 +15,7 @@ from sampan.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sampan.wire import docker as wire
+    from sampan.wire import hostconfig as wire
 
 _DRIVERS = {one.value: one for one in model.LogDriver if one is not model.LogDriver.CRI}
 _SIZES = frozenset(("max-size", "max-file", "compress", "mode", "max-buffer-size"))

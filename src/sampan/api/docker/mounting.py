@@ -9,7 +9,8 @@ from msgspec import UNSET
 from sampan.engine import model
 from sampan.engine.volumes import check_driver
 from sampan.errors import InvalidArgument
-from sampan.wire import docker as wire
+from sampan.wire import containers
+from sampan.wire import hostconfig as wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -136,15 +137,15 @@ def _volume_answer(mount: Mount) -> wire.VolumeOptions | Any:
     )
 
 
-def points(container: Container) -> list[wire.MountPoint]:
+def points(container: Container) -> list[containers.MountPoint]:
     """The mounts that `inspect` and `ps` list."""
     return [_point(mount) for mount in container.mounts]
 
 
-def _point(mount: Mount) -> wire.MountPoint:
+def _point(mount: Mount) -> containers.MountPoint:
     is_volume = mount.type is model.MountType.VOLUME
     is_bind = mount.type is model.MountType.BIND
-    return wire.MountPoint(
+    return containers.MountPoint(
         type=mount.type.value,
         name=mount.source if is_volume else UNSET,
         source=mount.path or mount.source,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import UNSET
 
-from sampan.api.docker import ages, answers, endpoints
+from sampan.api.docker import ages, answers, endpoints, oldrequests, versions
 from sampan.errors import InvalidArgument, NotFound, NotImplementedHere
 from sampan.network.model import NetworkConfig, Pool
 from sampan.wire import networks as wire
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from ipaddress import IPv4Address, IPv6Address
+
     from aiohttp.web_response import StreamResponse
 
     from sampan.api.docker.call import Call
@@ -99,21 +103,30 @@ async def create(call: Call) -> StreamResponse:
     body = await call.json(_decode_create)
     if body is None or not body.name:
         raise InvalidArgument("invalid network name: a network needs a name")
+    oldrequests.network_create(body, call.minor)
     made = await call.engine.networks.create(config(body))
     return answers.json(wire.NetworkCreated(id=made.id), 201)
 
 
 async def listing(call: Call) -> StreamResponse:
     """GET /networks?filters"""
-    return answers.json([network(one) for one in call.engine.networks.list(call.filters())])
+    found = call.engine.networks.list(call.filters())
+    lines = [network(one) for one in found]
+    for line, one in zip(lines, found, strict=True):
+        if call.minor < versions.NETWORKS_WITHOUT_MEMBERS:
+            line.containers = _members(call.engine, one)
+        elif call.minor >= versions.NETWORK_STATUS:
+            line.containers = UNSET
+    return answers.json(lines)
 
 
 async def inspect(call: Call) -> StreamResponse:
     """GET /networks/{id}?verbose&scope"""
     found = call.engine.networks.find(call.name)
     answer = network(found)
-    for one in call.engine.networks.members(found):
-        answer.containers[one.owner] = _member(call.engine, one)
+    answer.containers = _members(call.engine, found)
+    answer.status = _status(found, call.engine.networks.members(found))
+    versions.network(answer, call.minor)
     return answers.json(answer)
 
 
@@ -126,6 +139,7 @@ async def remove(call: Call) -> StreamResponse:
 async def connect(call: Call) -> StreamResponse:
     """POST /networks/{id}/connect"""
     body = await call.json(_decode_connect) or wire.NetworkConnect()
+    oldrequests.network_connect(body, call.minor)
     wish = endpoints.wish(body.endpoint_config)
     await call.engine.connect(call.name, body.container or "", wish)
     return answers.empty(200)
@@ -151,6 +165,32 @@ def _pool(pool: Pool) -> wire.IPAMConfig:
         ip_range=pool.ip_range or UNSET,
         gateway=pool.gateway or UNSET,
         auxiliary_addresses=dict(pool.reserved) or UNSET,
+    )
+
+
+def _members(engine: Engine, network: Network) -> dict[str, wire.Member]:
+    return {one.owner: _member(engine, one) for one in engine.networks.members(network)}
+
+
+def _status(network: Network, members: Iterable[Endpoint]) -> wire.NetworkStatus:
+    addresses = [ip_address(text) for one in members for text in (one.ipv4, one.ipv6) if text]
+    subnets = {pool.subnet: _fullness(pool, addresses) for pool in network.pools if pool.subnet}
+    return wire.NetworkStatus(ipam=wire.IPAMStatus(subnets=subnets))
+
+
+def _fullness(pool: Pool, addresses: Sequence[IPv4Address | IPv6Address]) -> wire.SubnetStatus:
+    """What is taken: addresses of members, the gateway, what is reserved, and of IPv4 the first
+    and the last one; and how many may still be given away."""
+    subnet, span = ip_network(pool.subnet), ip_network(pool.ip_range or pool.subnet)
+    taken = {one for one in addresses if one in subnet}
+    taken |= {ip_address(text) for text in (pool.gateway, *pool.reserved.values()) if text}
+    taken.add(subnet.network_address)
+    if subnet.version == 4:
+        taken.add(subnet.broadcast_address)
+    free = span.num_addresses - sum(one in span for one in taken)
+    most = (1 << 64) - 1
+    return wire.SubnetStatus(
+        ips_in_use=min(len(taken), most), dynamic_ips_available=min(max(0, free), most)
     )
 
 

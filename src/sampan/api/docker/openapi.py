@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sampan.version import DOCKER_API_VERSION, VERSION
-from sampan.wire import archives, distribution, images, networks, stats, volumes
+from sampan.wire import (
+    archives,
+    containers,
+    distribution,
+    events,
+    execs,
+    hostconfig,
+    images,
+    networks,
+    stats,
+    system,
+    volumes,
+)
 from sampan.wire import docker as wire
 
 if TYPE_CHECKING:
@@ -22,11 +34,11 @@ if TYPE_CHECKING:
 
 REQUESTS: Final[dict[str, Any]] = {
     "POST /auth": wire.Credentials,
-    "POST /commit": networks.ContainerCreate,
-    "POST /containers/create": networks.ContainerCreate,
-    "POST /containers/{name}/exec": wire.ExecCreate,
-    "POST /containers/{name}/update": wire.HostConfig,
-    "POST /exec/{name}/start": wire.ExecStart,
+    "POST /commit": containers.ContainerCreate,
+    "POST /containers/create": containers.ContainerCreate,
+    "POST /containers/{name}/exec": execs.ExecCreate,
+    "POST /containers/{name}/update": hostconfig.HostConfig,
+    "POST /exec/{name}/start": execs.ExecStart,
     "POST /networks/create": networks.NetworkCreate,
     "POST /networks/{name}/connect": networks.NetworkConnect,
     "POST /networks/{name}/disconnect": networks.NetworkDisconnect,
@@ -34,30 +46,31 @@ REQUESTS: Final[dict[str, Any]] = {
 }
 ANSWERS: Final[dict[str, tuple[int, Any]]] = {
     "DELETE /images/{name}": (200, list[images.ImageDeleted]),
-    "GET /containers/json": (200, list[wire.ContainerSummary]),
+    "GET /containers/json": (200, list[containers.ContainerSummary]),
     "GET /containers/{name}/changes": (200, list[archives.Change] | None),
-    "GET /containers/{name}/json": (200, wire.ContainerInspect),
+    "GET /containers/{name}/json": (200, containers.ContainerInspect),
     "GET /containers/{name}/stats": (200, stats.Stats),
-    "GET /containers/{name}/top": (200, wire.Top),
+    "GET /containers/{name}/top": (200, containers.Top),
     "GET /distribution/{name}/json": (200, distribution.Inspect),
-    "GET /events": (200, wire.Event),
-    "GET /exec/{name}/json": (200, wire.ExecInspect),
+    "GET /events": (200, events.Event),
+    "GET /exec/{name}/json": (200, execs.ExecInspect),
     "GET /images/json": (200, list[images.ImageSummary]),
+    "GET /images/{name}/attestations": (200, list[images.Statement]),
     "GET /images/{name}/history": (200, list[images.HistoryEntry]),
     "GET /images/{name}/json": (200, images.ImageInspect),
-    "GET /info": (200, images.Info),
+    "GET /info": (200, system.Info),
     "GET /networks": (200, list[networks.Network]),
     "GET /networks/{name}": (200, networks.Network),
-    "GET /system/df": (200, images.DiskUsage),
-    "GET /version": (200, images.Version),
+    "GET /system/df": (200, system.DiskUsage),
+    "GET /version": (200, system.Version),
     "GET /volumes": (200, volumes.VolumeList),
     "GET /volumes/{name}": (200, volumes.Volume),
-    "POST /auth": (200, images.AuthResult),
+    "POST /auth": (200, system.AuthResult),
     "POST /commit": (201, wire.Identifier),
-    "POST /containers/create": (201, wire.Created),
-    "POST /containers/prune": (200, wire.ContainersPruned),
+    "POST /containers/create": (201, containers.Created),
+    "POST /containers/prune": (200, containers.ContainersPruned),
     "POST /containers/{name}/exec": (201, wire.Identifier),
-    "POST /containers/{name}/wait": (200, wire.WaitResult),
+    "POST /containers/{name}/wait": (200, containers.WaitResult),
     "POST /images/prune": (200, images.ImagesPruned),
     "POST /networks/create": (201, networks.NetworkCreated),
     "POST /networks/prune": (200, networks.NetworksPruned),

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from sampan.api.docker import ages
-from sampan.wire import docker as wire
+from sampan.wire import distribution
+from sampan.wire import hostconfig as wire
 from sampan.wire import images as bodies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from msgspec import UnsetType
 
+    from sampan.images.manifests import ManifestState
     from sampan.images.model import HistoryStep, Image, Removed
-    from sampan.spec.image import Healthcheck, RunConfig
+    from sampan.spec.image import Descriptor, Healthcheck, RunConfig
 
 
 def summary(image: Image, containers: int = -1, shared: int = -1) -> bodies.ImageSummary:
@@ -33,7 +35,43 @@ def summary(image: Image, containers: int = -1, shared: int = -1) -> bodies.Imag
         repo_tags=list(image.names),
         shared_size=shared,
         size=image.size,
+        descriptor=descriptor(image.target),
     )
+
+
+def descriptor(value: Descriptor) -> distribution.Descriptor:
+    """What identifies content, in the words of the specification."""
+    return distribution.Descriptor(
+        media_type=value.media_type,
+        digest=str(value.digest),
+        size=value.size,
+        annotations=value.annotations,
+        artifact_type=value.artifact_type,
+    )
+
+
+def manifest(state: ManifestState, users: Mapping[str, Sequence[str]]) -> bodies.ManifestSummary:
+    """One manifest of an image; `users` are ids of containers by that of their image."""
+    answer = bodies.ManifestSummary(
+        id=str(state.descriptor.digest),
+        descriptor=descriptor(state.descriptor),
+        available=state.is_available,
+        size=bodies.ManifestSize(content=state.content, total=state.content + state.unpacked),
+        kind="attestation" if state.subject else "image" if state.platform else "unknown",
+    )
+    if state.subject:
+        answer.attestation_data = bodies.AttestationData(subject=state.subject)
+    elif state.platform:
+        answer.image_data = bodies.ImageData(
+            platform=distribution.Platform(
+                architecture=state.platform.architecture,
+                os=state.platform.os,
+                variant=state.platform.variant,
+            ),
+            size=bodies.UnpackedSize(unpacked=state.unpacked),
+            containers=list(users.get(str(state.image_id), ())),
+        )
+    return answer
 
 
 def inspect(image: Image, others: Iterable[Image] = ()) -> bodies.ImageInspect:
@@ -44,16 +82,17 @@ def inspect(image: Image, others: Iterable[Image] = ()) -> bodies.ImageInspect:
         id=str(image.id),
         repo_tags=list(image.names),
         repo_digests=list(image.digests),
-        parent=parent(image, others),
-        comment=history[-1].comment if history else "",
+        parent=parent(image, others) or UNSET,
+        comment=(history[-1].comment if history else "") or UNSET,
         created=image.created or UNSET,
-        author=config.author,
+        author=config.author or UNSET,
         config=run_config(config.config),
         architecture=config.architecture,
         variant=config.variant or UNSET,
         os=config.os,
         size=image.size,
         root_fs=bodies.RootFS(layers=[str(diff_id) for diff_id in config.rootfs_diff_ids]),
+        descriptor=descriptor(image.target),
     )
 
 

@@ -21,7 +21,8 @@ from sampan.errors import InvalidArgument, NotImplementedHere
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sampan.wire import docker as wire
+    from sampan.wire import containers as wire
+    from sampan.wire import execs, hostconfig
 
 DEFAULT_RUNTIME = "sampan-oci"
 RUNTIMES = frozenset(("", DEFAULT_RUNTIME, "runc", "io.containerd.runc.v2"))
@@ -60,7 +61,7 @@ def container_config(body: wire.ContainerCreate) -> model.ContainerConfig:
     )
 
 
-def host_config(body: wire.HostConfig, network_disabled: bool = False) -> model.HostConfig:
+def host_config(body: hostconfig.HostConfig, network_disabled: bool = False) -> model.HostConfig:
     """What the host grants."""
     for attribute, name in _UNSUPPORTED:
         if getattr(body, attribute):
@@ -143,7 +144,7 @@ def _isolation(word: str) -> str:
     return word
 
 
-def _health_check(body: wire.Healthcheck | None) -> model.HealthCheck | None:
+def _health_check(body: hostconfig.Healthcheck | None) -> model.HealthCheck | None:
     if body is None:
         return None
     return model.HealthCheck(
@@ -164,7 +165,7 @@ def _on_unhealthy(word: str | None) -> model.OnUnhealthy:
         raise InvalidArgument(f"invalid OnUnhealthy '{word}': use one of {choices}") from None
 
 
-def restart_policy(body: wire.RestartPolicy | None) -> model.RestartPolicy:
+def restart_policy(body: hostconfig.RestartPolicy | None) -> model.RestartPolicy:
     """The restart policy; its name is checked here."""
     if body is None or not body.name:
         return model.RestartPolicy()
@@ -185,7 +186,7 @@ def restart_policy(body: wire.RestartPolicy | None) -> model.RestartPolicy:
     return model.RestartPolicy(name=name, max_retries=retries)
 
 
-def exec_config(body: wire.ExecCreate) -> model.ExecConfig:
+def exec_config(body: execs.ExecCreate) -> model.ExecConfig:
     """A further process in a container."""
     command = _words(body.cmd)
     if not command:
@@ -240,7 +241,7 @@ def _words(value: wire.Arguments) -> tuple[str, ...] | None:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def _block_devices(body: wire.HostConfig) -> tuple[model.BlockDevice, ...]:
+def _block_devices(body: hostconfig.HostConfig) -> tuple[model.BlockDevice, ...]:
     throttles = (
         (model.BlockLimit.READ_BPS, body.blkio_device_read_bps),
         (model.BlockLimit.WRITE_BPS, body.blkio_device_write_bps),
@@ -288,7 +289,7 @@ def _dependencies(texts: Sequence[str] | None) -> tuple[model.Dependency, ...]:
     return tuple(found)
 
 
-def _device(body: wire.DeviceMapping) -> model.Device:
+def _device(body: hostconfig.DeviceMapping) -> model.Device:
     return model.Device(
         host_path=body.path_on_host,
         container_path=body.path_in_container or body.path_on_host,

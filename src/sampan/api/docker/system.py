@@ -1,17 +1,16 @@
-"""System calls of the API: _ping, version, info, events, df, auth, and what one node is not."""
+"""System calls of the API: _ping, version, info, events, auth."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from contextlib import aclosing
 from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from sampan.api.docker import ages, answers, build, convert, pictures, volumes
-from sampan.api.docker.containers import measure, moment, summaries
+from sampan.api.docker import ages, answers, convert, versions
+from sampan.api.docker.containers import moment
 from sampan.errors import InvalidArgument
 from sampan.registry.credentials import Credentials
 from sampan.version import (
@@ -21,7 +20,7 @@ from sampan.version import (
     VERSION,
 )
 from sampan.wire import docker as wire
-from sampan.wire import images as bodies
+from sampan.wire import system as bodies
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
     from sampan.api.docker.call import Call
     from sampan.engine import model
-    from sampan.store.usage import StoreUsage
 
 _PING = {
     "Builder-Version": "1",
@@ -39,7 +37,7 @@ _PING = {
     "Swarm": "inactive",
 }
 _GO_ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
-_KINDS = ("container", "image", "volume", "build-cache")
+_LINES = "application/jsonl"
 _decode_auth = msgspec.json.Decoder(wire.Credentials)
 
 
@@ -83,7 +81,9 @@ async def version(_: Call) -> StreamResponse:
 async def info(call: Call) -> StreamResponse:
     """GET /info"""
     found = await call.engine.info()
-    return answers.json(info_answer(found, time.time_ns()))
+    answer = info_answer(found, time.time_ns())
+    versions.info(answer, call.minor)
+    return answers.json(answer)
 
 
 def info_answer(found: model.EngineInfo, now_ns: int) -> bodies.Info:
@@ -123,6 +123,7 @@ def info_answer(found: model.EngineInfo, now_ns: int) -> bodies.Info:
             "name=seccomp,profile=builtin",
             *(["name=no-new-privileges"] if found.default_no_new_privileges else []),
         ],
+        firewall_backend=bodies.Firewall(),
         warnings=list(found.warnings) or None,
     )
 
@@ -130,54 +131,31 @@ def info_answer(found: model.EngineInfo, now_ns: int) -> bodies.Info:
 async def events(call: Call) -> StreamResponse:
     """GET /events?since&until&filters: one JSON object per line, until `until` or for ever."""
     since, until = moment(call.text("since")), moment(call.text("until"))
+    if until and until < since:
+        texts = f"`since` time ({call.text('since')}) cannot be after `until` time"
+        raise InvalidArgument(f"{texts} ({call.text('until')})")
+    kind, before = _line_format(call)
     found = call.engine.events(since=since or None, until=until or None, filters=call.filters())
     async with aclosing(cast("AsyncGenerator[model.Event, None]", found)) as stream:
         call.cancel_when_gone()
-        answer = await answers.stream(call.request)
+        answer = await answers.stream(call.request, kind)
         async for event in stream:
-            await answer.write(answers.encode(convert.event(event)) + b"\n")
+            if versions.has_event(event.type, event.action, call.minor):
+                told = convert.event(event, with_old_names=call.minor < versions.NO_OLD_EVENTS)
+                await answer.write(before + answers.encode(told) + b"\n")
         await answer.write_eof()
     return answer
 
 
-async def disk_usage(call: Call) -> StreamResponse:
-    """GET /system/df?type: what images, containers, volumes and build cache take"""
-    wanted = call.values("type") or _KINDS
-    if unknown := [kind for kind in wanted if kind not in _KINDS]:
-        raise InvalidArgument(f"unknown object type: {unknown[0]}")
-    images = await call.engine.images.list()
-    containers = call.engine.list(all=True)
-    shared = await call.engine.images.shared_sizes(images)
-    users = Counter(container.image_id for container in containers)
-    taken = await call.engine.images.store_usage() if "image" in wanted else None
-    lines = summaries(call.engine, containers)
-    if "container" in wanted:
-        await measure(call, lines)
-    pictured = [pictures.summary(image, users[image.id], shared[image.id]) for image in images]
-    return answers.json(
-        bodies.DiskUsage(
-            layers_size=taken.layers + taken.blobs if taken is not None else 0,
-            store=store_usage(taken) if taken is not None else msgspec.UNSET,
-            images=pictured if "image" in wanted else None,
-            containers=lines if "container" in wanted else None,
-            volumes=await volumes.usage(call) if "volume" in wanted else None,
-            build_cache=await build.usage(call) if "build-cache" in wanted else None,
-        )
-    )
-
-
-def store_usage(taken: StoreUsage) -> bodies.StoreUsage:
-    """What the store takes, in the words of the answer."""
-    return bodies.StoreUsage(
-        total=taken.total,
-        blobs=taken.blobs,
-        layers=taken.layers,
-        writable=taken.writable,
-        logs=taken.logs,
-        volumes=taken.volumes,
-        database=taken.database,
-        other=taken.other,
-    )
+def _line_format(call: Call) -> tuple[str, bytes]:
+    """The content type of a stream of objects, and what stands before each: the client's choice
+    among three, else what its version of the API has."""
+    accepted = call.request.headers.get("Accept", "")
+    wanted = {part.partition(";")[0].strip() for part in accepted.split(",")}
+    for kind in (_LINES, "application/x-ndjson", "application/json-seq"):
+        if kind in wanted:
+            return kind, b"\x1e" if kind.endswith("seq") else b""
+    return "application/json" if call.minor < versions.NO_OLD_EVENTS else _LINES, b""
 
 
 async def auth(call: Call) -> StreamResponse:
@@ -200,6 +178,5 @@ PATHS = {
     ("GET", "/version"): version,
     ("GET", "/info"): info,
     ("GET", "/events"): events,
-    ("GET", "/system/df"): disk_usage,
     ("POST", "/auth"): auth,
 }

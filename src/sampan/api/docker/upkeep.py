@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 from sampan.api.docker import answers, pictures
 from sampan.errors import InvalidArgument
 from sampan.images.retention import Policy
-from sampan.wire import images as bodies
+from sampan.wire import images
+from sampan.wire import system as bodies
 
 if TYPE_CHECKING:
     from aiohttp.web_response import StreamResponse
@@ -50,7 +51,7 @@ async def collect(call: Call) -> StreamResponse:
     )
     done = await call.engine.images.collect(None if policy.is_empty else policy)
     return answers.json(
-        bodies.ImagesPruned(
+        images.ImagesPruned(
             images_deleted=pictures.removed(done.removed) or None, space_reclaimed=done.reclaimed
         )
     )

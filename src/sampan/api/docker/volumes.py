@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import UNSET
 
-from sampan.api.docker import ages, answers
+from sampan.api.docker import ages, answers, versions
 from sampan.wire import volumes as wire
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from sampan.api.docker.call import Call
     from sampan.volumes.local import Volume
 
-_PRUNES_NAMED = 42  # before this API version a prune took every volume that nothing used
 _decode_create = msgspec.json.Decoder(wire.VolumeCreate)
 
 
@@ -62,7 +61,7 @@ async def remove(call: Call) -> StreamResponse:
 async def prune(call: Call) -> StreamResponse:
     """POST /volumes/prune?filters"""
     filters = call.filters()
-    if call.minor < _PRUNES_NAMED:
+    if call.minor < versions.PRUNE_SPARES_NAMED:
         filters.setdefault("all", ["true"])
     pruned = await call.engine.volumes.prune(filters)
     return answers.json(

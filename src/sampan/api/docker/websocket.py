@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from aiohttp import WSMsgType
 from aiohttp.web_ws import WebSocketResponse
 
-from sampan.api.docker import requests
+from sampan.api.docker import requests, versions
 from sampan.engine import model
 from sampan.errors import Conflict, InvalidArgument, SampanError
 
@@ -40,14 +40,15 @@ async def attach(call: Call) -> StreamResponse:
     answer = WebSocketResponse(heartbeat=PING_SECONDS, max_msg_size=MAX_MESSAGE, compress=False)
     await answer.prepare(call.request)
     call.cancel_when_gone()
+    is_old = call.minor < versions.WEBSOCKET_STREAMS
     ours, theirs = socket.socketpair()
     with ours:
         ours.setblocking(False)
         attachment = model.Attachment(
             fd=theirs.detach(),
-            stdin=call.flag("stdin") and container.config.open_stdin,
-            stdout=call.flag("stdout"),
-            stderr=call.flag("stderr"),
+            stdin=(is_old or call.flag("stdin")) and container.config.open_stdin,
+            stdout=is_old or call.flag("stdout"),
+            stderr=is_old or call.flag("stderr"),
             logs=call.flag("logs"),
             stream=call.flag("stream"),
             framing=model.Framing.RAW,
@@ -58,17 +59,20 @@ async def attach(call: Call) -> StreamResponse:
         except SampanError as error:
             await answer.send_bytes(f"attach: {error}\r\n".encode())
         else:
-            await _copy(answer, ours)
+            await _copy(answer, ours, as_text=call.minor < versions.WEBSOCKET_BINARY)
     await answer.close()
     return answer
 
 
-async def _copy(answer: WebSocketResponse, stream: socket.socket) -> None:
+async def _copy(answer: WebSocketResponse, stream: socket.socket, *, as_text: bool) -> None:
     """Copy both ways until the container's output ends or the client goes."""
     async with asyncio.TaskGroup() as tasks:
         listening = tasks.create_task(_listen(answer, stream))
         while data := await _received(stream):
-            await answer.send_bytes(data)
+            if as_text:
+                await answer.send_str(data.decode(errors="replace"))
+            else:
+                await answer.send_bytes(data)
         listening.cancel()
 
 
