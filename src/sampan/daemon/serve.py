@@ -26,7 +26,7 @@ from sampan.builder.builder import Builder
 from sampan.daemon import sockets
 from sampan.daemon.grpcsocket import GrpcSocket, containerd, kubernetes
 from sampan.daemon.reload import Reloader
-from sampan.daemon.tls import open_door
+from sampan.daemon.tls import names_of, open_door
 from sampan.engine.engine import Engine
 from sampan.pods.service import Pods
 from sampan.store.layout import Layout
@@ -67,7 +67,7 @@ async def _serve(
 ) -> None:
     layout = Layout(config.engine.root, config.engine.state)
     cri, ctr = _grpc_sockets(config, layout, engine, pods)
-    api = DockerAPI(engine, builder)
+    api = DockerAPI(engine, builder, names_of(config.tls))
     protocols = api.server()
     door = await open_door(config.tls, config.socket)
     listener = sockets.listen(config.socket, config.group)

@@ -76,6 +76,27 @@ def context_of(settings: TlsSettings) -> ssl.SSLContext:
     return made
 
 
+def names_of(settings: TlsSettings | None) -> tuple[str, ...]:
+    """The names that our certificate is for, which clients may call us by; none without one.
+
+    Raises:
+        InvalidArgument: the certificate cannot be read.
+    """
+    if settings is None:
+        return ()
+    from cryptography import x509
+
+    try:
+        with open(settings.certificate, "rb") as file:
+            certificate = x509.load_pem_x509_certificate(file.read())
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return ()
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"load the certificate {settings.certificate}: {error}") from error
+    return tuple(found.value.get_values_for_type(x509.DNSName))
+
+
 class TlsDoor:
     """Listens, decrypts, and copies to the unix socket `target`."""
 

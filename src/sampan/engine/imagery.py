@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sampan.images.checking import Report as CheckReport
     from sampan.images.diffing import Change, CommittedLayer
     from sampan.images.housekeeping import Collected
+    from sampan.images.manifests import Manifests
     from sampan.images.model import HistoryStep, Image, LoadedImage, Pruned, Removed
     from sampan.images.policy import Policy as TrustPolicy
     from sampan.images.remote import Remote
@@ -54,17 +55,18 @@ class Images:
         """The image of a reference or an id."""
         return await self._service.get(ref, platform)
 
-    async def inspect(self, ref: str) -> Image:
-        """The same as `get`."""
-        return await self._service.get(ref)
+    @property
+    def manifests(self) -> Manifests:
+        """What indexes have."""
+        return self._service.manifests
 
     async def unpack(self, ref: str, platform: Platform | None = None) -> Image:
         """See to it that an image's snapshots are there."""
         return await self._service.unpack(ref, platform)
 
-    async def history(self, ref: str) -> Sequence[HistoryStep]:
+    async def history(self, ref: str, platform: Platform | None = None) -> Sequence[HistoryStep]:
         """How an image was made, newest step first."""
-        return await self._service.history(ref)
+        return await self._service.history(ref, platform)
 
     async def pull(
         self,

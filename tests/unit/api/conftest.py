@@ -228,7 +228,7 @@ class Client:
 
     async def send(self, method, path, body=None, **headers):
         content = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
-        lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {headers.pop('Host', 'localhost')}"]
         if isinstance(body, (dict, list)):
             lines.append("Content-Type: application/json")
         if content is not None:

@@ -4,41 +4,41 @@ from __future__ import annotations
 
 import pytest
 
-from sampan.api.docker import app, containers, hijack, images
+from sampan.api.docker import app, call, containers, hijack, images
 from sampan.api.docker import exec as execs
 from sampan.errors import Conflict, InvalidArgument, NotFound, NotModified, StartFailed
 
-NEWEST = 55
+USUAL = 50
 ID = "a06b45320ac212918ebb757e243dfa9d85f23a0113487c1d8c70731468abef69"
 
 
 @pytest.mark.parametrize(
     ("method", "path", "handler", "name", "minor"),
     [
-        ("GET", "/containers/json", containers.listing, "", NEWEST),
+        ("GET", "/containers/json", containers.listing, "", USUAL),
         ("GET", "/v1.41/containers/json", containers.listing, "", 41),
         ("GET", "/v1.50/containers/c1/json", containers.inspect, "c1", 50),
-        ("GET", "/containers/json/json", containers.inspect, "json", NEWEST),
-        ("DELETE", "/containers/c1", containers.remove, "c1", NEWEST),
-        ("POST", "/containers/prune", containers.prune, "", NEWEST),
-        ("POST", "/containers/prune/start", containers.start, "prune", NEWEST),
-        ("POST", "/containers/c1/exec", execs.create, "c1", NEWEST),
-        ("POST", "/exec/abc/start", execs.start, "abc", NEWEST),
+        ("GET", "/containers/json/json", containers.inspect, "json", USUAL),
+        ("DELETE", "/containers/c1", containers.remove, "c1", USUAL),
+        ("POST", "/containers/prune", containers.prune, "", USUAL),
+        ("POST", "/containers/prune/start", containers.start, "prune", USUAL),
+        ("POST", "/containers/c1/exec", execs.create, "c1", USUAL),
+        ("POST", "/exec/abc/start", execs.start, "abc", USUAL),
         (
             "POST",
             "/images/127.0.0.1:5000/t/alpine/push",
             images.push,
             "127.0.0.1:5000/t/alpine",
-            NEWEST,
+            USUAL,
         ),
         (
             "DELETE",
             "/images/127.0.0.1:5000/t/alpine:x",
             images.remove,
             "127.0.0.1:5000/t/alpine:x",
-            NEWEST,
+            USUAL,
         ),
-        ("GET", "/images/a/json", images.inspect, "a", NEWEST),
+        ("GET", "/images/a/json", images.inspect, "a", USUAL),
     ],
 )
 def test_routes(method, path, handler, name, minor):
@@ -89,7 +89,7 @@ def test_ping(scenario):
         for method in ("GET", "HEAD"):
             answer = await client.ask(method, "/_ping")
             assert answer.status == 200
-            assert answer.headers["api-version"] == "1.55"
+            assert answer.headers["api-version"] == "1.50"
             assert answer.headers["ostype"] == "linux"
             assert answer.headers["server"].startswith("sampan/")
             assert answer.headers["cache-control"] == "no-cache, no-store, must-revalidate"
@@ -141,12 +141,18 @@ def test_a_defect_tells_nothing(scenario, caplog):
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec_Fetch_Site": "cross-site"}],
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Host": "evil.com:2375"},
+    ],
 )
 def test_web_pages_are_refused(scenario, headers):
     async def play(client):
         answer = await client.ask("POST", f"/containers/{ID}/start", **headers)
         assert answer.status == 403
+        assert "refused" in answer.json["message"]
         assert client.engine.calls == []
 
     scenario(play)
@@ -310,5 +316,65 @@ def test_what_a_single_node_says(scenario):
         assert (await client.ask("GET", "/nodes")).status == 503
         assert (await client.ask("GET", "/plugins")).json == []
         assert (await client.ask("POST", "/auth", {"username": "u"})).status == 401
+
+    scenario(play)
+
+
+def test_ten_thousand_headers_are_refused(scenario):
+    async def play(client):
+        head = b"GET /_ping HTTP/1.1\r\nHost: x\r\n" + b"".join(
+            b"X-%d: y\r\n" % n for n in range(10_000)
+        )
+        client.writer.write(head + b"\r\n")
+        assert 400 <= (await client.head()).status < 500
+        other = await client.another()
+        assert (await other.ask("GET", "/_ping")).body == b"OK"
+
+    scenario(play)
+
+
+def test_a_body_that_does_not_come_is_given_up(scenario, monkeypatch):
+    monkeypatch.setattr(call, "BODY_SECONDS", 0.01)
+
+    async def play(client):
+        client.writer.write(
+            b"POST /containers/create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 100\r\n\r\n{"
+        )
+        answer = await client.answer()
+        assert answer.status == 500
+        assert answer.json["message"] == "read the body: it did not come in time"
+        assert answer.headers["connection"] == "close"
+
+    scenario(play)
+
+
+def test_an_archive_that_stops_coming_is_given_up(scenario, monkeypatch):
+    monkeypatch.setattr(call, "BODY_SECONDS", 0.01)
+
+    async def play(client):
+        client.writer.write(
+            b"POST /images/create?fromSrc=-&repo=a HTTP/1.1\r\nHost: x\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n5\r\nbytes\r\n"
+        )
+        answer = await client.answer()
+        assert answer.status == 500
+        assert "did not come in time" in answer.json["message"]
+
+    scenario(play)
+
+
+def test_many_slow_clients_keep_nobody_waiting(scenario, monkeypatch):
+    monkeypatch.setattr(hijack, "HEAD_SECONDS", 0.3)
+
+    async def play(client):
+        slow = [await client.another() for _ in range(200)]
+        for one in slow:
+            one.writer.write(b"GET /_ping HTTP/1.1\r\nHost: x\r\nX-")
+        assert (await client.ask("GET", "/_ping")).body == b"OK"
+        for one in slow:  # a byte now and then does not help
+            one.writer.write(b"a")
+        for one in slow:
+            assert (await one.reader.read()).startswith(b"HTTP/1.1 431 ")
 
     scenario(play)

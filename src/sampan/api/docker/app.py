@@ -5,8 +5,8 @@ the routes are two dictionaries, one of whole paths and one of (method, noun, ve
 so that finding one costs two look-ups and no regular expression. Image names contain slashes, and
 so may everything between the noun and the verb.
 
-Requests that a browser made for a web page (they carry `Origin` or `Sec-Fetch-Site`) are refused:
-nobody's page may drive the daemon through a forwarded port. Every exception is caught here once and
+Requests that a browser made for a web page are refused (`origins.py`): nobody's page may drive the
+daemon through a forwarded port. Every exception is caught here once and
 becomes `{"message": ...}`.
 """
 
@@ -30,6 +30,7 @@ from sampan.api.docker import (
     images,
     networks,
     openapi,
+    origins,
     publishing,
     swarm,
     system,
@@ -41,11 +42,11 @@ from sampan.api.docker import (
 )
 from sampan.api.docker.call import Call
 from sampan.api.docker.hijack import Connection, ConnectionServer, TakenOver
-from sampan.errors import InvalidArgument, NotFound, PermissionDenied
-from sampan.version import DOCKER_API_MIN_VERSION, DOCKER_API_VERSION
+from sampan.errors import InvalidArgument, NotFound
+from sampan.version import DOCKER_API_MAX_VERSION, DOCKER_API_MIN_VERSION, DOCKER_API_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from aiohttp.web_request import BaseRequest
     from aiohttp.web_response import StreamResponse
@@ -56,7 +57,8 @@ if TYPE_CHECKING:
     Handler = Callable[[Call], Awaitable[StreamResponse]]
 
 _log = logging.getLogger("sampan.api")
-_NEWEST = int(DOCKER_API_VERSION.partition(".")[2])
+_USUAL = int(DOCKER_API_VERSION.partition(".")[2])
+_NEWEST = int(DOCKER_API_MAX_VERSION.partition(".")[2])
 _OLDEST = int(DOCKER_API_MIN_VERSION.partition(".")[2])
 _LIMITS = {"max_line_size": 32 << 10, "max_field_size": 32 << 10, "max_headers": 100}
 
@@ -106,9 +108,12 @@ PATHS["GET", "/openapi.json"] = description
 
 
 class DockerAPI:
-    """Serves one engine."""
+    """Serves one engine. `names` are those of the certificate that clients know us by."""
 
-    def __init__(self, engine: Engine, builder: Builder | None = None) -> None:
+    def __init__(
+        self, engine: Engine, builder: Builder | None = None, names: Iterable[str] = ()
+    ) -> None:
+        self._names = tuple(names)
         self._engine = engine
         self._builder = builder
         self.active = 0
@@ -142,7 +147,7 @@ class DockerAPI:
 
     async def _answer(self, request: BaseRequest) -> StreamResponse:
         try:
-            refuse_browsers(request)
+            origins.check(request, self._names)
             handler, name, minor = route(request.method, request.path)
             return await handler(Call(self._engine, request, name, minor, self._builder))
         except asyncio.CancelledError:
@@ -170,14 +175,6 @@ class DockerAPI:
         return answer
 
 
-def refuse_browsers(request: BaseRequest) -> None:
-    """Raise PermissionDenied when a web page made the request."""
-    headers = request.headers
-    origin = headers.get("Origin")
-    if origin is not None or headers.get("Sec-Fetch-Site", "none") != "none":
-        raise PermissionDenied(f"requests of web pages are refused (origin {origin or 'unknown'})")
-
-
 def route(method: str, path: str) -> tuple[Handler, str, int]:
     """The handler, the name in the path, and the minor API version that was asked for.
 
@@ -185,7 +182,7 @@ def route(method: str, path: str) -> tuple[Handler, str, int]:
         NotFound: no such path.
         InvalidArgument: a version that is not served.
     """
-    minor = _NEWEST
+    minor = _USUAL
     if path.startswith("/v") and path[2:3].isdigit():
         prefix, _, rest = path[2:].partition("/")
         minor = check_version(prefix)
@@ -216,7 +213,7 @@ def check_version(text: str) -> int:
     if asked > (1, _NEWEST):
         raise InvalidArgument(
             f"client version {text} is too new. Maximum supported API version is "
-            f"{DOCKER_API_VERSION}"
+            f"{DOCKER_API_MAX_VERSION}"
         )
     if asked < (1, _OLDEST):
         raise InvalidArgument(

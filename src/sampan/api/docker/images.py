@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING
 
 import msgspec
-from aiohttp.web_protocol import RequestPayloadError
 
 from sampan.api.docker import ages, answers, pictures, streaming, versions
 from sampan.errors import Aborted, InvalidArgument, NotImplementedHere
@@ -113,16 +112,17 @@ async def import_(call: Call) -> StreamResponse:
 
 
 async def parts(call: Call) -> AsyncIterator[bytes]:
-    """The body as it arrives.
+    """The body as it arrives, each piece in time.
 
     Raises:
         Aborted: it broke off; what was made of it so far is worth nothing.
+        DeadlineExceeded: the client stopped sending.
     """
     try:
-        async for part in call.request.content.iter_any():
+        async for part in call.stream():
             yield part
-    except RequestPayloadError as error:
-        raise Aborted("read the body: it broke off") from error
+    except InvalidArgument as error:
+        raise Aborted(str(error)) from error
 
 
 async def push(call: Call) -> StreamResponse:

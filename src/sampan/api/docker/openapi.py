@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sampan.version import DOCKER_API_VERSION, VERSION
+from sampan.version import DOCKER_API_MAX_VERSION, VERSION
 from sampan.wire import (
     archives,
     containers,
@@ -112,9 +112,9 @@ def document(
             "openapi": "3.1.0",
             "info": {
                 "title": f"Sampan {VERSION}, Docker Engine API",
-                "version": DOCKER_API_VERSION,
+                "version": DOCKER_API_MAX_VERSION,
             },
-            "servers": [{"url": f"/v{DOCKER_API_VERSION}"}, {"url": "/"}],
+            "servers": [{"url": f"/v{DOCKER_API_MAX_VERSION}"}, {"url": "/"}],
             "paths": dict(sorted(described.items())),
             "components": {"schemas": components},
         }
