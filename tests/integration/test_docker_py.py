@@ -246,3 +246,66 @@ def test_what_was_said_before_is_there_at_once(client):
 def test_a_pull_that_cannot_be_is_an_error(client):
     with pytest.raises(docker.errors.APIError):
         client.images.pull("127.0.0.1:1/nosuch", tag="1")
+
+
+def test_a_link_on_the_default_bridge(client):
+    """The environment tells of the other container, and its alias is a name."""
+    other = client.containers.run(
+        "bb:1", ["sleep", "1000"], detach=True, ports={"5432/tcp": None}, environment={"FOO": "1"}
+    )
+    try:
+        script = "env; cat /etc/hosts"
+        told = client.containers.run(
+            "bb:1",
+            ["sh", "-c", script],
+            name="linked",
+            links={other.name: "my-store"},
+            network_mode="bridge",
+            remove=True,
+        ).decode()
+        networks = client.api.inspect_container(other.id)["NetworkSettings"]["Networks"]
+        address = networks["bridge"]["IPAddress"]
+        for line in (
+            "MY_STORE_NAME=/linked/my-store",
+            "MY_STORE_ENV_FOO=1",
+            f"MY_STORE_PORT=tcp://{address}:5432",
+            f"MY_STORE_PORT_5432_TCP_ADDR={address}",
+            f"{address}\tmy-store {other.id[:12]} {other.name}",
+        ):
+            assert line in told.splitlines(), told
+    finally:
+        other.remove(force=True)
+
+
+def test_a_link_local_address_and_a_name_with_a_space(client):
+    network = client.networks.create("front 01")
+    config = client.api.create_networking_config(
+        {"front 01": client.api.create_endpoint_config(link_local_ips=["169.254.8.8"])}
+    )
+    host = client.api.create_host_config(network_mode="front 01")
+    made = client.api.create_container(
+        "bb:1", ["ip", "-4", "addr", "show", "eth0"], networking_config=config, host_config=host
+    )
+    try:
+        client.api.start(made)
+        assert client.api.wait(made)["StatusCode"] == 0
+        assert b"inet 169.254.8.8/16" in client.api.logs(made)
+        told = client.api.inspect_container(made)["NetworkSettings"]["Networks"]["front 01"]
+        assert told["IPAMConfig"] == {"LinkLocalIPs": ["169.254.8.8"]}
+    finally:
+        client.api.remove_container(made, force=True)
+        network.remove()
+
+
+def test_only_the_cache_that_is_named(client):
+    """dockerd's builder uses no other step where images with a cache are named."""
+    text = b"FROM bb:1\nENV FOO=bar\nRUN true\n"
+
+    def built(**options):
+        said = client.api.build(fileobj=io.BytesIO(text), tag="cached:1", decode=True, **options)
+        return sum("Using cache" in line.get("stream", "") for line in said)
+
+    built()
+    assert built(cache_from=["cached:1"]) == 2
+    assert built(cache_from=["127.0.0.1:1/nosuch:1"]) == 0
+    client.images.remove("cached:1")

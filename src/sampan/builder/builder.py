@@ -186,7 +186,9 @@ class Builder:
             report=report,
             lease=lease,
         )
-        await self._exchange.load(build, options.cache_from)
+        found = await self._exchange.load(build, options.cache_from)
+        if options.cache_from and options.cache_only_from and not found:
+            build.options = replace(options, no_cache=True)
         try:
             state = await build.run(program.target(options.target))
         finally:

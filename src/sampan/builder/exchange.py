@@ -94,17 +94,21 @@ class Exchange:
                 made.append(other.familiar())
         return made
 
-    async def load(self, build: Build, names: Sequence[str]) -> None:
-        """Take results from images, here or at their registries. What cannot be had is told."""
+    async def load(self, build: Build, names: Sequence[str]) -> bool:
+        """Take results from images, here or at their registries; whether one of them could be had.
+        What cannot be is told."""
+        found = False
         for text in names:
             try:
                 image = await self._image(build, text)
+                found = True
                 await self._take(image)
                 for tag in _stages_of(image):
                     name = _tagged(Reference.parse(text), tag)
                     await self._take(await self._image(build, name.familiar()))
             except SampanError as error:
                 build.warn(f"cache of {text[:200]} is not used: {error}")
+        return found
 
     async def _image(self, build: Build, name: str) -> Image:
         images = self._engine.images

@@ -32,8 +32,9 @@ class BuildOptions:
     context's newest file. `host` limits the processes of RUN, and says their network.
     `allow_host_network` and `allow_insecure` are what RUN may ask for. `contexts` are more places
     to take files from, by name: an archive that was sent, or `docker-image://`, a URL of an archive
-    or of a git repository. `cache_from` are images with a cache, `cache_to` names for images that
-    get this build's; `cache_inline` puts it beside the image itself.
+    or of a git repository. `cache_from` are images with a cache (with `cache_only_from`, where none
+    of them can be had nothing else is used either), `cache_to` names for images that get this
+    build's; `cache_inline` puts it beside the image itself.
     """
 
     dockerfile: str = "Dockerfile"
@@ -47,6 +48,7 @@ class BuildOptions:
     platform: str = ""
     squash: bool = False
     cache_from: tuple[str, ...] = ()
+    cache_only_from: bool = False
     cache_to: tuple[str, ...] = ()
     cache_every_stage: bool = False
     cache_inline: bool = False

@@ -131,6 +131,12 @@ def check_egress(networks: Iterable[Network]) -> None:
 
 
 def _check_addresses(network: Network, wish: EndpointRequest) -> None:
+    for address in wish.link_local:
+        if not ipam.parse_address(address).is_link_local:
+            raise InvalidArgument(
+                f"invalid config for network {network.name}: invalid endpoint settings: "
+                f"invalid link-local IP address: {address}"
+            )
     for version, address in ((4, wish.ipv4), (6, wish.ipv6)):
         if not address:
             continue
@@ -198,6 +204,7 @@ def endpoint(
         prefix6=_prefix(member, 6) if ipv6 else 0,
         gateway6=_gateway(member, 6) if ipv6 else "",
         names=names_of(container.name, container.id, wish) if network.has_names else (),
+        link_local=wish.link_local,
         **asdict(shaping.parse(wish.options)),
     )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from sampan.engine import joining
+from sampan.engine import joining, linkedenv
 from sampan.errors import ContainerNotFound, InvalidArgument, SampanError
 from sampan.network import dns, resolv
 from sampan.network.model import BRIDGE
@@ -108,18 +108,28 @@ class Naming:
     def linked(self, container: Container) -> list[tuple[str, str]]:
         """(address, names) of the containers that this one was linked to, where there is no name
         server for them: on the default bridge. One that does not run is left out."""
+        return [
+            (address, " ".join(dict.fromkeys((alias, other.config.hostname, other.name))))
+            for alias, other, address in self._links(container)
+        ]
+
+    def linked_variables(self, container: Container) -> tuple[str, ...]:
+        """What the container is told of them in its environment."""
+        told: list[str] = []
+        for alias, other, address in self._links(container):
+            told += linkedenv.variables(container.name, alias, other, address)
+        return tuple(told)
+
+    def _links(self, container: Container) -> Iterator[tuple[str, Container, str]]:
         if BRIDGE not in container.networks:
-            return []
-        found = []
+            return
         for link in container.host.links:
             name, _, alias = link.partition(":")
             other = self.container(name)
             joined = self._joined.get(other.id) if other is not None else None
             for endpoint in joined.endpoints if joined is not None else ():
                 if endpoint.network_name == BRIDGE and other is not None:
-                    names = dict.fromkeys((alias or name, other.config.hostname, other.name))
-                    found.append((endpoint.ipv4, " ".join(names)))
-        return found
+                    yield alias or name, other, endpoint.ipv4
 
     def needs_resolver(self, container: Container) -> bool:
         """Whether a container must ask us: it has names to find, or the host's servers are out of

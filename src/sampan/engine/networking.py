@@ -294,6 +294,10 @@ class Networks:
         """(address, names) of the containers that this one was linked to on the default bridge."""
         return self._naming.linked(container)
 
+    def linked_variables(self, container: Container) -> tuple[str, ...]:
+        """What this container is told of them in its environment."""
+        return self._naming.linked_variables(container)
+
     def has_resolver(self, owner: str) -> bool:
         """Whether a container asks our own name server."""
         return self._resolver.serves(owner)

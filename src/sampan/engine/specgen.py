@@ -81,6 +81,9 @@ class Facts:
     joined: Mapping[str, str] = field(default_factory=dict)
     """Kind to path of the namespaces of other containers; `shm` is where one's /dev/shm is."""
 
+    variables: tuple[str, ...] = ()
+    """What the environment tells of linked containers; the container's own wins."""
+
 
 def generate(container: Container, facts: Facts) -> dict[str, Any]:
     """The configuration of one start of `container`."""
@@ -103,12 +106,13 @@ def generate(container: Container, facts: Facts) -> dict[str, Any]:
     return spec
 
 
-def environment(container: Container) -> list[str]:
-    """Docker's order: PATH, HOSTNAME, TERM, then the container's own, which win."""
+def environment(container: Container, more: tuple[str, ...] = ()) -> list[str]:
+    """Docker's order: PATH, HOSTNAME, TERM, `more`, then the container's own, which win."""
     config = container.config
     first = [DEFAULT_PATH, f"HOSTNAME={config.hostname}"]
     if config.tty:
         first.append("TERM=xterm")
+    first += more
     return merge_environment(first, config.env)
 
 
@@ -130,7 +134,7 @@ def exec_process(container: Container, config: ExecConfig, facts: Facts) -> dict
     The capabilities are the container's, never more, unless the exec is privileged.
     """
     host = container.host
-    base = environment(container)
+    base = environment(container, facts.variables)
     if config.tty:
         base = merge_environment(["TERM=xterm"], tuple(base))
     names = security.ALL if config.privileged else security.capabilities(host)
@@ -157,7 +161,7 @@ def _process(container: Container, facts: Facts) -> dict[str, Any]:
         "terminal": config.tty,
         "user": _user(config.user, host),
         "args": [*([INIT, "--"] if host.init else []), container.path, *container.args],
-        "env": environment(container),
+        "env": environment(container, facts.variables),
         "cwd": config.cwd or "/",
         "capabilities": _capability_sets(security.capabilities(host)),
         "rlimits": _rlimits(host),

@@ -268,6 +268,7 @@ class Starter:
             init_program=self._init() if host.init else "",
             edits=cdi.resolve(host.cdi_devices, config.cdi_directories),
             joined=self._joined(host),
+            variables=self._services.networks.linked_variables(container) if host.links else (),
         )
 
     def _init(self) -> str:

@@ -120,6 +120,7 @@ class EndpointRequest:
     links: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     gateway_priority: int = 0
+    link_local: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +146,7 @@ class Endpoint:
     burst_in: int = 0
     rate_out: int = 0
     burst_out: int = 0
+    link_local: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -340,7 +340,8 @@ def firewall_ports(endpoint: Endpoint, published: Sequence[Published]) -> tuple[
 
 def addresses(endpoint: Endpoint) -> list[IPv4Interface | IPv6Interface]:
     """The endpoint's addresses with their prefix lengths."""
-    pairs = ((endpoint.ipv4, endpoint.prefix4), (endpoint.ipv6, endpoint.prefix6))
+    pairs = [(endpoint.ipv4, endpoint.prefix4), (endpoint.ipv6, endpoint.prefix6)]
+    pairs += [(one, 64 if ":" in one else 16) for one in endpoint.link_local]
     return [ip_interface(f"{address}/{length}") for address, length in pairs if address]
 
 

@@ -65,6 +65,7 @@ def options_of(
         platform=call.text("platform"),
         squash=call.flag("squash"),
         cache_from=_cache_from(call),
+        cache_only_from=not call.flag("notes"),  # what docker's clients mean
         cache_to=tuple(call.values("cacheto")),
         cache_every_stage=call.text("cachemode") == "max",
         cache_inline=call.flag("cacheinline"),

@@ -55,6 +55,7 @@ def wish(settings: bodies.EndpointSettings | None) -> EndpointRequest:
         links=tuple(settings.links or ()),
         options=settings.driver_opts or {},
         gateway_priority=settings.gw_priority or 0,
+        link_local=tuple(ipam.link_local_ips or ()),
     )
 
 
@@ -98,7 +99,11 @@ def networks(container: Container, live: Live) -> dict[str, wire.Endpoint]:
 
 
 def _asked(request: EndpointRequest) -> wire.Endpoint:
-    ipam = {"IPv4Address": request.ipv4, "IPv6Address": request.ipv6}
+    ipam: dict[str, object] = {
+        "IPv4Address": request.ipv4,
+        "IPv6Address": request.ipv6,
+        "LinkLocalIPs": list(request.link_local),
+    }
     return wire.Endpoint(
         ipam_config={key: value for key, value in ipam.items() if value} or None,
         links=list(request.links) or None,
