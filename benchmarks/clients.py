@@ -1,8 +1,8 @@
 """Docker's own clients against Sampan and dockerd, in turns: the docker command and docker-py.
 
 The same program asks both, so its own start is in both figures: `run --rm` and `exec` of busybox
-`true` without a network, `ps` with many containers, `logs` of a large log, and a life (create,
-start, wait, remove) through docker-py.
+`true` without a network, `ps` with many containers, the output of a container that says much, as it
+comes and out of its log, and a life (create, start, wait, remove) through docker-py.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 MANY = 500
 _LOG_MB = 50
+RUN, EXEC, PS = "docker run --rm", "docker exec", f"docker ps -a, {MANY} containers"
+LOGS, ATTACH = f"docker logs, {_LOG_MB} MB", f"docker run, attached, {_LOG_MB} MB"
+LIFE = "life through docker-py"
+_TALK = f"yes 'a line of a log, as programs write them' | head -c {_LOG_MB << 20}"
 _NONE = ("--network", "none")
 _SLEEPER, _TALKER = "client-sleeper", "client-talker"
 _BODY = {"Image": BUSYBOX, "Cmd": ["true"], "HostConfig": {"NetworkMode": "none"}}
@@ -32,15 +36,16 @@ def measure(engines: Mapping[str, Engine], runner: Runner, rounds: int) -> list[
     """Every engine that serves Docker's API."""
     served = {name: engine for name, engine in engines.items() if engine.socket}
     found: list[Row] = []
-    for figure, words in (
-        ("docker run --rm", ("run", "--rm", *_NONE, BUSYBOX, "true")),
-        ("docker exec", ("exec", _SLEEPER, "true")),
-        (f"docker logs, {_LOG_MB} MB", ("logs", _TALKER)),
+    _prepare(served, runner)
+    few = max(2, rounds // 5)
+    for figure, words, count in (
+        (RUN, ("run", "--rm", *_NONE, BUSYBOX, "true"), rounds),
+        (EXEC, ("exec", _SLEEPER, "true"), rounds),
+        (ATTACH, ("run", "--rm", *_NONE, "--log-driver", "none", BUSYBOX, "sh", "-c", _TALK), few),
+        (LOGS, ("logs", _TALKER), few),
     ):
-        if words[0] != "run":
-            _prepare(served, runner)
         cases = {name: partial(runner, command(one, *words)) for name, one in served.items()}
-        found += rows(figure, "ms", interleave(cases, rounds))
+        found += rows(figure, "ms", interleave(cases, count))
     found += _listing(served, runner, rounds)
     for engine in served.values():
         runner(command(engine, "rm", "-f", _SLEEPER, _TALKER))
@@ -54,11 +59,10 @@ def command(engine: Engine, *words: str) -> list[str]:
 
 def _prepare(served: Mapping[str, Engine], runner: Runner) -> None:
     """A container that sleeps, and one that has said much."""
-    talk = f"yes 'a line of a log, as programs write them' | head -c {_LOG_MB << 20}"
     for engine in served.values():
-        for name, argv in ((_SLEEPER, ["sleep", "1000000"]), (_TALKER, ["sh", "-c", talk])):
+        for name, argv in ((_SLEEPER, ["sleep", "1000000"]), (_TALKER, ["sh", "-c", _TALK])):
             words = ("run", "-d", *_NONE, "--name", name, BUSYBOX, *argv)
-            runner(command(engine, *words), check=False)  # the second time it is there
+            runner(command(engine, *words))
         runner(command(engine, "wait", _TALKER))
 
 
@@ -70,7 +74,7 @@ def _listing(served: Mapping[str, Engine], runner: Runner, rounds: int) -> list[
         made[name] = [api.call("POST", "/containers/create", _BODY)["Id"] for _ in range(MANY)]
         api.close()
     cases = {name: partial(runner, command(one, "ps", "-a")) for name, one in served.items()}
-    found = rows(f"docker ps -a, {MANY} containers", "ms", interleave(cases, rounds))
+    found = rows(PS, "ms", interleave(cases, rounds))
     for name, engine in served.items():
         api = Api(engine.socket)
         for container in made[name]:
@@ -92,7 +96,7 @@ def _docker_py(served: Mapping[str, Engine], rounds: int) -> list[Row]:
     cases: dict[str, Callable[[], float]] = {
         name: partial(_life, client) for name, client in clients.items()
     }
-    found = rows("life through docker-py", "ms", interleave(cases, rounds))
+    found = rows(LIFE, "ms", interleave(cases, rounds))
     for client in clients.values():
         client.close()
     return found

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import archives
 import build
+import clients
 import commands
 import execs
 import lifecycle
@@ -69,6 +70,19 @@ PROMISES = (
     Promise("memory: MiB per container", memory.FIGURE, "sampan: charged", (), 1.0),
     Promise("memory, the machine's: MiB", memory.FIGURE, "sampan: the machine's", (), 1.0),
     Promise("idle: MiB", memory.IDLE, "sampan, idle again: PSS", (), 70),
+    Promise("docker-py, life: dockerd's x", clients.LIFE, "sampan", ("docker",), 1 / 8),
+    Promise("docker run --rm: dockerd's x", clients.RUN, "sampan", ("docker",), 1 / 3),
+    Promise("docker ps: dockerd's x", clients.PS, "sampan", ("docker",), 1 / 2),
+    Promise("docker exec: dockerd's x", clients.EXEC, "sampan", ("docker",), 1 / 4),
+    Promise("docker run, attached: dockerd's x", clients.ATTACH, "sampan", ("docker",), 1),
+    Promise("docker logs: dockerd's x", clients.LOGS, "sampan", ("docker",), 1),
+    Promise(
+        "idle: of dockerd and containerd",
+        memory.IDLE,
+        "sampan, just started: PSS",
+        ("docker, just started: PSS",),
+        1 / 2,
+    ),
     Promise("build, cold: BuildKit's x", build.COLD, "sampan", ("docker, BuildKit",), 1.0),
     Promise("build, cached: BuildKit's x", build.CACHED, "sampan", ("docker, BuildKit",), 1.0),
     Promise("build, cached: s", build.CACHED, "sampan", (), 0.2),

@@ -186,9 +186,7 @@ class Builder:
             report=report,
             lease=lease,
         )
-        found = await self._exchange.load(build, options.cache_from)
-        if options.cache_from and options.cache_only_from and not found:
-            build.options = replace(options, no_cache=True)
+        await self._exchange.load(build)
         try:
             state = await build.run(program.target(options.target))
         finally:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sampan.builder.cache import layer_text
@@ -94,11 +95,10 @@ class Exchange:
                 made.append(other.familiar())
         return made
 
-    async def load(self, build: Build, names: Sequence[str]) -> bool:
-        """Take results from images, here or at their registries; whether one of them could be had.
-        What cannot be is told."""
-        found = False
-        for text in names:
+    async def load(self, build: Build) -> None:
+        """Take results from images, here or at their registries. What cannot be had is told."""
+        options, found = build.options, False
+        for text in options.cache_from:
             try:
                 image = await self._image(build, text)
                 found = True
@@ -108,7 +108,8 @@ class Exchange:
                     await self._take(await self._image(build, name.familiar()))
             except SampanError as error:
                 build.warn(f"cache of {text[:200]} is not used: {error}")
-        return found
+        if options.cache_from and options.cache_only_from and not found:
+            build.options = replace(options, no_cache=True)
 
     async def _image(self, build: Build, name: str) -> Image:
         images = self._engine.images

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from sampan.engine import outofmemory
 from sampan.engine.archive import Archives
+from sampan.engine.checkpoints import Checkpoints
 from sampan.engine.commit import Committer
 from sampan.engine.config import DEFAULT_POLICY
 from sampan.engine.containers import Containers
@@ -78,6 +79,7 @@ class Parts:
     membership: Membership
     remover: Remover
     archives: Archives
+    checkpoints: Checkpoints
     committer: Committer
 
 
@@ -233,6 +235,7 @@ def _parts(services: Services) -> Parts:
         membership=Membership(services),
         remover=remover,
         archives=Archives(services),
+        checkpoints=Checkpoints(services, starter),
         committer=Committer(services, lifecycle),
     )
 

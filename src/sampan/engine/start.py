@@ -74,8 +74,10 @@ class Starter:
         self._services = services
         self._exits = exits
 
-    async def start(self, entry: Entry, attachments: Sequence[Attachment] = ()) -> None:
-        """A client's start: see Engine.start."""
+    async def start(
+        self, entry: Entry, attachments: Sequence[Attachment] = (), images: str = ""
+    ) -> None:
+        """A client's start: see Engine.start. `images` are those of a checkpoint."""
         queue(entry, attachments)
         async with entry.lock:
             _check_startable(entry)
@@ -85,10 +87,17 @@ class Starter:
                 state = replace(entry.container.state, restart_count=0)
                 entry.container = replace(entry.container, state=state)
             try:
-                await self._launch(entry)
+                await self._launch(entry, images)
             except (SampanError, OSError) as error:
                 self._failed(entry, error)
                 raise
+
+    def specification(self, entry: Entry) -> dict[str, Any]:
+        """The configuration of a container that runs, as its start had it."""
+        mode = entry.container.host.network_mode
+        own = not (mode in ("none", "host") or mode.startswith(joining.CONTAINER))
+        netns = f"/proc/{entry.container.state.pid}/ns/net" if own else ""
+        return self._spec(entry.container, netns)
 
     async def again(self, entry: Entry) -> None:
         """A policy's start: one that fails is tried again, as long as the policy allows."""
@@ -100,7 +109,7 @@ class Starter:
             except (SampanError, OSError) as error:
                 self._exits.failed_again(entry, str(error))
 
-    async def _launch(self, entry: Entry) -> None:
+    async def _launch(self, entry: Entry, images: str = "") -> None:
         services = self._services
         await services.containers.flush(entry)  # before the records of the last run go
         container = entry.container
@@ -116,9 +125,10 @@ class Starter:
             launch: Launch = services.launcher.launch
             message = self._message(container, mount, spec, attached)
             passed = [attachment.fd for attachment in attached]
-            if container.host.program or spec.get("hooks"):
+            if container.host.program or images or spec.get("hooks"):
                 launch = foreign.launch
                 self._make_foreign(message, container)
+                message["restore"] = images
             elif program := services.filters.get(container.host, container.architecture):
                 message["seccomp"], message["seccomp_flags"] = True, program[1]
                 passed.insert(0, program[0])

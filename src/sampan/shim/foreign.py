@@ -156,7 +156,7 @@ class _Shim:
             "stdin_once": bool(request.get("stdin_once")),
             "stdin": bool(request.get("stdin")),
             "start": True,
-            "started": self._start(made, str(request["id"]), spec["linux"]["cgroupsPath"]),
+            "started": self._start(made, request),
             "pid": made.pid,
             "state": {},
             "program": "",
@@ -183,7 +183,10 @@ class _Shim:
         if not terminal:
             ends, ours = make_pipes(stdin=bool(request.get("stdin")), stdout=True, stderr=True)
         try:
-            made = self._program.create(ends, terminal=terminal)
+            if images := request.get("restore"):
+                made = self._program.restore(str(images), ends)
+            else:
+                made = self._program.create(ends, terminal=terminal)
         finally:
             close_ends(ends)
             for name, fd in zip(("stdin", "stdout", "stderr"), ours, strict=True):
@@ -194,19 +197,20 @@ class _Shim:
             self._fds["master"] = made.master
         return made
 
-    def _start(self, made: Process, name: str, cgroup: str) -> int:
-        """Execute the command, write it down, tell the engine; when."""
+    def _start(self, made: Process, request: Message) -> int:
+        """Execute the command, unless it runs again by now; write it down, tell the engine."""
         state = {
             "v": 1,
-            "id": name,
+            "id": str(request["id"]),
             "pid": made.pid,
             "start_time": identity.start_time(made.pid),
             "shim_pid": os.getpid(),
             "shim_start_time": identity.start_time(os.getpid()),
-            "runtime": {"cgroup": cgroup},
+            "runtime": {"cgroup": request["spec"]["linux"]["cgroupsPath"]},
         }
         write_record(self._fds["directory"], STATE, state, sync=False)
-        self._program.start()
+        if not request.get("restore"):
+            self._program.start()
         started = time_ns()
         self._tell({"event": "started", "pid": made.pid, "time": started})
         return started

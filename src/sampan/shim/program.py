@@ -1,6 +1,7 @@
 """A foreign OCI runtime: a program with runc's command line, called for one container.
 
     create -> start -> exec ... -> delete
+    restore --------> exec ... -> delete
 
 Everything is below the container's own directory: the bundle, the program's state (`--root`), its
 log, its pid files. The first process becomes our child, for we are the subreaper of what `create`
@@ -68,6 +69,17 @@ class Program:
         """
         words = ["create", "--bundle", ".", "--pid-file", "init.pid"]
         return self._make(words, [self._name], "init.pid", stdio, terminal=terminal)
+
+    def restore(self, images: str, stdio: Stdio) -> Process:
+        """Make the container of `config.json` as it was when `images` were made; it runs.
+
+        Raises:
+            RuntimeFailure: the program's own words.
+        """
+        words = ["restore", "--detach", "--bundle", ".", "--pid-file", "init.pid"]
+        words += ["--image-path", images, "--work-path", "restore"]
+        words += ["--file-locks", "--tcp-established", "--ext-unix-sk"]
+        return self._make(words, [self._name], "init.pid", stdio, terminal=False)
 
     def start(self) -> None:
         """Execute the container's command. Raises RuntimeFailure."""

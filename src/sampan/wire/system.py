@@ -43,7 +43,7 @@ class Version(Body, kw_only=True):
     os: str = "linux"
     arch: str
     kernel_version: str
-    experimental: bool | UnsetType = UNSET
+    experimental: bool = True
     build_time: str = ""
 
 
@@ -139,7 +139,7 @@ class Info(Body, kw_only=True):
     no_proxy: str = ""
     name: str
     labels: list[str] = field(default_factory=list)
-    experimental_build: bool = False
+    experimental_build: bool = True
     server_version: str
     runtimes: dict[str, dict[str, Any]]
     default_runtime: str = "sampan-oci"

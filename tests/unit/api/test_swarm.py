@@ -17,8 +17,6 @@ import pytest
         ("GET", "/plugins/x/json", 404, 'plugin "x" not found'),
         ("POST", "/plugins/pull", 501, "plugins are not supported"),
         ("GET", "/plugins/privileges", 400, "remote is needed"),
-        ("POST", "/containers/c1/checkpoints", 501, "checkpoints are not supported"),
-        ("GET", "/containers/nobody/checkpoints", 404, "No such container: nobody"),
         ("GET", "/nosuch", 404, "page not found"),
     ],
 )
@@ -31,10 +29,9 @@ def test_refusals(scenario, method, path, status, words):
     scenario(play)
 
 
-@pytest.mark.parametrize(("path", "body"), [("/plugins", []), ("/containers/c1/checkpoints", None)])
-def test_what_is_empty(scenario, path, body):
+def test_what_is_empty(scenario):
     async def play(client):
-        answer = await client.ask("GET", path)
-        assert (answer.status, answer.json) == (200, body)
+        answer = await client.ask("GET", "/plugins")
+        assert (answer.status, answer.json) == (200, [])
 
     scenario(play)

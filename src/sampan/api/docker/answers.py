@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 COMMON = {
     "Api-Version": DOCKER_API_VERSION,
-    "Docker-Experimental": "false",
+    "Docker-Experimental": "true",
     "Ostype": "linux",
     "Server": f"Sampan/{VERSION} (linux)",
 }

@@ -23,6 +23,7 @@ from sampan.api.docker import (
     answers,
     archives,
     build,
+    checkpoints,
     commits,
     containers,
     distribution,
@@ -80,6 +81,7 @@ PATHS: dict[tuple[str, str], Handler] = {
 NAMED: dict[tuple[str, str, str], Handler] = {
     **archives.NAMED,
     **build.NAMED,
+    **checkpoints.NAMED,
     **commits.NAMED,
     **containers.NAMED,
     **exec.NAMED,

@@ -14,6 +14,7 @@ from sampan import ids
 from sampan.api.docker import (
     ages,
     answers,
+    checkpoints,
     convert,
     endpoints,
     networks,
@@ -66,7 +67,11 @@ async def create(call: Call) -> StreamResponse:
 
 async def start(call: Call) -> StreamResponse:
     """POST /containers/{id}/start?detachKeys&checkpoint&checkpoint-dir"""
-    await call.engine.start(reference(call))
+    if checkpoint := call.text("checkpoint"):
+        where = call.text("checkpoint-dir")
+        await call.engine.start_from(reference(call), checkpoint, where)
+    else:
+        await call.engine.start(reference(call))
     return answers.empty()
 
 
@@ -172,7 +177,9 @@ def wait_condition(call: Call) -> model.WaitCondition:
 
 
 async def remove(call: Call) -> StreamResponse:
-    """DELETE /containers/{id}?force&v&link"""
+    """DELETE /containers/{id}?force&v&link, and of a checkpoint below it"""
+    if checkpoints.is_one(call):
+        return await checkpoints.remove(call)
     if call.flag("link"):
         raise InvalidArgument("links of containers are not supported")
     await call.engine.remove(reference(call), force=call.flag("force"), volumes=call.flag("v"))

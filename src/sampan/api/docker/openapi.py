@@ -16,6 +16,7 @@ import msgspec
 from sampan.version import DOCKER_API_MAX_VERSION, VERSION
 from sampan.wire import (
     archives,
+    checkpoints,
     containers,
     distribution,
     events,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 REQUESTS: Final[dict[str, Any]] = {
     "POST /auth": wire.Credentials,
     "POST /commit": containers.ContainerCreate,
+    "POST /containers/{name}/checkpoints": checkpoints.CheckpointCreate,
     "POST /containers/create": containers.ContainerCreate,
     "POST /containers/{name}/exec": execs.ExecCreate,
     "POST /containers/{name}/update": hostconfig.HostConfig,
@@ -48,6 +50,7 @@ ANSWERS: Final[dict[str, tuple[int, Any]]] = {
     "DELETE /images/{name}": (200, list[images.ImageDeleted]),
     "GET /containers/json": (200, list[containers.ContainerSummary]),
     "GET /containers/{name}/changes": (200, list[archives.Change] | None),
+    "GET /containers/{name}/checkpoints": (200, list[checkpoints.Checkpoint] | None),
     "GET /containers/{name}/json": (200, containers.ContainerInspect),
     "GET /containers/{name}/stats": (200, stats.Stats),
     "GET /containers/{name}/top": (200, containers.Top),

@@ -67,18 +67,6 @@ async def privileges(call: Call) -> StreamResponse:
     return await no_plugins(call)
 
 
-async def checkpoints(call: Call) -> StreamResponse:
-    """GET /containers/{id}/checkpoints: a container that is here has none."""
-    call.engine.get(call.name.removeprefix("/"))
-    return answers.json(None)
-
-
-async def no_checkpoint(call: Call) -> StreamResponse:
-    """POST and DELETE of a checkpoint"""
-    call.engine.get(call.name.removeprefix("/").removesuffix("/checkpoints"))
-    raise NotImplementedHere("checkpoints are not supported")
-
-
 PATHS = {
     ("GET", "/plugins"): plugins,
     ("GET", "/plugins/privileges"): privileges,
@@ -92,8 +80,6 @@ PATHS = {
     **dict.fromkeys(_OF_MANAGERS, no_manager),
 }
 NAMED = {
-    ("GET", "containers", "checkpoints"): checkpoints,
-    ("POST", "containers", "checkpoints"): no_checkpoint,
     ("GET", "plugins", "json"): no_plugin,
     ("DELETE", "plugins", ""): no_plugin,
     **{

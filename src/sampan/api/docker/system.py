@@ -54,7 +54,7 @@ async def version(_: Call) -> StreamResponse:
         "ApiVersion": DOCKER_API_VERSION,
         "Arch": arch,
         "BuildTime": "",
-        "Experimental": "false",
+        "Experimental": "true",
         "GitCommit": "",
         "GoVersion": "",
         "KernelVersion": host.release,
