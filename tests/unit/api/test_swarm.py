@@ -17,6 +17,8 @@ import pytest
         ("GET", "/plugins/x/json", 404, 'plugin "x" not found'),
         ("POST", "/plugins/pull", 501, "plugins are not supported"),
         ("GET", "/plugins/privileges", 400, "remote is needed"),
+        ("POST", "/session", 501, "DOCKER_BUILDKIT=0"),
+        ("POST", "/v1.50/grpc", 501, "DOCKER_BUILDKIT=0"),
         ("GET", "/nosuch", 404, "page not found"),
     ],
 )

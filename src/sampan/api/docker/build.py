@@ -17,7 +17,7 @@ from sampan.api.docker.buildstream import Classic, Notes
 from sampan.api.docker.images import parts
 from sampan.builder import fetch, git, sbom
 from sampan.builder.files.sources import Synced
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, NotImplementedHere
 from sampan.spec.reference import Reference
 from sampan.wire import build as bodies
 
@@ -157,10 +157,20 @@ async def bill(call: Call) -> StreamResponse:
     return answers.text(content, {"Content-Type": sbom.MEDIA_TYPE})
 
 
+async def no_session(_: Call) -> StreamResponse:
+    """POST /session and /grpc: a client's half of BuildKit, which has no other half here"""
+    raise NotImplementedHere(
+        "sessions of BuildKit are not served: set DOCKER_BUILDKIT=0, and docker build sends its "
+        "files as an archive; or build with sampan build"
+    )
+
+
 NAMED = {("GET", "images", "sbom"): bill}
 PATHS = {
     ("POST", "/build"): build,
     ("POST", "/build/prune"): prune,
+    ("POST", "/session"): no_session,
+    ("POST", "/grpc"): no_session,
     ("POST", "/build/contexts"): buildinputs.contexts,
     ("POST", "/build/contexts/sync"): buildinputs.sync,
     ("POST", "/build/secrets"): buildinputs.secrets,
