@@ -309,3 +309,38 @@ def test_only_the_cache_that_is_named(client):
     assert built(cache_from=["cached:1"]) == 2
     assert built(cache_from=["127.0.0.1:1/nosuch:1"]) == 0
     client.images.remove("cached:1")
+
+
+def test_a_link_that_is_taken_away(client, container):
+    made = client.api.create_container(
+        "bb:1",
+        ["true"],
+        host_config=client.api.create_host_config(links={container.name: "store"}),
+    )
+    try:
+        name = client.api.inspect_container(made)["Name"].removeprefix("/")
+        assert client.api.inspect_container(made)["HostConfig"]["Links"] is not None
+        client.api.remove_container(f"{name}/store", link=True)
+        assert client.api.inspect_container(made)["HostConfig"]["Links"] is None
+        with pytest.raises(docker.errors.NotFound, match="has none that is store"):
+            client.api.remove_container(f"{name}/store", link=True)
+    finally:
+        client.api.remove_container(made)
+
+
+def test_words_of_a_container_that_was_just_started(client):
+    """Clients ask for the log behind the start; dockerd's start takes longer than the command."""
+    made = client.api.create_container("bb:1", ["echo", "words"])
+    client.api.start(made)
+    assert client.api.logs(made) == b"words\n"
+    client.api.remove_container(made, force=True)
+
+
+def test_a_platform_that_is_none(client):
+    for ask in (
+        lambda: list(client.api.build(fileobj=io.BytesIO(b"FROM bb:1\n"), platform="foobar")),
+        lambda: client.api.pull("127.0.0.1:1/x", platform="foobar"),
+    ):
+        with pytest.raises(docker.errors.APIError, match="unknown operating system") as refused:
+            ask()
+        assert refused.value.response.status_code == 400

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sampan.engine import etcfiles, joining
 from sampan.engine.config import reach
-from sampan.errors import Conflict, PermissionDenied
+from sampan.errors import Conflict, NotFound, PermissionDenied
 from sampan.network import egress
 from sampan.network.model import HOST, NONE, Driver
 
@@ -81,6 +81,17 @@ class Membership:
                 await networks.disconnect(changed, network)
             self._tell_names(entry)
 
+    async def unlink(self, entry: Entry, alias: str) -> None:
+        """See Engine.unlink."""
+        async with entry.lock:
+            container = entry.container
+            left = tuple(one for one in container.host.links if _alias_of(one) != alias)
+            if left == container.host.links:
+                raise NotFound(f"Could not get link: {container.name} has none that is {alias}")
+            host = replace(container.host, links=left)
+            await self._services.containers.change(entry, replace(container, host=host))
+            self._tell_names(entry)
+
     async def publish(self, entry: Entry, add: Sequence[Binding], drop: Sequence[Binding]) -> None:
         """See Engine.publish."""
         async with entry.lock:
@@ -128,6 +139,11 @@ class Membership:
             services.networks.host_address(entry.id),
             services.networks.linked(entry.container),
         )
+
+
+def _alias_of(link: str) -> str:
+    name, _, alias = link.partition(":")
+    return alias or name
 
 
 def _covers(dropped: Binding, asked: Binding) -> bool:

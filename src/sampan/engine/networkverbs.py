@@ -40,6 +40,10 @@ class NetworkVerbs:
         """
         await self._parts.membership.disconnect(self._find(ref), network)
 
+    async def unlink(self, ref: str, alias: str) -> None:
+        """Take a link of a container away; what runs keeps its environment. Raises NotFound."""
+        await self._parts.membership.unlink(self._find(ref), alias)
+
     async def publish(
         self, ref: str, add: Sequence[Binding] = (), drop: Sequence[Binding] = ()
     ) -> None:

@@ -77,7 +77,7 @@ class Manifests:
         order = match_order(platform)
         images = [one for one in entries if one.platform in order]
         if not images and mediatypes.is_manifest(target.media_type):
-            images = entries
+            images = [*entries]
         if not images:
             raise ImageNotFound(f"no image of {target.digest} is for {platform}")
         chosen = min(images, key=lambda one: order.index(one.platform) if one.platform else 0)

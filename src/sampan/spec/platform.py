@@ -30,6 +30,11 @@ _ARCHITECTURES: Final = {
 _BASE_VARIANTS: Final = frozenset((("arm64", "8"), ("arm64", "v8"), ("amd64", "v1")))
 _ARM_VARIANTS: Final = ("v8", "v7", "v6", "v5")
 
+_SYSTEMS: Final = frozenset("darwin freebsd linux netbsd openbsd solaris wasip1 windows".split())
+_PLAIN: Final = frozenset(
+    "386 amd64 arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv64 s390x wasm".split()
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Platform:
@@ -60,10 +65,10 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """The platform that `os/architecture[/variant]` or an architecture alone spells.
+        """The platform that `os/architecture[/variant]`, or one of the two alone, spells.
 
         Raises:
-            InvalidArgument: it has another form.
+            InvalidArgument: it has another form, or what stands alone is neither.
         """
         parts = text.split("/")
         if len(parts) > 3 or any(_PART.fullmatch(part) is None for part in parts):
@@ -71,8 +76,18 @@ class Platform:
                 f"invalid platform {text[:160]!r}: the form is os/architecture[/variant]"
             )
         if len(parts) == 1:
-            return cls.make("linux", parts[0])
+            return cls._alone(parts[0].lower())
         return cls.make(*parts)
+
+    @classmethod
+    def _alone(cls, word: str) -> Platform:
+        if word in _SYSTEMS:
+            return cls.make(word, cls.host().architecture)
+        if word not in _ARCHITECTURES and word not in _PLAIN and not word.startswith("arm"):
+            raise InvalidArgument(
+                f"invalid platform {word!r}: unknown operating system or architecture"
+            )
+        return cls.make("linux", word)
 
     def document(self) -> dict[str, str]:
         """The JSON object, without a variant where there is none."""

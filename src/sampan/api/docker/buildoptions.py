@@ -12,6 +12,7 @@ from sampan.builder.model import BuildOptions
 from sampan.engine.model import HostConfig, Ulimit
 from sampan.errors import InvalidArgument, NotImplementedHere
 from sampan.registry.credentials import Credentials
+from sampan.spec.platform import Platform
 from sampan.spec.reference import Reference
 from sampan.wire import build as bodies
 from sampan.wire import hostconfig as wire
@@ -62,7 +63,7 @@ def options_of(
             name for text in call.values("nocachefilter") for name in text.split(",")
         ),
         pull=call.flag("pull"),
-        platform=call.text("platform"),
+        platform=_platform(call.text("platform")),
         squash=call.flag("squash"),
         cache_from=_cache_from(call),
         cache_only_from=not call.flag("notes"),  # what docker's clients mean
@@ -78,6 +79,13 @@ def options_of(
         ssh=ssh,
         credentials=_credentials(call),
     )
+
+
+def _platform(text: str) -> str:
+    """The platform, told of here where a wrong one is still an answer of its own."""
+    for one in text.split(",") if text else ():
+        Platform.parse(one)
+    return text
 
 
 def _cache_from(call: Call) -> tuple[str, ...]:

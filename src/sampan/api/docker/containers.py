@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from sampan.engine.config import EngineConfig
 
 STATS_SECONDS = 1.0
+SETTLE_SECONDS = 0.1
 _decode_create = msgspec.json.Decoder(wire.ContainerCreate)
 _decode_update = msgspec.json.Decoder(hostconfig.HostConfig)
 
@@ -181,7 +182,9 @@ async def remove(call: Call) -> StreamResponse:
     if checkpoints.is_one(call):
         return await checkpoints.remove(call)
     if call.flag("link"):
-        raise InvalidArgument("links of containers are not supported")
+        name, _, alias = reference(call).rpartition("/")
+        await call.engine.unlink(name, alias)
+        return answers.empty()
     await call.engine.remove(reference(call), force=call.flag("force"), volumes=call.flag("v"))
     return answers.empty()
 
@@ -299,6 +302,8 @@ async def logs(call: Call) -> StreamResponse:
     """GET /containers/{id}/logs?stdout&stderr&follow&since&until&tail&timestamps&details"""
     query = log_query(call)
     container = call.engine.get(reference(call))
+    if not query.follow:
+        await settle(call, container)
     records = call.engine.logs(container.id, query)
     is_raw = container.config.tty
     is_old = call.minor < versions.FRAMED_TYPE
@@ -310,6 +315,22 @@ async def logs(call: Call) -> StreamResponse:
             await answer.write(log_bytes(record, query, is_raw))
         await answer.write_eof()
     return answer
+
+
+async def settle(call: Call, container: model.Container) -> None:
+    """Let a container that has only just been started say something, or end: whoever asks at once
+    was used to an engine that needs as long for its start. What is older is not waited for."""
+    age = (time.time_ns() - container.state.started_at) / 1e9
+    if not container.status.is_running or not 0 <= age < SETTLE_SECONDS:
+        return
+    armed = call.engine.arm_wait(container.id)
+    try:
+        async with asyncio.timeout(SETTLE_SECONDS - age):
+            await armed
+    except TimeoutError:
+        return
+    finally:
+        armed.cancel()
 
 
 def log_query(call: Call) -> model.LogQuery:

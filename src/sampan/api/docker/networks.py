@@ -48,7 +48,7 @@ def network(value: Network) -> wire.Network:
         enable_ipv4=value.ipv4,
         enable_ipv6=value.ipv6,
         ipam=wire.IPAM(
-            options=None if value.is_predefined else dict(value.ipam_options),
+            options=dict(value.ipam_options) or None,
             config=[_pool(pool) for pool in value.pools] or (None if value.is_predefined else []),
         ),
         internal=value.internal,
@@ -139,7 +139,6 @@ async def remove(call: Call) -> StreamResponse:
 async def connect(call: Call) -> StreamResponse:
     """POST /networks/{id}/connect"""
     body = await call.json(_decode_connect) or wire.NetworkConnect()
-    oldrequests.network_connect(body, call.minor)
     wish = endpoints.wish(body.endpoint_config)
     await call.engine.connect(call.name, body.container or "", wish)
     return answers.empty(200)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sampan.wire.containers import ContainerCreate
     from sampan.wire.execs import ExecCreate, ExecStart
     from sampan.wire.hostconfig import HostConfig, MountRequest
-    from sampan.wire.networks import NetworkConnect, NetworkCreate
+    from sampan.wire.networks import NetworkCreate
 
 _MAC_IS_OLD = (
     "The container-wide MacAddress field is now deprecated. It should be specified in "
@@ -173,9 +173,3 @@ def network_create(body: NetworkCreate, minor: int) -> None:
     """POST /networks/create."""
     if minor < 48:
         body.enable_ipv4 = None
-
-
-def network_connect(body: NetworkConnect, minor: int) -> None:
-    """POST /networks/{id}/connect."""
-    if minor < 54 and body.endpoint_config is not None:
-        body.endpoint_config.mac_address = ""
