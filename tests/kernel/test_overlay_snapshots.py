@@ -152,7 +152,7 @@ async def removal_while_mounted_ends_when_the_mount_does(snapshots, base):
     Path(where, "file").write_text("x")
     await snapshots.remove("rw")
     unmount(where)
-    snapshots._own.shutdown(wait=True)
+    await snapshots.aclose()
     assert os.listdir(snapshots._layout.trash) == []
 
 
@@ -164,14 +164,14 @@ async def removal_never_enters_a_mount(snapshots, base):
     Path(source, "file").write_text("x")
     mount({"type": "bind", "source": str(host)}, f"{source}/below/mnt")
     await snapshots.remove("rw")
-    snapshots._own.shutdown(wait=True)
+    await snapshots.aclose()
     assert (host / "canary").read_text() == "alive"
     # It stays in the trash, and goes at the next start when the mount has gone.
     [left] = os.listdir(snapshots._layout.trash)
     unmount(f"{snapshots._layout.trash}/{left}/fs/below/mnt")
     again = OverlaySnapshotter(snapshots._layout, snapshots._db)
     again.reconcile()
-    again._own.shutdown(wait=True)
+    await again.aclose()
     assert os.listdir(snapshots._layout.trash) == []
     assert (host / "canary").read_text() == "alive"
 

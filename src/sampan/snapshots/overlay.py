@@ -237,10 +237,11 @@ class OverlaySnapshotter:
         await self._run(self._sync)
 
     async def aclose(self) -> None:
-        """Wait for the deletions under way; those that wait are left to the next start."""
+        """Wait for the deletions; what is thrown away from now on is left to the next start."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+        await asyncio.to_thread(self.trash.close)
         if self._own is not None:
             await asyncio.to_thread(self._own.shutdown, cancel_futures=True)
 

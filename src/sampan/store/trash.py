@@ -1,14 +1,19 @@
 """Where trees go to be deleted.
 
 To throw a directory away is one rename into `trash/`, quick whatever it holds; the deletion runs on
-the disk pool. What a crash leaves there is deleted at the next start (`empty`). What cannot be
-deleted (an immutable file, a mount) stays, is logged, and is tried again at the next start.
+the disk pool, a moment later and with what came meanwhile: each of its system calls hands the
+interpreter's lock over and back, so one beside every request would slow all of them down. What a
+crash leaves there is deleted at the next start (`empty`). What cannot be deleted (an immutable
+file, a mount) stays, is logged, and is tried again at the next start.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sampan.ids import new_id
@@ -21,6 +26,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+DELAY = 0.25
+"""Seconds that what was thrown away waits for company, where an event loop runs."""
+
 
 class Trash:
     """The trash of one root; `pool` does the deleting."""
@@ -28,6 +36,9 @@ class Trash:
     def __init__(self, layout: Layout, pool: Executor) -> None:
         self._path = layout.trash
         self._pool = pool
+        self._waiting: deque[str] = deque()
+        self._is_timed = False
+        self._is_closed = False
 
     def discard(self, path: str) -> bool:
         """Take the directory or file `path` out of sight now, delete it later.
@@ -48,11 +59,35 @@ class Trash:
         for name in os.listdir(self._path):
             self._later(name)
 
+    def close(self) -> None:
+        """Delete what waits, and wait for nobody any more. Blocks."""
+        self._is_closed = True
+        self._delete_all()
+
     def _later(self, name: str) -> None:
+        self._waiting.append(name)
         try:
-            self._pool.submit(self._delete, name)
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._begin()
+            return
+        if not self._is_timed:
+            self._is_timed = True
+            loop.call_later(DELAY, self._begin)
+
+    def _begin(self) -> None:
+        self._is_timed = False
+        if self._is_closed:
+            return
+        try:
+            self._pool.submit(self._delete_all)
         except RuntimeError:
             return  # the pool is shut down: the next start deletes it
+
+    def _delete_all(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._delete(self._waiting.popleft())
 
     def _delete(self, name: str) -> None:
         fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -74,18 +74,17 @@ def remove(parent_fd: int, name: str) -> None:
     cursor = _Cursor(parent_fd, name)
     try:
         pending = [_clear(cursor.fd)]
-        while True:
-            if pending[-1]:
-                cursor.down(pending[-1].pop())
+        while cursor.depth or pending[-1] != ([], True):
+            below, is_all = pending[-1]
+            if below:
+                cursor.down(below.pop())
                 pending.append(_clear(cursor.fd))
-            elif more := _clear(cursor.fd):
-                pending[-1] = more
-            elif cursor.depth:
+            elif not is_all:
+                pending[-1] = _clear(cursor.fd)
+            else:
                 pending.pop()
                 left = cursor.up()
                 os.rmdir(left, dir_fd=cursor.fd)
-            else:
-                break
     finally:
         cursor.close()
     os.rmdir(name, dir_fd=parent_fd)
@@ -160,20 +159,24 @@ def _count(fd: int, total: _Total) -> list[str]:
     return below
 
 
-def _clear(fd: int) -> list[str]:
-    """Remove files and empty directories until some others are met; return these, or nothing."""
+def _clear(fd: int) -> tuple[list[str], bool]:
+    """Remove files and empty directories until some others are met.
+
+    Returns these, and whether they are all that is left.
+    """
     while True:
         # Closing the iterator rewinds the directory, so that each round sees what is left.
         with os.scandir(fd) as entries:
             batch = list(islice(entries, _BATCH))
+        is_all = len(batch) < _BATCH
         below = []
         for entry in batch:
             if not entry.is_dir(follow_symlinks=False):
                 _unlink(fd, entry.name)
             elif not _rmdir(fd, entry.name):
                 below.append(entry.name)
-        if below or not batch:
-            return below
+        if below or is_all:
+            return below, is_all
 
 
 def _rmdir(fd: int, name: str) -> bool:

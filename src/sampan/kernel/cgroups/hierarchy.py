@@ -3,8 +3,8 @@
 A *hierarchy* is one mounted cgroup tree: on version 1 one for each controller or for a group of
 them mounted together (`cpu,cpuacct`), on version 2 a single one. `mounted` finds them once in a
 process and keeps an O_PATH descriptor of each root, so a cgroup costs no walk from `/` and no
-parse of mountinfo. A forked child that closed those descriptors is noticed: the identity of each
-is looked at whenever `mounted` is called, as for each new cgroup, and it is opened anew.
+parse of mountinfo. A forked child may have closed those descriptors: there the identity of each is
+looked at when `mounted` is first called, and it is opened anew.
 
 A cgroup path has the grammar of `parts`; no other path ever reaches a system call here.
 """
@@ -59,14 +59,18 @@ class Hierarchy:
 
 
 _found: list[Hierarchy] = []
+_seen_by = [0]
+"""The process that has looked at the descriptors last."""
 
 
 def mounted() -> list[Hierarchy]:
     """The hierarchies of this process, version 1 first, as mounted when first asked."""
-    for hierarchy in _found:
-        # The number may belong to somebody else by now, so it is not closed.
-        if not hierarchy.is_open():
-            hierarchy.open()
+    if _seen_by[0] != os.getpid():
+        _seen_by[0] = os.getpid()
+        for hierarchy in _found:
+            # The number may belong to somebody else by now, so it is not closed.
+            if not hierarchy.is_open():
+                hierarchy.open()
     if not _found:
         with open("/proc/self/mountinfo", "rb") as stream:
             mounts = parse_mountinfo(os.fsdecode(stream.read()))
