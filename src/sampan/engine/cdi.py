@@ -49,6 +49,8 @@ def resolve(names: Sequence[str], directories: Sequence[str] = DIRECTORIES) -> E
         NotImplementedHere: it needs Intel RDT or a network device.
     """
     edits = Edits()
+    if not names:
+        return edits
     known = _specifications(directories)
     seen: set[str] = set()
     for name in names:

@@ -36,7 +36,8 @@ _PAGE = 0x1000
 _RECORD = struct.Struct("<II6Q4I")
 _RESULT, _NEXT = 48, 56  # offsets in a record
 _ANY_ERROR = 0x80  # in the second word of a record
-_NOTHING = 0x80000000  # as the low half of a result: no descriptor, no count, no error
+_UNNAMED = (0x80000000, 0x80000000)  # as the low half of a result no descriptor, count or error
+_NONE = (0, 0, 0, 0, 0)
 _ADDRESS = struct.Struct("<I")
 _PADDING = bytes(8)
 _REPORT = struct.Struct("<QQ")
@@ -200,21 +201,26 @@ class Script:
         `equals`, or an error that is one of `tolerate` (both together are two at most, or ANY and
         one); the next record if None.
         """
-        words, mask = [0, 0, 0, 0, 0], 0
+        words: list[int] = []
+        mask = 0
         for place, argument in enumerate(arguments):
             kind = type(argument)
             if kind is int:
-                words[place] = argument & 0xFFFFFFFFFFFFFFFF  # type: ignore[operator]
+                words.append(argument & 0xFFFFFFFFFFFFFFFF)  # type: ignore[operator]
             elif kind is bytes:
-                words[place] = self.text(argument)  # type: ignore[arg-type]
+                words.append(self.text(argument))  # type: ignore[arg-type]
             else:
-                words[place] = argument.address  # type: ignore[union-attr]
+                words.append(argument.address)  # type: ignore[union-attr]
                 mask |= 1 << place
+        words += _NONE[len(words) :]
         start = len(self._records)
         following = self.base + start + _RECORD.size
         if then is not None:
             self._labels.append((start + _NEXT, then))
-        if at is not None and (tolerate or equals is not None):
+        if not tolerate and equals is None:  # most
+            self._records += _RECORD.pack(number, mask, *words, 0, following, 0, *_UNNAMED)
+            return Value(self.base + start + _RESULT)
+        if at is not None:
             self._labels.append((start + _NEXT + 4, at))
         if tolerate == ANY:
             mask |= _ANY_ERROR
@@ -223,10 +229,8 @@ class Script:
             named = [-error & 0xFFFFFFFF for error in tolerate]
         if equals is not None:
             named.append(equals)
-        # Without a name the two are a number that no call returns.
-        first, second = (named[0], named[-1]) if named else (_NOTHING, _NOTHING)
-        on_named = following if tolerate or equals is not None else 0
-        self._records += _RECORD.pack(number, mask, *words, 0, following, on_named, first, second)
+        first, second = (named[0], named[-1]) if named else _UNNAMED
+        self._records += _RECORD.pack(number, mask, *words, 0, following, following, first, second)
         return Value(self.base + start + _RESULT)
 
     def text(self, content: bytes) -> int:
