@@ -167,6 +167,7 @@ LOOKS = [
     ),
     (("checkpoint", "ls", "c1"), 0, "CHECKPOINT NAME\n"),
     (("checkpoint", "create", "c2", "one"), 1, ".*Container [0-9a-f]{64} is not running\n"),
+    (("checkpoint", "create", "c1", "two"), 1, ".*checkpoint c1: sampan-oci: .*criu.*\n"),
     (("checkpoint", "create", "c1", "../x"), 1, ".*Invalid checkpoint ID .*\n"),
     (("checkpoint", "rm", "c1", "one"), 1, ".*checkpoint one does not exist.*\n"),
     (("start", "--checkpoint", "one", "c2"), 1, ".*checkpoint one does not exist.*\n"),

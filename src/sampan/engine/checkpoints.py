@@ -131,6 +131,7 @@ class Checkpoints:
             raise
         if process.returncode:
             text = said.decode(errors="replace").strip() or f"status {process.returncode}"
+            text = text.partition("; its log is")[0]  # which goes with what is not whole
             raise Unavailable(f"{what}: {text[-2000:]}")
 
     def list(self, entry: Entry, where: str) -> Sequence[str]:

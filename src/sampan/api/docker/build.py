@@ -34,7 +34,7 @@ _EMPTY_TAR: Final = bytes(1024)
 
 
 async def build(call: Call) -> StreamResponse:
-    """POST /build: see `buildoptions` for the query"""
+    """POST /build?dockerfile&t&remote&q&nocache&cachefrom&pull&rm&forcerm&memory&memswap&cpushares&cpusetcpus&cpuperiod&cpuquota&shmsize&buildargs&labels&extrahosts&networkmode&platform&target&squash&outputs&version"""  # noqa: E501 - the query is described from here
     contexts = buildinputs.taken_contexts(call)
     content: Content = ""
     try:
@@ -116,14 +116,17 @@ async def _once(content: bytes) -> AsyncIterator[bytes]:
 
 
 async def prune(call: Call) -> StreamResponse:
-    """POST /build/prune?all&keep-storage&filters={"until": ...}"""
+    """POST /build/prune?all&keep-storage&reserved-space&max-used-space&min-free-space&filters"""
     filters = call.filters()
     if unknown := filters.keys() - {"until", "unused-for"}:
         raise InvalidArgument(f"invalid filter '{min(unknown)}'")
     before = None
     for text in (*filters.get("until", ()), *filters.get("unused-for", ())):
         before = parse_moment(text, time.time_ns())
-    keep = call.number("keep-storage") or call.number("reserved-space") or 0
+    if call.number("min-free-space"):
+        raise NotImplementedHere("prune until so much is free: say how much may stay instead")
+    sizes = (call.number(name) for name in ("keep-storage", "reserved-space", "max-used-space"))
+    keep = max((size for size in sizes if size), default=0)
     done = await call.builder.prune(before_ns=before, keep=keep)
     return answers.json(
         bodies.CachePruned(

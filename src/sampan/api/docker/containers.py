@@ -215,8 +215,10 @@ async def listing(call: Call) -> StreamResponse:
 
 def summaries(call: Call, found: Iterable[model.Container]) -> list[wire.ContainerSummary]:
     """The lines of `ps`, for the version that is asked for."""
-    now = time.time_ns()
-    lines = [convert.summary(one, now, networks.live(call.engine, one)) for one in found]
+    now, network_ids = time.time_ns(), call.engine.networks.ids()
+    lines = [
+        convert.summary(one, now, networks.live(call.engine, one, network_ids)) for one in found
+    ]
     for line in lines:
         versions.container_summary(line, call.minor)
     return lines

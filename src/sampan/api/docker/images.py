@@ -29,7 +29,7 @@ _decode_platform = msgspec.json.Decoder(distribution.Platform).decode
 
 
 async def listing(call: Call) -> StreamResponse:
-    """GET /images/json?all&filters&shared-size&manifests&identity"""
+    """GET /images/json?all&filters&digests&shared-size&manifests&identity"""
     filters = filters_of(call)
     if call.minor < versions.NO_FILTER_WORD and call.text("filter"):
         filters.setdefault("reference", [call.text("filter")])
@@ -66,7 +66,7 @@ async def manifests_of(call: Call, image: Image) -> list[bodies.ManifestSummary]
 
 
 async def create(call: Call) -> StreamResponse:
-    """POST /images/create: a pull (fromImage) or an import (fromSrc)"""
+    """POST /images/create?fromImage&tag&platform&fromSrc&repo&message&changes: pull or import"""
     if call.text("fromImage"):
         return await pull(call)
     if call.text("fromSrc"):
@@ -206,6 +206,8 @@ def platform_of(call: Call) -> Platform | None:
     text = call.text("platform")
     if not text:
         return None
+    if len(call.values("platform")) > 1:
+        raise InvalidArgument("several platforms: ask for one of them, or for none to have all")
     if not text.startswith(("{", "[")):
         return Platform.parse(text)
     try:
@@ -268,7 +270,11 @@ async def tag(call: Call) -> StreamResponse:
 
 
 async def remove(call: Call) -> StreamResponse:
-    """DELETE /images/{name}?force&noprune"""
+    """DELETE /images/{name}?force&noprune&platforms"""
+    if call.minor >= versions.PLATFORMS_OF_REMOVAL and call.values("platforms"):
+        raise NotImplementedHere(
+            "remove single platforms of an image: remove all of it, and pull those that are wanted"
+        )
     done = await call.engine.images.remove(call.name, force=call.flag("force"))
     return answers.json(pictures.removed(done))
 

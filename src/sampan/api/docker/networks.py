@@ -14,7 +14,7 @@ from sampan.network.model import NetworkConfig, Pool
 from sampan.wire import networks as wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from ipaddress import IPv4Address, IPv6Address
 
     from aiohttp.web_response import StreamResponse
@@ -29,12 +29,14 @@ _decode_connect = msgspec.json.Decoder(wire.NetworkConnect)
 _decode_disconnect = msgspec.json.Decoder(wire.NetworkDisconnect)
 
 
-def live(engine: Engine, container: Container) -> endpoints.Live:
-    """What a container has of networks now."""
+def live(
+    engine: Engine, container: Container, ids: Mapping[str, str] | None = None
+) -> endpoints.Live:
+    """What a container has of networks now; `ids` of all networks, where they are known already."""
     return endpoints.Live(
         engine.networks.endpoints(container.id),
         engine.networks.published(container.id),
-        engine.networks.ids(),
+        engine.networks.ids() if ids is None else ids,
     )
 
 

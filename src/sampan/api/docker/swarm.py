@@ -86,6 +86,7 @@ NAMED = {
         ("POST", "plugins", verb): no_plugin
         for verb in ("enable", "disable", "upgrade", "push", "set")
     },
+    ("PUT", "volumes", ""): no_manager,  # a volume of a cluster
     **{
         (method, noun, verb): no_manager
         for noun in _NOUNS

@@ -52,6 +52,7 @@ MANIFESTS: Final = 47
 MANIFESTS_OF_IMAGE: Final = 48
 PLATFORM_OF_HISTORY: Final = 48
 PLATFORM_OF_IMAGE: Final = 49
+PLATFORMS_OF_REMOVAL: Final = 50
 NO_OLD_EVENTS: Final = 52
 """From here on events have no `status`, `id` and `from`, and streams their own content type."""
 
