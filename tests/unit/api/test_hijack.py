@@ -323,3 +323,25 @@ def test_resize(scenario):
         assert client.engine.calls == [("resize", ("c1", 24, 80), {})]
 
     scenario(play)
+
+
+@pytest.mark.parametrize(("agent", "waits"), [("Docker-Client/28.2.2 (linux)", 0), ("python/3", 1)])
+def test_who_loses_what_comes_with_the_head_is_waited_for(scenario, monkeypatch, agent, waits):
+    waited = []
+
+    async def wait(_connection, fd):
+        waited.append(fd)
+
+    monkeypatch.setattr(hijack.Connection, "wait_until_read", wait)
+
+    async def play(client):
+        await client.ask("POST", "/containers/c1/exec", {"Cmd": ["true"], "AttachStdout": True})
+        (name,) = client.engine.execs
+        headers = f"User-Agent: {agent}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n".encode()
+        client.writer.write(upgrade(f"/exec/{name}/start", b"{}", headers=headers))
+        attachment = await attached(client)
+        await client.reader.readexactly(len(MULTIPLEXED))
+        os.close(attachment.fd)
+
+    scenario(play)
+    assert len(waited) == waits

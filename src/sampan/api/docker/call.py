@@ -32,6 +32,9 @@ T = TypeVar("T")
 
 MAX_BODY = 4 << 20
 BODY_SECONDS = 60.0
+_READS_ON = ("Docker-Client/", "Go-http-client/")
+"""Clients of Go's, which keep what came with the head; those in Python lose it."""
+
 _FALSE = frozenset(("", "0", "no", "false", "none"))
 _decode_filters = msgspec.json.Decoder(dict[str, list[str] | dict[str, bool]]).decode
 
@@ -197,8 +200,11 @@ class Call:
         )
 
     async def take_over_settled(self, is_raw: bool) -> int:
-        """`take_over`, and wait until the client has read the head."""
+        """`take_over`, and wait until the client has read the head, unless it is known to read what
+        follows a head out of the same buffer."""
         fd = self.take_over(is_raw)
+        if self.request.headers.get("User-Agent", "").startswith(_READS_ON):
+            return fd
         try:
             await self.connection.wait_until_read(fd)
         except BaseException:
