@@ -24,6 +24,7 @@ import lifecycle
 import memory
 import oci
 import pulls
+import scale
 
 if TYPE_CHECKING:
     from timing import Row
@@ -34,13 +35,17 @@ _PACKAGES = "docker.io containerd podman runc crun conmon skopeo docker-registry
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """`figure` of `ours` is at most `limit` times the best of `peers`, or at most `limit`."""
+    """`figure` of `ours` is at most `limit` times the best of `peers`, or at most `limit`.
+
+    `least`: at least, for rates.
+    """
 
     text: str
     figure: str
     ours: str
     peers: tuple[str, ...]
     limit: float
+    least: bool = False
 
     def judge(self, medians: dict[tuple[str, str], float]) -> dict[str, Any] | None:
         """What was measured against the limit."""
@@ -48,15 +53,17 @@ class Promise:
         theirs = [medians[key] for peer in self.peers if (key := (self.figure, peer)) in medians]
         if mine is None or (self.peers and not theirs):
             return None
-        value = mine / min(theirs) if theirs else mine
+        best = max if self.least else min
+        value = mine / best(theirs) if theirs else mine
         return {
             "promise": self.text,
             "measured": round(value, 3),
-            "limit": round(self.limit, 3),
-            "kept": value <= self.limit,
+            "limit": f"at least {self.limit:g}" if self.least else round(self.limit, 3),
+            "kept": value >= self.limit if self.least else value <= self.limit,
         }
 
 
+EIGHT = f"{scale.LIVES}, 8 clients"
 PROMISES = (
     Promise("life: dockerd's x", lifecycle.FIGURE, "sampan", ("docker",), 1 / 20),
     Promise("life: ms", lifecycle.FIGURE, "sampan", (), 12),
@@ -67,6 +74,16 @@ PROMISES = (
     Promise("bundle: runc's life in steps x", f"{oci.VERB} life", "sampan-oci", ("runc",), 1.3),
     Promise("exec: ms", execs.FIGURE, "sampan", (), 5),
     Promise("exec, API and command: docker exec's x", "exec", "sampan", ("docker",), 1 / 15),
+    Promise("8 clients: lives a second", EIGHT, "sampan", (), 100, least=True),
+    Promise("8 clients: dockerd's x", EIGHT, "sampan", ("docker",), 12, least=True),
+    Promise("500 running: ms of the list", scale.ASK, "sampan", (), 50),
+    Promise("500 running: podman's start x", scale.START, "sampan", ("podman",), 0.25),
+    Promise("500 running: MiB of each", scale.MEMORY, "sampan", (), 0.8),
+    Promise("500 running: idle, % of a core", scale.IDLE, "sampan", (), 2),
+    Promise("log: podman's x", scale.LOGGED, "sampan", ("podman",), 1.2, least=True),
+    Promise("log: docker's x", scale.LOGGED, "sampan", ("docker",), 3, least=True),
+    Promise("attach: ctr's x", scale.ATTACHED, "sampan", ("ctr",), 1.0, least=True),
+    Promise("probes: % of a core", scale.PROBES, "sampan", (), 40),
     Promise("memory: MiB per container", memory.FIGURE, "sampan: charged", (), 1.0),
     Promise("memory, the machine's: MiB", memory.FIGURE, "sampan: the machine's", (), 1.0),
     Promise("idle: MiB", memory.IDLE, "sampan, idle again: PSS", (), 70),

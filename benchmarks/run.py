@@ -2,7 +2,8 @@
 
     python benchmarks/run.py [--rounds N] [--only FIGURE ...] [--json FILE] [--docs FILE]
 
-Figures are life, commands, networks, oci, execs, scale, pulls, archives, build and memory. The
+Figures are life, commands, networks, oci, execs, clients, lives, streams, density, probes, pulls,
+archives, build and memory. The
 table and the promises go to standard output, everything that was taken to the JSON file, and the
 tables into the docs between their two marks. The code is 0 also when a promise is not kept: this
 measures, tests judge.
@@ -36,7 +37,8 @@ from peers import BUSYBOX, ENGINES, LARGE, Engine
 from source import Registry, busybox
 from timing import Row, Runner
 
-_SHARED = ("life", "commands", "networks", "execs", "clients", "scale")
+_SCALE = ("lives", "streams", "density", "probes")
+_SHARED = ("life", "commands", "networks", "execs", "clients", *_SCALE)
 FIGURES = (*_SHARED, "oci", "pulls", "archives", "build", "memory")
 
 
@@ -46,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rounds", type=int, default=15, help="turns of each figure of milliseconds")
     made.add_argument("--pulls", type=int, default=3, help="turns of the pull of the large image")
     made.add_argument("--containers", type=int, default=100, help="for memory per container")
-    made.add_argument("--dense", type=int, default=500, help="running containers for scale")
+    made.add_argument("--dense", type=int, default=500, help="running containers for density")
     made.add_argument("--only", nargs="+", choices=FIGURES, default=FIGURES)
     made.add_argument("--engines", nargs="+", choices=[kind.name for kind in ENGINES])
     made.add_argument("--image", type=Path, help="an OCI layout that image.py wrote")
@@ -94,36 +96,41 @@ class Bench:
         if not wanted:
             return
         engines: dict[str, Engine] = {}
-        rounds = self.options.rounds
         try:
             for kind in self.kinds:
                 engines[kind.name] = engine = kind(self.place / kind.name)
                 engine.start()
                 self.runners[engine.hide_v2](engine.pull(BUSYBOX))
-            if "life" in wanted:
-                self._took("life", lifecycle.measure(engines, rounds))
-            if "commands" in wanted:
-                self._took("commands", commands.measure(engines, self.runners, rounds))
-            if "networks" in wanted:
-                self._took("networks", networks.measure(engines, self.runners, rounds))
-            if "execs" in wanted:
-                self._took("execs", execs.measure(engines, self.runners, rounds))
-            if "clients" in wanted:
-                self._took("clients", clients.measure(engines, self.runners[False], rounds))
-            if "scale" in wanted:
-                self._took("scale", self._scale(engines))
+            for name in wanted:
+                self._took(name, self._shared(name, engines))
         finally:
             for engine in engines.values():
                 engine.stop()
 
-    def _scale(self, engines: dict[str, Engine]) -> list[Row]:
-        """Many at once; the density of our own engine alone, for peers need minutes to start."""
-        found = scale.lives(engines) + scale.streams(engines, self.runners)
-        own = engines.get("sampan")
-        if own is not None:
-            found += scale.density(own, self.runners[False], self.options.dense)
-            found += scale.probes(own, self.runners)
-        return found
+    def _shared(self, name: str, engines: dict[str, Engine]) -> list[Row]:
+        rounds = self.options.rounds
+        if name == "life":
+            return lifecycle.measure(engines, rounds)
+        if name == "clients":
+            return clients.measure(engines, self.runners[False], rounds)
+        if name in _SCALE:
+            return self._scale(name, engines)
+        figures = {"commands": commands, "networks": networks, "execs": execs}
+        return figures[name].measure(engines, self.runners, rounds)
+
+    def _scale(self, name: str, engines: dict[str, Engine]) -> list[Row]:
+        """Many at once. Density is of our own engine and podman: others need minutes to start."""
+        if name == "lives":
+            return scale.lives(engines)
+        if name == "streams":
+            return scale.streams(engines, self.runners)
+        if name == "probes":
+            return scale.probes(engines["sampan"], self.runners) if "sampan" in engines else []
+        dense = [engines[name] for name in ("sampan", "podman") if name in engines]
+        count = self.options.dense
+        return [
+            row for one in dense for row in scale.density(one, self.runners[one.hide_v2], count)
+        ]
 
     def _without_engines(self) -> None:
         only, options = self.options.only, self.options

@@ -2,7 +2,8 @@
 
 Clients are processes with a connection each, so that none waits for another's interpreter. Lives
 are create, start, wait and remove of `true` without a network through the Docker API; whoever has
-no such API is not in that table. Idle CPU is that of everything in the lab, over QUIET seconds.
+no such API is not in that table. Idle CPU is that of everything in the lab, over QUIET seconds;
+memory is what the lab's cgroup is charged for without the cache of files.
 """
 
 from __future__ import annotations
@@ -11,24 +12,36 @@ import os
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 import lab
 from commands import runner_of
 from lifecycle import BODY
-from memory import charged, uses
+from memory import charged
 from peers import BUSYBOX
-from timing import Api, Row, rows
+from timing import Api, Row, interleave, rows
 
 if TYPE_CHECKING:
     from peers import Engine
     from timing import Runner
 
 LIVES = "lives a second"
-DENSITY = "many running containers"
-STREAMS = "streams"
-PROBES = "exec probes"
+START, LIST, ASK, MEMORY, IDLE, REMOVE = (
+    f"many running containers: {what}"
+    for what in (
+        "start all",
+        "ps",
+        "the list over the API",
+        "memory of each",
+        "idle CPU",
+        "remove all",
+    )
+)
+ATTACHED = "lines of 4 KiB attached, without a log"
+LOGGED = "lines of 4 KiB into the log"
+PROBES = "exec probes of 100 containers each second"
 QUIET = 10.0
 CLIENTS = (1, 4, 8)
 _SECONDS = 8.0
@@ -86,38 +99,65 @@ def density(engine: Engine, runner: Runner, count: int) -> list[Row]:
     cpu = lab.cpu_ms()
     time.sleep(QUIET)
     idle = (lab.cpu_ms() - cpu) / QUIET / 10
-    monitors = [use.private for use in uses().values() if use.name.startswith("sampan-")]
+    asked = _asked(engine.socket) if engine.socket else []
     begin = time.perf_counter()
     for start in range(0, count, 50):
         _quietly(engine.remove(*names[start : start + 50]))
     ended = time.perf_counter() - begin
-    found = rows(f"{DENSITY}, {count}: start all", "s", {engine.name: [started]})
-    found += rows(f"{DENSITY}, {count}: ps", "ms", {engine.name: listed})
-    found += rows(f"{DENSITY}, {count}: memory of each", "MiB", {engine.name: [used]})
-    found += rows(f"{DENSITY}, {count}: idle CPU", "% of a core", {engine.name: [idle]})
-    if monitors:
-        private = sum(monitors) / 1024
-        found += rows(f"{DENSITY}, {count}: private in all", "MiB", {engine.name: [private]})
-    return found + rows(f"{DENSITY}, {count}: remove all", "s", {engine.name: [ended]})
+    figures = {
+        START: ("s", [started]),
+        LIST: ("ms", listed),
+        ASK: ("ms", asked),
+        MEMORY: ("MiB", [used]),
+        IDLE: ("% of a core", [idle]),
+        REMOVE: ("s", [ended]),
+    }
+    found: list[Row] = []
+    for name, (unit, values) in figures.items():
+        if values:
+            found += rows(name, unit, {engine.name: values})
+    return found
 
 
-def streams(engines: dict[str, Engine], runners: dict[bool, Runner]) -> list[Row]:
+def _asked(socket: str) -> list[float]:
+    """Milliseconds of the list over the API."""
+    api, taken = Api(socket), []
+    for _ in range(5):
+        begin = time.perf_counter()
+        api.call("GET", "/containers/json")
+        taken.append((time.perf_counter() - begin) * 1e3)
+    api.close()
+    return taken
+
+
+def streams(engines: dict[str, Engine], runners: dict[bool, Runner], rounds: int = 3) -> list[Row]:
     """MB a second of lines of 4 KiB: attached without a log, and into the log."""
-    command = ["sh", "-c", f"yes {'x' * 4095} | head -c {_STREAM}"]
-    attached, logged = {}, {}
-    for name, engine in engines.items():
-        if name == "ctr":
-            attached[name] = [_piped(engine.run(*command))]
-            continue
-        if not engine.hide_v2:
-            quiet = engine.command("run", "--rm", "--network", "none", "--log-driver", "none")
-            attached[name] = [_piped([*quiet, BUSYBOX, *command])]
-        run = runner_of(engine, runners)
-        taken = run(engine.detach("loud", *command)) + run(engine.command("wait", "loud"))
-        logged[name] = [_STREAM / 1e3 / taken]
-        run(engine.remove("loud"))
-    found = rows(f"{STREAMS}, 4 KiB lines attached", "MB/s", attached)
-    return found + rows(f"{STREAMS}, 4 KiB lines logged", "MB/s", logged)
+    script = ["sh", "-c", f"yes {'x' * 4095} | head -c {_STREAM}"]
+    attached = {
+        name: partial(_piped, _without_log(engine, script))
+        for name, engine in engines.items()
+        if name == "ctr" or not engine.hide_v2
+    }
+    logged = {
+        name: partial(_logged, engine, runner_of(engine, runners), script)
+        for name, engine in engines.items()
+        if name != "ctr"
+    }
+    found = rows(ATTACHED, "MB/s", interleave(attached, rounds, 0))
+    return found + rows(LOGGED, "MB/s", interleave(logged, rounds, 0))
+
+
+def _without_log(engine: Engine, script: list[str]) -> list[str]:
+    if engine.name == "ctr":
+        return engine.run(*script)
+    quiet = ("run", "--rm", "--network", "none", "--log-driver", "none")
+    return engine.command(*quiet, BUSYBOX, *script)
+
+
+def _logged(engine: Engine, run: Runner, script: list[str]) -> float:
+    taken = run(engine.detach("loud", *script)) + run(engine.command("wait", "loud"))
+    run(engine.remove("loud"))
+    return _STREAM / 1e3 / taken
 
 
 def _piped(command: list[str]) -> float:
@@ -143,7 +183,7 @@ def probes(engine: Engine, runners: dict[bool, Runner]) -> list[Row]:
     time.sleep(QUIET)
     used = (lab.cpu_ms() - cpu) / QUIET / 10
     runner_of(engine, runners)(engine.remove(*names), check=False)
-    return rows(f"{PROBES}, 100 a second", "% of a core", {engine.name: [used]})
+    return rows(PROBES, "% of a core", {engine.name: [used]})
 
 
 def _quietly(command: list[str]) -> None:

@@ -60,8 +60,11 @@ def failure(error: Exception) -> Message:
     """
     if isinstance(error, ValueError):
         return {"error": str(error), "errno": errno.EINVAL, "operation": ""}
-    if not isinstance(error, OSError):
+    if isinstance(error, (KeyError, TypeError)):
         text = f"invalid message: {type(error).__name__}: {error}"
+        return {"error": text, "errno": errno.EINVAL, "operation": ""}
+    if not isinstance(error, OSError):
+        text = f"{type(error).__name__}: {error}"
         return {"error": text, "errno": errno.EINVAL, "operation": ""}
     operation = getattr(error, "operation", None)
     text = str(error)
@@ -166,7 +169,8 @@ class Connection:
             message = parse(data)
             number = message.get("re")
             answer = self._serve(self, message, fds)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:
+            # One of the edges: whatever it is, the engine must not wait for an answer.
             self.send({"re": number, **failure(error)})
         else:
             if answer is not None:

@@ -5,6 +5,11 @@ one *input*, a log or none, and any number of peers. What the process writes is 
 to the log and to every peer. Only a stuck peer stops the reading, and never for longer than the
 peer's patience; the log never waits for peers.
 
+Whoever writes much is read in pieces as large as the pipe: after a wake that brought BULK bytes or
+more so soon after another such one, we sleep for NAP before we wait again, and the writer fills the
+pipe meanwhile. Without that it is interrupted for every few thousand bytes. A dialogue of short
+messages is never delayed.
+
 After the process has ended its outputs are *drained*: what the pipes hold is read at once. When
 somebody else keeps a pipe open, the drain ends after QUIET seconds without output, and after LIMIT
 seconds in any case.
@@ -15,6 +20,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from time import monotonic, sleep
 
 from sampan.kernel import terminal
 from sampan.shim.loop import GONE, OUT
@@ -23,9 +29,15 @@ from sampan.shim.peers import Peer
 QUIET = 1.0
 LIMIT = 10.0
 CHUNK = 64 * 1024
+"""Bytes of one read; the C library gives larger pieces back to the kernel after each use."""
+BULK = 4096
+SOON = 0.002
+NAP = 0.0002
 
 _F_SETPIPE_SZ = 1031
 _WIDE = 256 * 1024
+_AT_ONCE = 8
+"""Reads of one wake, so that nobody else waits long."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,12 +51,13 @@ if TYPE_CHECKING:
 class Output:
     """The reading end of stream `number` (1 stdout, 2 stderr; a terminal has only 1)."""
 
-    __slots__ = ("_paused", "_session", "_wide", "fd", "number")
+    __slots__ = ("_bulk_at", "_paused", "_session", "_wide", "fd", "number")
 
     def __init__(self, session: Session, fd: int, number: int) -> None:
         """Own `fd`, which becomes non-blocking."""
         os.set_blocking(fd, False)
         self._session = session
+        self._bulk_at = 0.0
         self._paused = False
         self._wide = session.terminal
         self.fd = fd
@@ -52,24 +65,35 @@ class Output:
         session.loop.add(fd, self.ready)
 
     def ready(self, _events: int) -> None:
-        """Read once and pass it on."""
-        self.read()
+        """Read what is there and pass it on; then let a busy writer go on for a moment."""
+        total = 0
+        for _ in range(_AT_ONCE):
+            size = self.read()
+            total += size
+            if size < CHUNK or self._paused:
+                break
+        if total >= BULK and not self._session.terminal:
+            now = monotonic()
+            if now - self._bulk_at < SOON and self.fd >= 0:
+                sleep(NAP)
+                now += NAP
+            self._bulk_at = now
 
-    def read(self) -> bool:
-        """Read once and pass it on; false when there is nothing now, or nothing ever again."""
+    def read(self) -> int:
+        """Read once and pass it on; how many bytes, 0 when there is nothing now or never again."""
         try:
             data = os.read(self.fd, CHUNK)
         except BlockingIOError:
-            return False
+            return 0
         except OSError:  # EIO: a pty master whose last slave is closed
             data = b""
         if not data:
             self.close()
-            return False
+            return 0
         if len(data) == CHUNK and not self._wide:
             self._widen()
         self._session.took(self.number, data)
-        return True
+        return len(data)
 
     def pause(self, paused: bool) -> None:
         """Stop or resume waiting for output; the end of the stream then waits too."""
