@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from enginelab import Lab, needs_root, with_engine
 from sampan import errors
 from sampan.engine import initprogram
 from sampan.engine.engine import Engine
-from sampan.engine.model import BlockDevice, BlockLimit, Device, HostConfig
+from sampan.engine.model import BlockDevice, BlockLimit, ContainerConfig, Device, HostConfig
 from sampan.kernel import reaper
 
 
@@ -132,6 +133,48 @@ async def test_a_cgroup_parent_of_ones_own(lab: Lab, engine: Engine) -> None:
             os.rmdir(f"/sys/fs/cgroup/{tree}{parent}")
         except OSError:
             continue
+
+
+@with_engine
+async def test_a_setting_of_a_network_that_is_joined(lab: Lab, engine: Engine) -> None:
+    """The namespace is not the host's, so its settings may be the container's."""
+    other = await engine.create(lab.config_of("sleep", "987"), name="other")
+    await engine.start(other.id)
+    name = "net.ipv4.ip_unprivileged_port_start"
+    joined = {"network_mode": "container:other", "sysctls": {name: "77"}}
+    assert await run(lab, engine, f"cat /proc/sys/{name.replace('.', '/')}", **joined) == "77\n"
+    host = HostConfig(network_mode="host", sysctls={name: "78"})
+    made = await engine.create(lab.config_of("true"), host)
+    with pytest.raises(errors.StartFailed, match="needs a network namespace"):
+        await engine.start(made.id)
+
+
+@pytest.mark.skipif(not shutil.which("crun"), reason="needs crun")
+@with_engine
+async def test_another_runtime(lab: Lab, engine: Engine) -> None:
+    made = await engine.create(lab.config_of("sleep", "987"), HostConfig(runtime="crun"))
+    assert engine.get(made.id).host.program[0].endswith("/crun")
+    await engine.start(made.id)
+    directory = f"{lab.path}/state/shims/{made.id}"
+    assert os.listdir(f"{directory}/runtime") == [made.id]  # crun's own state
+    with pytest.raises(errors.InvalidArgument, match="invalid runtime name: nosuch: known are"):
+        await engine.create(lab.config_of("true"), HostConfig(runtime="nosuch"))
+    assert "crun" in (await engine.info()).runtimes
+
+
+@with_engine
+async def test_a_size_that_cannot_be_kept_is_refused(lab: Lab, engine: Engine) -> None:
+    """Where the file system has project quotas, tests/vm/test_quotas.py sees the limit."""
+    before = os.listdir(lab.path / "root/snapshots")
+    with pytest.raises(errors.FailedPrecondition, match="keeps no project quotas"):
+        await engine.create(lab.config_of("true"), HostConfig(storage_opt={"size": "1m"}), "sized")
+    assert os.listdir(lab.path / "root/snapshots") == before
+    made = await engine.create(lab.config_of("true"), name="sized")
+    await engine.start(made.id)
+    await engine.wait(made.id)
+    whole = ContainerConfig(rootfs=lab.rootfs, command=("true",))
+    with pytest.raises(errors.InvalidArgument, match="no layer of its own"):
+        await engine.create(whole, HostConfig(storage_opt={"size": "1m"}))
 
 
 @with_engine

@@ -37,6 +37,10 @@ OPTIONS = """\
       --cpu-quota int               Limit CPU CFS (Completely Fair
                                     Scheduler) quota
   -c, --cpu-shares int              CPU shares (relative weight)
+      --cpu-rt-period int           Limit CPU real-time period in
+                                    microseconds
+      --cpu-rt-runtime int          Limit CPU real-time runtime in
+                                    microseconds
       --cpus decimal                Number of CPUs
       --cpuset-cpus string          CPUs in which to allow execution (0-3, 0,1)
       --cpuset-mems string          MEMs in which to allow execution (0-3, 0,1)
@@ -64,6 +68,8 @@ OPTIONS = """\
   -e, --env list                    Set environment variables
       --env-file list               Read in a file of environment variables
       --expose list                 Expose a port or a range of ports
+      --gpus gpu-request            GPU devices to add to the container ('all'
+                                    to pass all GPUs)
       --group-add list              Add additional groups to join
       --health-cmd string           Command to run to check health
       --health-interval duration    Time between running the check
@@ -88,6 +94,7 @@ OPTIONS = """\
       --ip string                   IPv4 address (e.g., 172.30.100.104)
       --ip6 string                  IPv6 address (e.g., 2001:db8::33)
       --ipc string                  IPC mode to use
+      --isolation string            Container isolation technology
   -l, --label list                  Set meta data on a container
       --label-file list             Read in a line delimited file of labels
       --link list                   Add link to another container
@@ -132,10 +139,13 @@ OPTIONS = """\
                                     associated anonymous volumes when it exits
       --rootfs string               Run a directory instead of an image
                                     (DIR, or DIR:O for an overlay above it)
+      --runtime string              Runtime to use for this container
       --security-opt list           Security Options
       --shm-size bytes              Size of /dev/shm
 {proxy}      --stop-signal string          Signal to stop the container
       --stop-timeout int            Timeout (in seconds) to stop a container
+      --storage-opt list            Storage driver options for the container
+                                    (size=N of the writable layer)
       --sysctl map                  Sysctl options
       --tmpfs list                  Mount a tmpfs directory
   -t, --tty                         Allocate a pseudo-TTY
@@ -159,6 +169,8 @@ _HOST_TEXT = {
     "cgroupns": "CgroupnsMode",
     "cpuset-mems": "CpusetMems",
     "ipc": "IpcMode",
+    "isolation": "Isolation",
+    "runtime": "Runtime",
     "pid": "PidMode",
     "userns": "UsernsMode",
     "uts": "UTSMode",
@@ -168,6 +180,8 @@ _HOST_NUMBERS = {
     "blkio-weight": "BlkioWeight",
     "cpu-period": "CpuPeriod",
     "cpu-quota": "CpuQuota",
+    "cpu-rt-period": "CpuRealtimePeriod",
+    "cpu-rt-runtime": "CpuRealtimeRuntime",
     "cpu-shares": "CpuShares",
     "cpus": "NanoCpus",
     "memory": "Memory",
@@ -199,6 +213,7 @@ _HOST_SWITCHES = {
     "read-only": "ReadonlyRootfs",
     "rm": "AutoRemove",
 }
+_HOST_PAIRS = {"annotation": "Annotations", "storage-opt": "StorageOpt", "sysctl": "Sysctls"}
 _HOST_LISTS = {
     "cap-add": "CapAdd",
     "cap-drop": "CapDrop",
@@ -309,27 +324,31 @@ def _rest(flags: Values, host: dict[str, Any]) -> None:
         from sampan.cli.mounts import parse_ulimit
 
         host["Ulimits"] = [parse_ulimit(text) for text in flags.many("ulimit")]
-    if flags.many("device"):
-        from sampan.cli.devices import parse_device
-
-        paths = [text for text in flags.many("device") if "=" not in text]
-        host["Devices"] = [parse_device(text) for text in paths]
-        if named := [text for text in flags.many("device") if "=" in text]:
-            host["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": named}]
-    for name, (field, key) in _BLOCK.items():
-        if flags.many(name):
-            from sampan.cli.devices import parse_rate
-
-            host[field] = [parse_rate(name, key, text) for text in flags.many(name)]
+    if any(flags.has(name) for name in ("device", "gpus", *_BLOCK)):
+        _devices(flags, host)
     if flags.many("security-opt"):
         host["SecurityOpt"] = [_security(text) for text in flags.many("security-opt")]
     if flags.has("log-driver") or flags.many("log-opt"):
         options = _pairs(flags.many("log-opt"))
         host["LogConfig"] = {"Type": flags.text("log-driver"), "Config": options}
-    if flags.many("annotation"):
-        host["Annotations"] = _pairs(flags.many("annotation"))
-    if flags.many("sysctl"):
-        host["Sysctls"] = _pairs(flags.many("sysctl"))
+    for name, field in _HOST_PAIRS.items():
+        if flags.many(name):
+            host[field] = _pairs(flags.many(name))
+
+
+def _devices(flags: Values, host: dict[str, Any]) -> None:
+    from sampan.cli import devices
+
+    given = flags.many("device")
+    if given:
+        host["Devices"] = [devices.parse_device(text) for text in given if "=" not in text]
+    if named := [text for text in given if "=" in text]:
+        host["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": named}]
+    if flags.has("gpus"):
+        host.setdefault("DeviceRequests", []).append(devices.parse_gpus(flags.text("gpus")))
+    for name, (field, key) in _BLOCK.items():
+        if flags.many(name):
+            host[field] = [devices.parse_rate(name, key, text) for text in flags.many(name)]
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

@@ -35,6 +35,40 @@ def _is_mode(text: str) -> bool:
     return bool(text) and not set(text) - set("rwm") and len(set(text)) == len(text)
 
 
+def parse_gpus(text: str) -> dict[str, Any]:
+    """`all`, `2`, `device=0`, `"device=GPU-1,GPU-2"` or `count=1,driver=nvidia` as the API has it.
+
+    Raises:
+        FlagError: it is malformed.
+    """
+    request: dict[str, Any] = {"Driver": "", "Count": 0, "Capabilities": [["gpu"]]}
+    for part in text.strip('"').split(","):
+        key, equals, value = part.partition("=")
+        if not equals and request.get("DeviceIDs"):
+            request["DeviceIDs"].append(part)  # a list of devices has commas as well
+        elif key == "device":
+            request["DeviceIDs"] = [value]
+        elif key == "driver":
+            request["Driver"] = value
+        elif key == "capabilities":
+            request["Capabilities"] = [["gpu", value]]
+        else:
+            request["Count"] = _count(text, value if key == "count" else part)
+    if not request["Count"] and not request.get("DeviceIDs"):
+        request["Count"] = 1
+    return request
+
+
+def _count(text: str, word: str) -> int:
+    if word == "all":
+        return -1
+    if not word.isascii() or not word.isdigit():
+        raise FlagError(
+            f'invalid argument "{text}" for "--gpus" flag: count must be an integer or "all"'
+        )
+    return int(word)
+
+
 def parse_rate(flag: str, key: str, text: str) -> dict[str, Any]:
     """`/dev/sda:1mb` as the API has it.
 

@@ -15,11 +15,11 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import joining, limits, mounts, ranges, resolve
+from sampan.engine import joining, limits, mounts, ranges, resolve, runtimes, storage
 from sampan.engine.config import reach
 from sampan.engine.model import Container, Created, LogDriver, MountType, Ownership
 from sampan.engine.start import SNAPSHOT, overlay_above, split_rootfs
-from sampan.errors import ContainerNotFound, InvalidArgument, NotFound
+from sampan.errors import ContainerNotFound, FailedPrecondition, InvalidArgument, NotFound
 from sampan.ids import new_id
 from sampan.spec.platform import Platform
 
@@ -55,6 +55,9 @@ class Creator:
         _check_source(config, owner)
         host, warnings = limits.check(self._named(host))
         self._check_links(host)
+        if host.runtime and not host.program:
+            words = runtimes.program(host.runtime, services.config.runtimes)
+            host = replace(host, program=words)
         container_id = new_id()
         name = services.containers.reserve(name, container_id)
         try:
@@ -235,11 +238,32 @@ class Creator:
 
     def _prepare(self, container: Container) -> partial[RootMount] | None:
         """What makes the writable layer inside of the transaction; None where there is none."""
+        prepare = self._prepare_any(container)
+        size = storage.size_of(container.host.storage_opt)
+        if not size:
+            return prepare
+        if prepare is None:
+            raise InvalidArgument("--storage-opt size: the container has no layer of its own")
+        return partial(self._prepare_limited, prepare, size)
+
+    def _prepare_any(self, container: Container) -> partial[RootMount] | None:
         rootfs = container.config.rootfs
         if rootfs is None:
             return partial(self._prepare_image, container.id, container.chain_id or None)
         directory, overlaid = split_rootfs(rootfs)
         return partial(self._prepare_overlay, container.id, directory) if overlaid else None
+
+    def _prepare_limited(
+        self, prepare: partial[RootMount], size: int, conn: Connection
+    ) -> RootMount:
+        mount = prepare(conn)
+        try:
+            storage.limit(mount, size)
+        except FailedPrecondition:
+            if mount["type"] == "overlay":
+                self._services.snapshots.trash.discard(os.path.dirname(mount["upper"]))
+            raise
+        return mount
 
     def _prepare_image(self, key: str, parent: str | None, conn: Connection) -> RootMount:
         return self._services.snapshots.prepare_now(conn, key, parent)

@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from sampan.engine.model import EngineInfo, Status
+from sampan.engine.runtimes import find
 from sampan.engine.stats import MEMORY_TOTAL
 from sampan.kernel import cgroups
 
@@ -41,6 +42,7 @@ async def engine_info(services: Services) -> EngineInfo:
         cgroup_version="2" if cgroups.mode() == "unified" else "1",
         default_no_new_privileges=config.no_new_privileges,
         log_driver=config.log_driver,
+        runtimes={name: words[0] for name, words in find(config.runtimes).items()},
     )
 
 

@@ -11,9 +11,9 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sampan.engine import cdi, devices, ranges, security
+from sampan.engine import cdi, devices, ranges, security, storage
 from sampan.engine.model import BlockLimit, RestartName
-from sampan.errors import Conflict, InvalidArgument, NotImplementedHere
+from sampan.errors import Conflict, InvalidArgument
 from sampan.kernel.rlimits import KINDS
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def check(host: HostConfig) -> tuple[HostConfig, list[str]]:
     """`host` with what follows from it filled in, and warnings.
 
     Raises:
-        InvalidArgument, NotImplementedHere: a value cannot be granted; the message says which.
+        InvalidArgument: a value cannot be granted; the message says which.
     """
     warnings: list[str] = []
     host = _check_memory(host)
@@ -154,11 +154,7 @@ def _check_rest(host: HostConfig) -> None:
                 f"ulimit soft limit must be less than or equal to hard limit: "
                 f"{limit.soft} > {limit.hard}"
             )
-    if host.storage_opt:
-        raise NotImplementedHere(
-            "--storage-opt: a limit of the writable layer's size is not supported here; "
-            "use a volume of its own file system"
-        )
+    storage.size_of(host.storage_opt)
     _check_devices(host)
 
 
@@ -212,7 +208,8 @@ def _check_rights(host: HostConfig) -> None:
                 security.capability_name(name)
             except InvalidArgument as error:
                 raise InvalidArgument(f"invalid {word}: {error}") from None
-    security.parse_options(host.security_opt)
+    if host.security_opt:
+        security.check_modules(host)
     for device in host.devices:
         path = device.container_path
         if not path.startswith("/") or ".." in path.split("/") or "\0" in path:

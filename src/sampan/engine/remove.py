@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sampan.engine import filters
+from sampan.engine import filters, storage
 from sampan.engine.config import reach
 from sampan.engine.model import Pruned, Status, WaitCondition
 from sampan.engine.start import drop, split_rootfs
@@ -118,6 +118,8 @@ class Remover:
             raise
         reach(services.config, "removed")
         services.snapshots.discard(numbers)
+        if before.host.storage_opt:
+            storage.forget(services.layout.root, numbers)
         if orphans:
             await services.volumes.discard(orphans)
         services.disk.submit(

@@ -21,6 +21,9 @@ KNOWN = {
     # own network stack there. So it uses the kernel's, in the pod's namespace.
     "runsc": ("--network=host",),
 }
+OWN = frozenset(("", "sampan-oci", "runc", "io.containerd.runc.v2"))
+"""Names by which clients of Docker ask for the runtime that is usual; ours is."""
+
 _PLACES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin")
 
 
@@ -41,6 +44,23 @@ def find(configured: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]
             raise InvalidArgument(f"configuration: runtimes.{name}: {words[0]} is no program")
         found[name] = words
     return found
+
+
+def program(name: str, configured: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The path and first words of the runtime of a container; () is our own.
+
+    Raises:
+        InvalidArgument: there is none of that name.
+    """
+    if name in OWN and name not in configured:
+        return ()
+    found = find(configured)
+    if name not in found:
+        raise InvalidArgument(
+            f"unknown or invalid runtime name: {name}: known are sampan-oci, "
+            + ", ".join(sorted(found))
+        )
+    return found[name]
 
 
 def _is_program(path: str) -> bool:

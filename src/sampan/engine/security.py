@@ -6,14 +6,17 @@ not understood is refused: an unknown word must never mean a weaker sandbox.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine import devices, profiles
-from sampan.errors import InvalidArgument, NotImplementedHere
+from sampan.errors import FailedPrecondition, InvalidArgument
 from sampan.kernel.capabilities import NAMES
+from sampan.runtime import labels
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sampan.engine.model import HostConfig
 
 ALL: tuple[str, ...] = tuple(NAMES)
@@ -24,14 +27,20 @@ _FALSE = frozenset(("false", "0"))
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`security_opt`, parsed. None: not said. `seccomp` is "unconfined" or a profile as JSON."""
+    """`security_opt`, parsed. None: not said. `seccomp` is "unconfined" or a profile as JSON.
+
+    `apparmor` is a profile's name; `label` has the parts of an SELinux label that are not usual.
+    """
 
     no_new_privileges: bool | None = None
     seccomp: str | None = None
     unmask_paths: bool = False
+    apparmor: str = ""
+    label: Mapping[str, str] = field(default_factory=dict)
 
 
 _NOTHING = Options()
+_LABEL = {"user": "system_u", "role": "system_r", "type": "container_t", "level": "s0"}
 
 
 def parse_options(words: tuple[str, ...]) -> Options:
@@ -39,13 +48,13 @@ def parse_options(words: tuple[str, ...]) -> Options:
 
     Raises:
         InvalidArgument: an option is unknown or has an impossible value.
-        NotImplementedHere: a label or profile of a security module that is not supported.
     """
     if not words:
         return _NOTHING
     quiet: bool | None = None
     seccomp: str | None = None
     unmask = False
+    apparmor, label = "", {}
     for word in words:
         key, value = _split(word)
         if key == "no-new-privileges":
@@ -54,9 +63,15 @@ def parse_options(words: tuple[str, ...]) -> Options:
             seccomp = _seccomp(value)
         elif word in ("systempaths=unconfined", "systempaths:unconfined"):
             unmask = True
+        elif key == "apparmor" and _is_name(value):
+            apparmor = "" if value == "unconfined" else value
+        elif key == "label":
+            label.update(_label(word, value))
         else:
-            _refuse(word, key, value)
-    return Options(quiet, seccomp, unmask)
+            raise InvalidArgument(f"invalid --security-opt: {word!r}")
+    if "disable" in label:
+        label = {}
+    return Options(quiet, seccomp, unmask, apparmor, label)
 
 
 def _split(word: str) -> tuple[str, str]:
@@ -79,14 +94,45 @@ def _seccomp(value: str) -> str | None:
     return None if value == "builtin" else value
 
 
-def _refuse(word: str, key: str, value: str) -> None:
-    if key == "apparmor" and value == "unconfined":
-        return  # nothing is confined by AppArmor here
-    if key == "label" and value == "disable":
-        return
-    if key in ("apparmor", "label"):
-        raise NotImplementedHere(f"--security-opt {word}: {key} is not supported yet")
-    raise InvalidArgument(f"invalid --security-opt: {word!r}")
+def _is_name(value: str) -> bool:
+    return bool(value) and value.isascii() and value.isprintable()
+
+
+def _label(word: str, value: str) -> dict[str, str]:
+    """One part of a label: `type:container_t`, or `disable`."""
+    part, colon, text = value.partition(":")
+    if value == "disable":
+        return {"disable": ""}
+    if part not in (*_LABEL, "filetype") or not colon or not _is_name(text):
+        raise InvalidArgument(f"invalid --security-opt: {word!r}")
+    return {part: text}
+
+
+def check_modules(host: HostConfig) -> None:
+    """Raises FailedPrecondition where a label is asked for that this kernel would not heed."""
+    if apparmor_profile(host) and not labels.has_apparmor():
+        raise FailedPrecondition(
+            f"--security-opt apparmor={apparmor_profile(host)}: this kernel has no AppArmor"
+        )
+    if selinux_labels(host)[0] and not labels.has_selinux():
+        raise FailedPrecondition("--security-opt label: this kernel has no SELinux")
+
+
+def apparmor_profile(host: HostConfig) -> str:
+    """The profile that was asked for, "" for none. A kernel without AppArmor refuses it."""
+    return parse_options(host.security_opt).apparmor
+
+
+def selinux_labels(host: HostConfig) -> tuple[str, str]:
+    """(of the process, of its files); "" and "" unless a part was asked for, as with dockerd where
+    SELinux is off. A kernel without SELinux refuses them."""
+    asked = parse_options(host.security_opt).label
+    if not asked:
+        return "", ""
+    parts = {**_LABEL, **asked}
+    files = asked.get("filetype", "container_file_t")
+    process = ":".join(parts[name] for name in _LABEL)
+    return process, f"{parts['user']}:object_r:{files}:{parts['level']}"
 
 
 def no_new_privileges(host: HostConfig, default: bool) -> bool:

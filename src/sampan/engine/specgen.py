@@ -152,12 +152,12 @@ def exec_process(container: Container, config: ExecConfig, facts: Facts) -> dict
     }
     if config.console_size:
         process["consoleSize"] = _console(config.console_size)
-    return process
+    return process | _labels(host)
 
 
 def _process(container: Container, facts: Facts) -> dict[str, Any]:
     config, host = container.config, container.host
-    return {
+    process = {
         "terminal": config.tty,
         "user": _user(config.user, host),
         "args": [*([INIT, "--"] if host.init else []), container.path, *container.args],
@@ -168,6 +168,15 @@ def _process(container: Container, facts: Facts) -> dict[str, Any]:
         "noNewPrivileges": security.no_new_privileges(host, facts.no_new_privileges),
         "oomScoreAdj": host.oom_score_adj,
     }
+    return process | _labels(host) if host.security_opt else process
+
+
+def _labels(host: HostConfig) -> dict[str, str]:
+    labels = {
+        "apparmorProfile": security.apparmor_profile(host),
+        "selinuxLabel": security.selinux_labels(host)[0],
+    }
+    return {name: label for name, label in labels.items() if label}
 
 
 def _user(user: str, host: HostConfig) -> dict[str, Any]:
@@ -269,6 +278,8 @@ def _linux(container: Container, facts: Facts) -> dict[str, Any]:
         linux["sysctl"] = dict(host.sysctls)
     if nodes:
         linux["devices"] = nodes
+    if host.security_opt and (label := security.selinux_labels(host)[1]):
+        linux["mountLabel"] = label
     if maps := ranges.mappings(container):
         linux["uidMappings"] = linux["gidMappings"] = maps
     return linux
@@ -343,6 +354,10 @@ def _cpu(host: HostConfig) -> dict[str, Any]:
         cpu["period"] = host.cpu_period
     if host.cpu_quota:
         cpu["quota"] = host.cpu_quota
+    if host.cpu_rt_period:
+        cpu["realtimePeriod"] = host.cpu_rt_period
+    if host.cpu_rt_runtime:
+        cpu["realtimeRuntime"] = host.cpu_rt_runtime
     if host.cpuset_cpus:
         cpu["cpus"] = host.cpuset_cpus
     if host.cpuset_mems:

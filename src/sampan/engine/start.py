@@ -260,9 +260,12 @@ class Starter:
     def _facts(self, container: Container, netns: str) -> specgen.Facts:
         config, host = self._services.config, container.host
         directory = self._services.layout.container(container.id)
+        has_resolver = host.network_mode != "none"
         shared = host.network_mode.startswith(joining.CONTAINER)
         if shared:  # and so are the names that are known in there
             directory = self._services.layout.container(host.network_mode.partition(":")[2])
+            # One without a network has no resolver.
+            has_resolver = os.path.exists(f"{directory}/resolv.conf")
         elif etcfiles.make(directory) or host.network_mode != "none":
             self._write_files(directory, container)
         return specgen.Facts(
@@ -271,7 +274,7 @@ class Starter:
             shm_size=config.shm_size,
             hosts=f"{directory}/hosts",
             hostname_file=f"{directory}/hostname",
-            resolv_conf=f"{directory}/resolv.conf" if host.network_mode != "none" else "",
+            resolv_conf=f"{directory}/resolv.conf" if has_resolver else "",
             netns=netns,
             host_devices=devices.host_devices() if host.privileged else (),
             mounts=self._mounts(container),

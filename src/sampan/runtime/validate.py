@@ -1,11 +1,14 @@
 """Rules of a configuration that can be checked before anything is made.
 
 `check` refuses what is malformed, contradictory or not supported, and names the field, so that
-nothing has to be undone. It is pure: whether a path exists is found out later, by the operation
-that uses it.
+nothing has to be undone. It is pure but for one look: settings of a namespace that is joined need
+to know that it is not our own. Whether a path exists is found out later, by the operation that uses
+it.
 """
 
 from __future__ import annotations
+
+import os
 
 from sampan.kernel.filters import NOTIFY
 from sampan.kernel.namespaces import KINDS
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 _EXTENDED = EXTENSIONS | {"uidMappings", "gidMappings"}
 _MAX_ID = 2**32 - 2
+_FILES = {"network": "net"}
 _IPC_SYSCTLS = frozenset(
     "kernel.msgmax kernel.msgmnb kernel.msgmni kernel.sem kernel.shmall kernel.shmmax "
     "kernel.shmmni kernel.shm_rmid_forced".split()
@@ -162,8 +166,9 @@ def _check_extended(mount: dict[str, Any], linux: dict[str, Any], field: str) ->
 
 def _check_sysctls(linux: dict[str, Any], *, domainname: str) -> None:
     """runc's rules: only settings of a namespace that is the container's own."""
-    own = {space["type"] for space in linux.get("namespaces") or [] if not space.get("path")}
-    for name, value in (linux.get("sysctl") or {}).items():
+    given = linux.get("sysctl") or {}
+    own = {one["type"] for one in (given and linux.get("namespaces")) or [] if _is_own(one)}
+    for name, value in given.items():
         key = name.replace("/", ".")
         field = "linux.sysctl"
         good = all(part and part != ".." for part in key.split("."))
@@ -178,6 +183,18 @@ def _check_sysctls(linux: dict[str, Any], *, domainname: str) -> None:
         other = domain and domainname not in ("", value)
         _need(not other, field, f"{name} conflicts with the field domainname")
         _need(ipc or net or domain, field, f"{name} is not in a separate kernel namespace")
+
+
+def _is_own(namespace: dict[str, Any]) -> bool:
+    """Whether it is another namespace than ours; one that is joined may be anybody's."""
+    if not namespace.get("path"):
+        return True
+    try:
+        joined = os.stat(namespace["path"])
+        ours = os.stat(f"/proc/self/ns/{_FILES.get(namespace['type'], namespace['type'])}")
+    except OSError:
+        return False
+    return (joined.st_dev, joined.st_ino) != (ours.st_dev, ours.st_ino)
 
 
 def _check_listener(linux: dict[str, Any]) -> None:

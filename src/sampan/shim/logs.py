@@ -247,6 +247,26 @@ def _encode(data: bytes, tail: bytes) -> bytes:
     what json's encoder reaches, which wins where every third byte must be escaped, or every eighth
     and no two of them are alike.
     """
+    if not _is_plain(data):
+        data = _escape(data)
+    if not data.endswith(b"\n"):
+        return b"".join((_HEAD, data.replace(b"\n", b"\\n" + tail + _HEAD), tail))
+    body = data[:-1].replace(b"\n", b"\\n" + tail + _HEAD)
+    return b"".join((_HEAD, body, b"\\n", tail))
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether nothing but newlines must be escaped. Says no of what is not ASCII, and of DEL.
+
+    The two methods of str are twice as fast as one translate of bytes, which finds the same.
+    """
+    if not data.isascii() or b'"' in data or b"\\" in data:
+        return False
+    return data.decode("ascii").replace("\n", "").isprintable()
+
+
+def _escape(data: bytes) -> bytes:
+    """The same as valid UTF-8 with everything escaped but the newlines."""
     if not data.isascii():
         data = data.decode("utf-8", "replace").encode()
     found = data.translate(None, _CLEAN)
@@ -261,10 +281,7 @@ def _encode(data: bytes, tail: bytes) -> bytes:
             code = found[:1]
             data = data.replace(code, _ESCAPES[code[0]])
             found = found.replace(code, b"")
-    if not data.endswith(b"\n"):
-        return b"".join((_HEAD, data.replace(b"\n", b"\\n" + tail + _HEAD), tail))
-    body = data[:-1].replace(b"\n", b"\\n" + tail + _HEAD)
-    return b"".join((_HEAD, body, b"\\n", tail))
+    return data
 
 
 def _encode_dense(data: bytes) -> bytes:

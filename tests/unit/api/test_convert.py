@@ -168,6 +168,7 @@ def test_host_configs(members, expected):
         ({"PortBindings": {"80": [{"HostPort": "9-1"}]}}, InvalidArgument, "invalid port range"),
         ({"PortBindings": {"80": [{"HostIp": "x"}]}}, InvalidArgument, "invalid IP address: x"),
         ({"DeviceRequests": [{"Driver": "x"}]}, InvalidArgument, "could not select device"),
+        ({"DeviceRequests": [{"Capabilities": [["npu"]]}]}, InvalidArgument, "could not select"),
         ({"Mounts": [{"Type": "npipe", "Target": "/v"}]}, InvalidArgument, "mount type unknown"),
         (
             {"Mounts": [{"Type": "bind", "Target": "/v", "VolumeOptions": {"NoCopy": True}}]},
@@ -179,6 +180,19 @@ def test_host_configs(members, expected):
 def test_what_cannot_be_done_is_not_ignored(members, error, sentence):
     with pytest.raises(error, match=sentence):
         host(**members)
+
+
+@pytest.mark.parametrize(
+    ("request_", "names"),
+    [
+        ({"Driver": "cdi", "DeviceIDs": ["a.b/c=d"]}, ["a.b/c=d"]),
+        ({"Count": -1, "Capabilities": [["gpu"]]}, ["nvidia.com/gpu=all"]),
+        ({"Count": 2, "Capabilities": [["gpu"]]}, ["nvidia.com/gpu=0", "nvidia.com/gpu=1"]),
+        ({"DeviceIDs": ["U-1"], "Capabilities": [["gpu", "x"]]}, ["nvidia.com/gpu=U-1"]),
+    ],
+)
+def test_requests_of_devices_are_names_of_vendors(request_, names):
+    assert host(DeviceRequests=[request_]).cdi_devices == tuple(names)
 
 
 def test_a_disabled_network_is_none():

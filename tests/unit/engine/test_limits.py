@@ -4,9 +4,10 @@ import os
 
 import pytest
 
-from sampan.engine import limits
+from sampan.engine import limits, security, storage
 from sampan.engine.model import HostConfig, RestartName, RestartPolicy, Ulimit
-from sampan.errors import Conflict, InvalidArgument, NotImplementedHere
+from sampan.errors import Conflict, FailedPrecondition, InvalidArgument
+from sampan.runtime import labels
 
 CPUS = os.cpu_count() or 1
 
@@ -68,16 +69,49 @@ def test_what_is_refused(wish, sentence):
     assert sentence in str(failure.value)
 
 
+@pytest.mark.skipif(labels.has_apparmor(), reason="AppArmor is here")
+def test_a_profile_that_would_not_confine_is_refused():
+    with pytest.raises(FailedPrecondition, match="apparmor=mine: this kernel has no AppArmor"):
+        limits.check(HostConfig(security_opt=("apparmor=mine",)))
+    limits.check(HostConfig(security_opt=("apparmor=unconfined", "label=disable")))
+
+
+@pytest.mark.skipif(labels.has_selinux(), reason="SELinux is here")
+def test_a_label_that_would_not_hold_is_refused():
+    with pytest.raises(FailedPrecondition, match="label: this kernel has no SELinux"):
+        limits.check(HostConfig(security_opt=("label=type:mine_t",)))
+
+
+def test_the_words_of_security_modules():
+    host = HostConfig(security_opt=("apparmor=mine", "label=type:x_t", "label=level:s0:c1,c2"))
+    assert security.apparmor_profile(host) == "mine"
+    process, files = security.selinux_labels(host)
+    assert process == "system_u:system_r:x_t:s0:c1,c2"
+    assert files == "system_u:object_r:container_file_t:s0:c1,c2"
+    quiet = HostConfig(security_opt=("label=type:x_t", "label=disable"))
+    assert security.selinux_labels(quiet) == ("", "")
+
+
 @pytest.mark.parametrize(
-    "wish",
-    [
-        {"storage_opt": {"size": "1g"}},
-        {"security_opt": ("apparmor=mine",)},
-    ],
+    "text", ["apparmor=", "apparmor=a\nb", "label=", "label=x:y", "label=type:"]
 )
-def test_what_is_not_here_says_so(wish):
-    with pytest.raises(NotImplementedHere):
-        limits.check(HostConfig(**wish))
+def test_labels_without_sense_are_refused(text):
+    with pytest.raises(InvalidArgument, match="invalid --security-opt"):
+        limits.check(HostConfig(security_opt=(text,)))
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [({}, 0), ({"size": "10g"}, 10 << 30), ({"Size": "1048576"}, 1 << 20), ({"size": "9KiB"}, None),
+     ({"size": "1M"}, 1 << 20), ({"size": "64kb"}, 64 << 10), ({"size": ""}, None),
+     ({"size": "-1"}, None), ({"size": "1e9"}, None), ({"dm.basesize": "1g"}, None)],
+)  # fmt: skip
+def test_sizes_of_the_writable_layer(options, size):
+    if size is None:
+        with pytest.raises(InvalidArgument, match="--storage-opt"):
+            limits.check(HostConfig(storage_opt=options))
+    else:
+        assert storage.size_of(options) == size
 
 
 def test_two_mounts_at_one_place():

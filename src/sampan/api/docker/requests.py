@@ -16,7 +16,7 @@ from msgspec import UNSET
 from sampan.api.docker import endpoints, mounting
 from sampan.api.docker.logging import log_config
 from sampan.engine import model
-from sampan.errors import InvalidArgument, NotImplementedHere
+from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,13 +25,6 @@ if TYPE_CHECKING:
     from sampan.wire import execs, hostconfig
 
 DEFAULT_RUNTIME = "sampan-oci"
-RUNTIMES = frozenset(("", DEFAULT_RUNTIME, "runc", "io.containerd.runc.v2"))
-"""Names by which clients ask for the one runtime that is here."""
-
-_UNSUPPORTED = (
-    ("cpu_realtime_period", "CpuRealtimePeriod"),
-    ("cpu_realtime_runtime", "CpuRealtimeRuntime"),
-)
 
 
 def container_config(body: wire.ContainerCreate) -> model.ContainerConfig:
@@ -63,9 +56,6 @@ def container_config(body: wire.ContainerCreate) -> model.ContainerConfig:
 
 def host_config(body: hostconfig.HostConfig, network_disabled: bool = False) -> model.HostConfig:
     """What the host grants."""
-    for attribute, name in _UNSUPPORTED:
-        if getattr(body, attribute):
-            raise NotImplementedHere(f"create container: {name} is not supported yet")
     return model.HostConfig(
         memory=body.memory or 0,
         memory_swap=body.memory_swap or 0,
@@ -77,6 +67,8 @@ def host_config(body: hostconfig.HostConfig, network_disabled: bool = False) -> 
         cpu_shares=body.cpu_shares or 0,
         cpu_quota=body.cpu_quota or 0,
         cpu_period=body.cpu_period or 0,
+        cpu_rt_runtime=body.cpu_realtime_runtime or 0,
+        cpu_rt_period=body.cpu_realtime_period or 0,
         cpuset_cpus=body.cpuset_cpus or "",
         cpuset_mems=body.cpuset_mems or "",
         pids_limit=body.pids_limit or None,
@@ -122,7 +114,7 @@ def host_config(body: hostconfig.HostConfig, network_disabled: bool = False) -> 
         publish_all=bool(body.publish_all_ports),
         masked_paths=None if body.masked_paths is None else tuple(body.masked_paths),
         readonly_paths=None if body.readonly_paths is None else tuple(body.readonly_paths),
-        runtime=_runtime(body.runtime or ""),
+        runtime="" if body.runtime == DEFAULT_RUNTIME else body.runtime or "",
         isolation=_isolation(body.isolation or ""),
         volume_driver=body.volume_driver or "",
         restart=restart_policy(body.restart_policy),
@@ -130,12 +122,6 @@ def host_config(body: hostconfig.HostConfig, network_disabled: bool = False) -> 
         on_unhealthy=_on_unhealthy(_given(body.on_unhealthy)),
         log=log_config(body.log_config),
     )
-
-
-def _runtime(name: str) -> str:
-    if name not in RUNTIMES:
-        raise InvalidArgument(f"unknown or invalid runtime name: {name}")
-    return "" if name == DEFAULT_RUNTIME else name
 
 
 def _isolation(word: str) -> str:
@@ -261,16 +247,28 @@ def _block_devices(body: hostconfig.HostConfig) -> tuple[model.BlockDevice, ...]
 
 
 def _cdi_devices(requests: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-    """The names in DeviceRequests of the driver cdi; other drivers are not here."""
+    """The names in DeviceRequests of the driver cdi, and what `--gpus` means by Nvidia's names."""
     names: list[str] = []
     for request in requests:
-        if request.get("Driver") != "cdi":
+        driver, wanted = request.get("Driver") or "", request.get("Capabilities") or []
+        if driver in ("", "nvidia") and any("gpu" in one for one in wanted):
+            names += _gpus(request)
+            continue
+        if driver != "cdi":
             raise InvalidArgument(
                 f"could not select device driver {str(request.get('Driver') or '')!r} with "
                 f"capabilities: {request.get('Capabilities')}"
             )
         names += [str(name) for name in request.get("DeviceIDs") or ()]
     return tuple(names)
+
+
+def _gpus(request: dict[str, Any]) -> list[str]:
+    """`-1` of Count is all of them, another number the first so many."""
+    count, chosen = int(request.get("Count") or 0), request.get("DeviceIDs") or ()
+    if not chosen:
+        chosen = ["all"] if count < 0 else range(count)
+    return [f"nvidia.com/gpu={one}" for one in chosen]
 
 
 def _dependencies(texts: Sequence[str] | None) -> tuple[model.Dependency, ...]:
