@@ -134,12 +134,9 @@ def _asked(socket: str) -> list[float]:
 def streams(engines: dict[str, Engine], runners: dict[bool, Runner], rounds: int = 3) -> list[Row]:
     """MB a second of lines of 4 KiB: attached without a log, and into the log."""
     # Cheap to make: whoever writes must not be the slowest.
-    script = [
-        "sh",
-        "-c",
-        f"yes {'x' * 4095} | head -c {_BLOCK} > /dev/shm/lines; i=0; "
-        f"while [ $i -lt {_BLOCKS} ]; do cat /dev/shm/lines; i=$((i+1)); done",
-    ]
+    make = f"yes {'x' * 4095} | head -c {_BLOCK} > /dev/shm/lines"
+    write = f"i=0; while [ $i -lt {_BLOCKS} ]; do cat /dev/shm/lines; i=$((i+1)); done"
+    script = ["sh", "-c", f"{make}; {write}"]
     attached = {
         name: partial(_piped, _without_log(engine, script))
         for name, engine in engines.items()

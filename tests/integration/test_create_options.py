@@ -149,6 +149,16 @@ async def test_a_setting_of_a_network_that_is_joined(lab: Lab, engine: Engine) -
         await engine.start(made.id)
 
 
+@pytest.mark.skipif(
+    not Path("/sys/fs/cgroup/cpu").exists() or os.cpu_count() == 1, reason="needs cgroup version 1"
+)
+@with_engine
+async def test_a_limit_that_the_kernel_refuses_says_which(lab: Lab, engine: Engine) -> None:
+    made = await engine.create(lab.config_of("true"), HostConfig(cpu_rt_runtime=1000))
+    with pytest.raises(errors.StartFailed, match=r"rt_runtime_us|realtimeRuntime"):
+        await engine.start(made.id)
+
+
 @pytest.mark.skipif(not shutil.which("crun"), reason="needs crun")
 @with_engine
 async def test_another_runtime(lab: Lab, engine: Engine) -> None:

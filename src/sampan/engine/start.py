@@ -260,13 +260,14 @@ class Starter:
     def _facts(self, container: Container, netns: str) -> specgen.Facts:
         config, host = self._services.config, container.host
         directory = self._services.layout.container(container.id)
+        is_new = etcfiles.make(directory)  # also where only the log will be in it
         has_resolver = host.network_mode != "none"
         shared = host.network_mode.startswith(joining.CONTAINER)
         if shared:  # and so are the names that are known in there
             directory = self._services.layout.container(host.network_mode.partition(":")[2])
             # One without a network has no resolver.
             has_resolver = os.path.exists(f"{directory}/resolv.conf")
-        elif etcfiles.make(directory) or host.network_mode != "none":
+        elif is_new or host.network_mode != "none":
             self._write_files(directory, container)
         return specgen.Facts(
             cgroups_path=cgroup_path(config, container),

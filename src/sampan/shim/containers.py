@@ -15,18 +15,22 @@ import sampan
 from sampan.kernel import cgroups
 from sampan.kernel.cgroups import v1, v2  # noqa: F401  before the imports are closed
 from sampan.kernel.cgroups.hierarchy import mounted
-from sampan.runtime import (
+from sampan.runtime import (  # noqa: F401  the same
     birth,
     blank,
+    copyup,
     create,
     direct_exec,
+    extensions,
     foreign,
     idmaps,
+    listener,
     machines,
     mappedroot,
     mappings,
     plan,
     rootfs,
+    rootless,
     validate,
 )
 from sampan.runtime.exec import Execed, resolve_inside, spawn

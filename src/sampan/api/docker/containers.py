@@ -54,15 +54,17 @@ async def create(call: Call) -> StreamResponse:
     asked.runtime = asked.runtime or body.runtime
     host = requests.host_config(asked, bool(body.network_disabled))
     name = call.text("name").removeprefix("/")
-    made = await call.engine.create(
-        config,
-        host,
-        name=ids.check_name(name) if name else None,
-        platform=call.text("platform") or None
-        if call.minor >= versions.PLATFORM_OF_CREATE
-        else None,
-        networks=endpoints.wishes(body.networking_config),
-    )
+    new_enough = call.minor >= versions.PLATFORM_OF_CREATE
+    try:
+        made = await call.engine.create(
+            config,
+            host,
+            name=ids.check_name(name) if name else None,
+            platform=(call.text("platform") or None) if new_enough else None,
+            networks=endpoints.wishes(body.networking_config),
+        )
+    except ContainerNotFound as error:  # to clients, 404 means that the image is to be pulled
+        raise InvalidArgument(str(error)) from error
     return answers.json(wire.Created(id=made.id, warnings=[*made.warnings, *warnings]), 201)
 
 

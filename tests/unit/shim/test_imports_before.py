@@ -1,0 +1,52 @@
+"""What the spawner may come to need must be imported before it closes its imports."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3] / "src"
+
+NEVER = {
+    "ctypes": "libc loads it, by bind_all at the latest",
+    "sampan.kernel.cgroups.watch": "the engine watches, not the spawner",
+    "sampan.kernel.seccomp": "filters come compiled",
+    "sampan.kernel.netdevices": "the engine moves no devices",
+    "sampan.runtime.netdevices": "the same",
+    "sampan.runtime.console": "console sockets are of callers of the command",
+}
+
+
+def late_imports(modules: set[str]) -> set[str]:
+    """Modules that functions of these modules import."""
+    found = set()
+    for name in modules:
+        path = ROOT / f"{name.replace('.', '/')}.py"
+        if name.startswith("sampan.") and path.exists():
+            for function in ast.walk(ast.parse(path.read_text())):
+                if isinstance(function, ast.FunctionDef):
+                    found |= set(_imported(function))
+    return found
+
+
+def _imported(function: ast.FunctionDef):
+    for node in ast.walk(function):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for name in node.names:
+                whole = f"{node.module}.{name.name}"
+                is_module = (ROOT / f"{whole.replace('.', '/')}.py").exists()
+                yield whole if is_module else str(node.module)
+
+
+def test_nothing_is_imported_too_late():
+    script = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import sampan.shim.spawner; "
+        "import sampan.shim.containers; import sampan.shim.waking; print(*sys.modules)"
+    )
+    words = [sys.executable, "-I", "-S", "-c", script]
+    loaded = set(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
+    assert late_imports(loaded) - loaded - NEVER.keys() == set()
