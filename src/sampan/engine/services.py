@@ -45,6 +45,7 @@ class Background:
         task = asyncio.get_running_loop().create_task(_guarded(work, name), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: work.close())  # of one that was cancelled before its begin
 
     async def aclose(self) -> None:
         """Cancel what still runs and wait for its end."""
