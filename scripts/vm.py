@@ -24,12 +24,18 @@ PLACE = HOME / ".vm"
 PACKAGES = (
     "linux-image-cloud-amd64 initramfs-tools systemd-sysv dbus python3 python3-venv "
     "python3-pytest python3-pytest-timeout busybox-static criu uidmap iproute2 procps "
-    "libseccomp2 strace runc kmod util-linux"
+    "libseccomp2 strace runc kmod util-linux xfsprogs e2fsprogs"
 ).split()
 TESTS = (
     "tests/vm tests/kernel/test_cgroups.py tests/kernel/test_checkpoint.py "
     "tests/kernel/test_cold_start.py tests/kernel/test_machine.py"
 ).split()
+ENGINE = (
+    "aiohappyeyeballs aiohttp aiosignal attr attrs cffi cryptography frozenlist idna isal msgspec "
+    "multidict propcache pycparser typing_extensions yaml yarl zstandard"
+).split()
+"""What the engine imports of others, taken along from here: built for this version of Python."""
+
 LIMIT = 900  # seconds
 MARK = "sampan-vm: exit status "
 UNIT = """[Unit]
@@ -48,9 +54,9 @@ WantedBy=multi-user.target
 START = """set -u
 cd /sampan
 export HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin SAMPAN_VM=1
-modprobe -a overlay dummy veth br_netfilter 2>/dev/null
+modprobe -a overlay dummy veth br_netfilter loop xfs quota_v2 2>/dev/null
 python3 -m venv --without-pip --system-site-packages .venv
-echo /sampan/src > .venv/lib/python3.11/site-packages/sampan.pth
+printf '/sampan/src\\n/sampan/packages\\n' > .venv/lib/python3.11/site-packages/sampan.pth
 cp bin/sampan bin/sampan-oci .venv/bin/
 .venv/bin/python3 -m sampan.runtime.packing
 .venv/bin/python3 -m pytest -v --color=no --tb=short \\
@@ -106,6 +112,15 @@ def _pack(arguments: list[str]) -> None:
         for name in ("src", "tests", "bin", "pyproject.toml", "scripts"):
             tar.add(HOME / name, name, filter=_wanted)
         tar.add(start, "start")
+        for path in _packages():
+            tar.add(path, f"packages/{path.name}", filter=_wanted)
+
+
+def _packages() -> list[Path]:
+    """The engine's dependencies, and the libraries that came with them."""
+    (site,) = (HOME / ".venv/lib").glob("python3*/site-packages")
+    names = [path for path in site.iterdir() if path.name.partition(".")[0] in ENGINE]
+    return [*names, *site.glob("_cffi_backend*"), *site.glob("*.libs")]
 
 
 def _wanted(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
