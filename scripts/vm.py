@@ -113,7 +113,7 @@ def _pack(arguments: list[str]) -> None:
             tar.add(HOME / name, name, filter=_wanted)
         tar.add(start, "start")
         for path in _packages():
-            tar.add(path, f"packages/{path.name}", filter=_wanted)
+            tar.add(path.resolve(), f"packages/{path.name}", filter=_wanted)
 
 
 def _packages() -> list[Path]:
