@@ -23,6 +23,7 @@ async def engine_info(services: Services) -> EngineInfo:
     kernel = os.uname()
     running = states.count(Status.RUNNING) + states.count(Status.RESTARTING)
     paused = states.count(Status.PAUSED)
+    paths = {name: words[0] for name, words in find(config.runtimes).items()}
     return EngineInfo(
         id=_machine_id(),
         name=socket.gethostname(),
@@ -42,7 +43,7 @@ async def engine_info(services: Services) -> EngineInfo:
         cgroup_version="2" if cgroups.mode() == "unified" else "1",
         default_no_new_privileges=config.no_new_privileges,
         log_driver=config.log_driver,
-        runtimes={name: words[0] for name, words in find(config.runtimes).items()},
+        runtimes={"sampan-oci": "sampan-oci", **paths},
     )
 
 

@@ -178,7 +178,7 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """The host and the engine in numbers. `runtimes` are the paths of foreign ones, by name."""
+    """The host and the engine in numbers. `runtimes` are paths by name."""
 
     id: str
     name: str

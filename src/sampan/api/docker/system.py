@@ -118,10 +118,7 @@ def info_answer(found: model.EngineInfo, now_ns: int) -> bodies.Info:
         docker_root_dir=found.root,
         name=found.name,
         server_version=VERSION,
-        runtimes={
-            "sampan-oci": {"path": "sampan-oci"},
-            **{name: {"path": path} for name, path in found.runtimes.items()},
-        },
+        runtimes={name: {"path": path} for name, path in found.runtimes.items()},
         security_options=[
             "name=seccomp,profile=builtin",
             *(["name=no-new-privileges"] if found.default_no_new_privileges else []),
