@@ -8,6 +8,7 @@ import select
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -210,7 +211,8 @@ def test_create_takes_over_what_is_empty_only(cgroup):
 
 
 def test_a_controller_that_is_missing_is_named(cgroup):
-    if "rdma" in (cgroup.look("cgroup", "cgroup.controllers") or "").split():
+    offered = Path("/sys/fs/cgroup/cgroup.controllers")  # of version 2 alone
+    if offered.exists() and "rdma" in offered.read_text().split():
         pytest.skip("this host has it")
     with pytest.raises(OSError, match=r"linux\.resources\.rdma\.mlx0: .* controller rdma is not"):
         cgroup.create({"rdma": {"mlx0": {"hcaHandles": 1}}})

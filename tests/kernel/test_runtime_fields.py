@@ -93,10 +93,21 @@ def test_a_wrong_scheduler_is_refused(bundle: Bundle, scheduler, field):
     refused(bundle, field)
 
 
-def test_times_that_the_kernel_refuses_are_told(bundle: Bundle):
-    times = {"runtime": 30000000, "deadline": 20000000, "period": 10000000}
+@pytest.mark.parametrize(
+    ("times", "field", "problem"),
+    [
+        ({"deadline": 20_000_000}, "runtime", "requires `runtime`"),
+        ({"runtime": 10_000_000}, "deadline", "requires `deadline`"),
+        ({"runtime": 0, "deadline": 20_000_000}, "runtime", "must be greater than 0"),
+        ({"runtime": 1023, "deadline": 20_000_000}, "runtime", "must be between 1024"),
+        ({"runtime": 1 << 63, "deadline": 1 << 63}, "runtime", "must be between 1024"),
+        ({"runtime": 3000, "deadline": 2000}, "runtime", "must be <= deadline (2000)"),
+        ({"runtime": 2000, "deadline": 3000, "period": 2500}, "deadline", "<= period (2500)"),
+    ],
+)
+def test_times_that_the_kernel_would_refuse_are_named(bundle: Bundle, times, field, problem):
     bundle.config["process"]["scheduler"] = {"policy": "SCHED_DEADLINE", **times}
-    assert "set the scheduler SCHED_DEADLINE" in refused(bundle, "invalid argument")
+    assert problem in refused(bundle, f"process.scheduler.{field}")
 
 
 def test_the_io_priority_counts_for_exec_too(bundle: Bundle):

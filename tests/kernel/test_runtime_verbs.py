@@ -54,6 +54,29 @@ def test_a_paused_container_stands_still_until_it_is_resumed(bundle: Bundle):
     wait_for("the counter to go on", lambda: counter.read_text() not in ("", before))
 
 
+@pytest.mark.skipif(Path("/run/systemd/system").exists(), reason="systemd runs on this host")
+def test_systemd_cgroups_are_refused_where_systemd_does_not_run(bundle: Bundle):
+    bundle.shell("true")
+    bundle.save()
+    for verb in ("run", "create"):
+        said = bundle.oci("--systemd-cgroup", verb, bundle.id, stdin=subprocess.DEVNULL)
+        assert said.returncode == 1
+        assert "systemd does not run on this host" in said.stderr
+        assert not bundle.root.exists()
+    # What callers ask of a container that is there works with the flag as without it.
+    bundle.start()
+    assert bundle.oci("--systemd-cgroup", "state", bundle.id, check=True).stdout
+    bundle.oci("--systemd-cgroup", "kill", bundle.id, "KILL", check=True)
+    assert bundle.ended()
+    bundle.oci("--systemd-cgroup", "delete", bundle.id, check=True)
+
+
+def test_a_bundle_cannot_name_a_unit_of_systemd(bundle: Bundle):
+    """The word by which the runtime remembers one is its own."""
+    bundle.config["linux"]["scope"] = {"unit": "ssh.service", "properties": []}
+    assert bundle.run("true").returncode == 0
+
+
 def test_pause_and_resume_refuse_the_wrong_state(bundle: Bundle):
     bundle.start()
     assert bundle.oci("resume", bundle.id).stderr.endswith("container not paused\n")

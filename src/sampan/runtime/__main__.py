@@ -112,8 +112,7 @@ def _command(options: Parsed) -> int:
     if parsed.on("help"):
         _print(commands.command_usage(name) + "\n")
         return 0
-    if options.on("systemd-cgroup"):
-        raise UsageError("--systemd-cgroup is not supported yet: use the cgroupfs driver")
+    parsed.flags["systemd-cgroup"] = options.on("systemd-cgroup")
     _check_count(name, len(parsed.rest))
     if name == "list" and options.text("root"):
         posix.stat(options.text("root"))  # one that is named must be there, as under runc

@@ -18,7 +18,7 @@ from sampan.jsontext import decode, encode
 from sampan.kernel import cgroups, mounts, namespaces
 from sampan.kernel import numbers as n
 from sampan.kernel.identity import start_time
-from sampan.runtime import bundle, direct_create, passing, shortcut, verbs
+from sampan.runtime import bundle, direct_create, launch, passing, shortcut, verbs
 from sampan.runtime.arguments import Parsed, UsageError
 from sampan.runtime.calling import forward_signals, wait, write_pid
 from sampan.runtime.failure import RuntimeFailure
@@ -91,17 +91,14 @@ def restore(root: str, container_id: str, options: Parsed) -> int:
     spec = bundle.load(where)
     check(spec)
     _refuse_terminal(spec)
-    linux = spec.setdefault("linux", {})
-    cgroup = linux["cgroupsPath"] = linux.get("cgroupsPath") or container_id
-    record = {"v": 1, "id": container_id, "pid": 0, "bundle": where, "cgroup": cgroup}
-    if (own := cgroups.own_paths(cgroup)) is not None:
-        record["cgroup_own"] = own
+    _refuse_scope(options)
+    record = launch.first_record(spec, container_id, where, options)
     directory = StateDirectory(root, container_id)
     directory.make()
     group = cgroups.recorded(record)
     try:
         directory.save(record)
-        group.create(linux.get("resources") or {})
+        group.create(spec["linux"].get("resources") or {})
         pid = _restored(directory, spec, where, group, options)
     except BaseException:
         group.kill()
@@ -155,17 +152,35 @@ def _restored(
     _criu(words, f"{work}/restore.log", options, passed)
     with open(pid_file, encoding="ascii") as file:
         pid = int(file.read())
-    for member in _family(pid):
-        group.join(member)
+    _move(group, pid)
     return pid
 
 
+def _move(group: cgroups.Cgroup, pid: int) -> None:
+    """A process and all below it into the cgroup, though they run already, and fork and end.
+
+    What one has forked before it was moved is seen afterwards, if not in the first round.
+    """
+    group.join(pid)
+    moved = {pid}
+    while found := [one for one in _family(pid) if one not in moved]:
+        for one in found:
+            moved.add(one)
+            try:
+                group.join(one)
+            except ProcessLookupError:
+                continue
+
+
 def _family(pid: int) -> list[int]:
-    """A process and all below it: who is there while all stand still or only begin to run."""
+    """A process and all below it."""
     found = [pid]
     for one in found:
-        with open(f"/proc/{one}/task/{one}/children", encoding="ascii") as file:
-            found += [int(word) for word in file.read().split()]
+        try:
+            with open(f"/proc/{one}/task/{one}/children", encoding="ascii") as file:
+                found += [int(word) for word in file.read().split()]
+        except (FileNotFoundError, ProcessLookupError):  # it has ended
+            continue
     return found
 
 
@@ -187,6 +202,12 @@ def _record(
     }
     directory.save(state)
     shortcut.write(directory, state)
+
+
+def _refuse_scope(options: Parsed) -> None:
+    """A scope has a process from its beginning; CRIU makes it only when the cgroup is there."""
+    if options.on("systemd-cgroup"):
+        raise RuntimeFailure(0, "restore: a container cannot be restored into a unit of systemd")
 
 
 def _refuse_terminal(spec: dict[str, Any]) -> None:

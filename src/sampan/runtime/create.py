@@ -323,7 +323,7 @@ class _Builder:
                 continue
             self._sources.append(sources.clone(mount, self.linux))
             self._owned.append(self._sources[-1])
-        self.cgroup = cgroups.manager(self.cgroup_path)
+        self.cgroup = cgroups.manager(self.cgroup_path, self.linux.get("scope"))
 
     def _root_path(self) -> str:
         path: str = self.spec["root"]["path"]
@@ -438,7 +438,7 @@ class _Builder:
         """Make the cgroup while the child mounts, and hand it over."""
         assert self.cgroup is not None
         try:
-            self.cgroup.create(self.linux.get("resources") or {})
+            self.cgroup.create(self.linux.get("resources") or {}, created.pid)
         except OSError as error:
             from sampan.runtime import rootless
 

@@ -27,7 +27,7 @@ from sampan.kernel import fds, machine, rlimits
 from sampan.kernel import numbers as n
 from sampan.kernel.identity import start_time
 from sampan.kernel.machine import ANY, SYS, Label, Value
-from sampan.runtime import assembly, readiness
+from sampan.runtime import assembly, assembly_process, readiness
 from sampan.runtime import credentials as c
 from sampan.runtime import operations as o
 from sampan.runtime.calls import MISSING, Calls
@@ -298,7 +298,7 @@ def _execute(a: DirectAssembly, one: c.Execute) -> None:
     if one.preserve:
         raise NeedsInterpreter("descriptors to preserve")
     calls, failed, alone = a.calls, Label(), Label()
-    arguments, variables = assembly.vectors(calls, one)
+    arguments, variables = assembly_process.vectors(calls, one)
     results = [
         calls.call(SYS["execve"], path, arguments, variables, tolerate=MISSING)
         for path in a.program[:-1]

@@ -58,13 +58,13 @@ def create(
         raise NeedsInterpreter("namespaces that the machine does not make or join")
     created, joined = None, {}
     try:
-        group = cgroups.manager(spec["linux"]["cgroupsPath"])
+        group = cgroups.manager(spec["linux"]["cgroupsPath"], spec["linux"].get("scope"))
         for kind, path in join:
             joined[kind] = clear_of_report(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         script = _script(spec, group, attach_at, joined, filter_program, gate)
         created = Direct(script, spec["process"]["args"][0], [gate, *joined.values()])
         created.state = _describe(container_id, created, spec, bundle)
-        group.create(spec["linux"].get("resources") or {})
+        group.create(spec["linux"].get("resources") or {}, created.pid)
         created.cgroup = group
         _hand_cgroup(created)
         created.await_ready()

@@ -6,7 +6,10 @@ field.
 
 from __future__ import annotations
 
+import os
+
 from sampan.kernel import capabilities, cgroups, scheduling, seccomp
+from sampan.kernel.cgroups import scope
 from sampan.runtime import hooks
 from sampan.runtime.mountoptions import ATTRIBUTES, EXTENSIONS, PROPAGATION
 from sampan.version import OCI_RUNTIME_SPEC_VERSION, VERSION
@@ -21,6 +24,7 @@ def document() -> dict[str, Any]:
     words = ["bind", "rbind", *ATTRIBUTES, *("r" + word for word in ATTRIBUTES)]
     words += [*EXTENSIONS, *PROPAGATION, *("r" + word for word in PROPAGATION)]
     unified = cgroups.mode() == "unified"
+    scoped = unified and os.path.isdir(scope.BOOTED)
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_RUNTIME_SPEC_VERSION,
@@ -29,7 +33,7 @@ def document() -> dict[str, Any]:
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": list(capabilities.NAMES),
-            "cgroup": {"v1": not unified, "v2": unified, "systemd": False, "systemdUser": False},
+            "cgroup": {"v1": not unified, "v2": unified, "systemd": scoped, "systemdUser": scoped},
             "seccomp": {
                 "enabled": True,
                 "actions": sorted(seccomp.ACTIONS),

@@ -107,11 +107,7 @@ def _create(root: str, container_id: str, options: Parsed, *, detached: bool) ->
     use_every_cpu()
     _warn_of_capabilities(spec)
     _apply_flags(spec, container_id, options)
-    linux = spec.setdefault("linux", {})
-    cgroup = linux["cgroupsPath"] = linux.get("cgroupsPath") or container_id
-    record = {"v": 1, "id": container_id, "pid": 0, "bundle": where, "cgroup": cgroup}
-    if (own := cgroups.own_paths(cgroup)) is not None:
-        record["cgroup_own"] = own
+    record = first_record(spec, container_id, where, options)
     directory = StateDirectory(root, container_id)
     if direct_create.is_possible(spec):
         try:
@@ -123,6 +119,25 @@ def _create(root: str, container_id: str, options: Parsed, *, detached: bool) ->
     if freeze.needs_seal(spec):
         freeze.seal()
     return _make(directory, record, spec, options, _interpreted, detached=detached)
+
+
+def first_record(
+    spec: dict[str, Any], container_id: str, where: str, options: Parsed
+) -> dict[str, Any]:
+    """What is on the disk before anything is made, so that all of it can be found and removed."""
+    linux = spec.setdefault("linux", {})
+    linux["scope"] = None  # a word of ours, that no configuration has to say
+    if options.on("systemd-cgroup"):
+        from sampan.runtime import scopes
+
+        scopes.claim(spec, container_id)
+    cgroup = linux["cgroupsPath"] = linux.get("cgroupsPath") or container_id
+    record = {"v": 1, "id": container_id, "pid": 0, "bundle": where, "cgroup": cgroup}
+    if linux["scope"]:
+        record["scope"] = linux["scope"]
+    elif (own := cgroups.own_paths(cgroup)) is not None:
+        record["cgroup_own"] = own
+    return record
 
 
 def _make(

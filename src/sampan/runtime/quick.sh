@@ -4,7 +4,7 @@
 # the whole thing and exits, or returns having done nothing, and the interpreter does what there is
 # to do and finds the words. So nothing here reports an error, and whatever is not plain returns.
 #
-# quick: PID, START TIME, "plain" or "hooks", "own" or "shared" pid namespace, freezer file or "-";
+# quick: PID, START TIME, "plain", "hooks" or "scope" (of systemd), "own" or "shared" pid namespace, freezer file or "-";
 # the directories of the cgroup, each on a line; an empty line; the answer of `state`.
 
 sampan_quick() {
@@ -58,7 +58,7 @@ sampan_status() {
 
 # Opened for both, a gate without a reader does not hold us up.
 sampan_start() {
-  [ $status:$hooks = created:plain ] || return
+  case $status:$hooks in created:plain | created:scope) ;; *) return ;; esac
   printf 1 1<>"$directory/exec.fifo" || return
   : >"$directory/started"
   exit 0

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _REAL_TIME = ("SCHED_FIFO", "SCHED_RR")
 _TIMES = ("runtime", "deadline", "period")  # nanoseconds
+_LEAST_RUNTIME = 1024  # nanoseconds, the kernel's DL_SCALE
+_MOST_RUNTIME = 1 << 63
 _WITHOUT_NODES = ("MPOL_DEFAULT", "MPOL_LOCAL")
 _MAX_CPU = 8191  # NR_CPUS of the largest kernels
 
@@ -69,6 +71,25 @@ def check_scheduler(scheduler: object) -> None:
         field,
         "scheduler runtime/deadline/period can only be specified for SchedDeadline policy",
     )
+    if policy == "SCHED_DEADLINE":
+        _check_deadline(scheduler, *times)
+
+
+def _check_deadline(scheduler: dict[str, Any], runtime: int, deadline: int, period: int) -> None:
+    """The kernel says no more than "invalid argument"; crun's words, which its callers know."""
+    field, what = "process.scheduler", "sched_setattr: `SCHED_DEADLINE`"
+    for key in ("runtime", "deadline"):
+        _need(scheduler.get(key) is not None, f"{field}.{key}", f"{what} requires `{key}`")
+    _need(runtime > 0, f"{field}.runtime", f"{what} runtime must be greater than 0")
+    good = _LEAST_RUNTIME <= runtime < _MOST_RUNTIME
+    problem = f"{what} runtime ({runtime}) must be between {_LEAST_RUNTIME} and 2^63 - 1"
+    _need(good, f"{field}.runtime", problem)
+    for name, value, limit, most in (
+        ("runtime", runtime, "deadline", deadline),
+        ("deadline", deadline, "period", period or deadline),
+    ):
+        problem = f"{what} {name} ({value}) must be <= {limit} ({most})"
+        _need(value <= most, f"{field}.{name}", problem)
 
 
 def check_io_priority(wanted: object) -> None:

@@ -21,7 +21,7 @@ def write(directory: StateDirectory, state: dict[str, Any]) -> None:
     words = [
         str(state["pid"]),
         str(state["start_time"]),
-        "hooks" if config.get("hooks") else "plain",
+        "hooks" if config.get("hooks") else "scope" if state.get("scope") else "plain",
         "own" if owns_pids else "shared",
         _freezer(state["cgroup_paths"]),
     ]

@@ -189,7 +189,8 @@ def delete(root: str, container_id: str, *, force: bool) -> None:
 
 def _remove_cgroup(state: dict[str, Any]) -> None:
     """The cgroup with whatever still is in it. An empty one goes at once."""
-    if recorded.is_known(state) and recorded.remove(state):
+    is_plain = recorded.is_known(state) and not state.get("scope")  # a unit is ended by systemd
+    if is_plain and recorded.remove(state):
         return
     group = cgroup_of(state)
     if group is not None:

@@ -83,10 +83,40 @@ def test_bad_fields_are_named(path: str, value: object, field: str):
         "user.max_user_namespaces",
         "../../etc/passwd",
         "",
+        *("kernel/../kernel/core_pattern", "net/../kernel/core_pattern", "net.ipv4/../../vm.x"),
+        *("/kernel/shmmax", "kernel.shmmax.", ".kernel.shmmax", "kernel//shmmax", "kernel.shm"),
+        *("kernel.msgmax\n", "kernel.shmmax\0", "kernel.shmma\u0445", "KERNEL.SHMMAX", "net"),
+        *(
+            "kernel.sysrq",
+            "kernel.modprobe",
+            "kernel.panic",
+            "kernel.pid_max",
+            "kernel.poweroff_cmd",
+        ),
+        *(
+            "kernel.randomize_va_space",
+            "kernel.yama.ptrace_scope",
+            "kernel.unprivileged_bpf_disabled",
+        ),
+        *("fs.mqueue", "fs.suid_dumpable", "fs.protected_symlinks", "fs.binfmt_misc.register"),
+        *(
+            "vm.overcommit_memory",
+            "vm.mmap_min_addr",
+            "dev.tty.ldisc_autoload",
+            "debug.exception-trace",
+        ),
+        *("user.max_net_namespaces", "sunrpc.rpc_debug", "abi.vsyscall32", "crypto.fips_enabled"),
     ],
 )
 def test_sysctls_of_the_host_are_refused(name: str):
     spec = set_at(example(), "linux.sysctl", {name: "1"})
+    with pytest.raises(InvalidConfig, match=r"linux\.sysctl"):
+        validate.check(spec)
+
+
+@pytest.mark.parametrize("value", ["1\n2", 1, None, ["1"]])
+def test_values_of_sysctls_are_plain(value: object):
+    spec = set_at(example(), "linux.sysctl", {"net.ipv4.ip_forward": value})
     with pytest.raises(InvalidConfig, match=r"linux\.sysctl"):
         validate.check(spec)
 

@@ -48,13 +48,22 @@ def detect() -> type[v1.Cgroup | v2.Cgroup]:
     return v1.Cgroup
 
 
-def manager(path: str) -> Cgroup:
-    """The cgroup at `path`, which need not exist yet; ValueError when it is not a safe path."""
+def manager(path: str, scope: dict[str, Any] | None = None) -> Cgroup:
+    """The cgroup at `path`, which need not exist yet; ValueError when it is not a safe path.
+
+    `scope` describes the unit whose cgroup it is, where systemd makes it (`scope.Scope`).
+    """
+    if scope:
+        from sampan.kernel.cgroups.scope import Scope
+
+        return Scope(path, scope)
     return detect()(path)
 
 
 def recorded(state: dict[str, Any]) -> Cgroup:
     """The cgroup that a state names: `cgroup`, and `cgroup_own` where that is a relative path."""
+    if state.get("scope"):
+        return manager(state["cgroup"], state["scope"])
     return detect()(state["cgroup"], state.get("cgroup_own"))
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     Put = Callable[[Write], None]
     Look = Callable[[str, str], str | None]
+    Before = list[tuple[Write, str | None]]
 
 
 def apply(writes: list[Write], put: Put) -> None:
@@ -33,18 +34,22 @@ def apply(writes: list[Write], put: Put) -> None:
         put(write)
 
 
-def change(writes: list[Write], put: Put, look: Look) -> None:
-    """Do the writes, or none of them."""
+def change(writes: list[Write], put: Put, look: Look) -> Before:
+    """Do the writes, or none of them; what `take_back` needs."""
     before = [(write, look(write.controller, write.file)) for write in writes]
     try:
         apply(writes, put)
     except OSError:
-        _take_back(before, put)
+        take_back(before, put)
         raise
+    return before
 
 
-def _take_back(before: list[tuple[Write, str | None]], put: Put) -> None:
-    """Twice, because some limits hold each other: the smaller one has to go down first."""
+def take_back(before: Before, put: Put) -> None:
+    """Write what was there.
+
+    Twice, because some limits hold each other: the smaller one has to go down first.
+    """
     for _ in range(2):
         for write, text in reversed(before):
             value = (text or "").strip()

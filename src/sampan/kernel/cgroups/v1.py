@@ -54,8 +54,8 @@ class Cgroup:
             controller: pair for pair in self._dirs for controller in pair[0].controllers
         }
 
-    def create(self, resources: dict[str, Any]) -> None:
-        """Make the directories and set the limits.
+    def create(self, resources: dict[str, Any], first: int = 0) -> None:
+        """Make the directories and set the limits; `first`, who will join, only systemd wants.
 
         A directory left behind by an earlier container is made anew. Raises FileExistsError when
         there are processes in it, ValueError for malformed resources, OSError for what the kernel

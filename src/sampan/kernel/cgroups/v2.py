@@ -45,18 +45,26 @@ class Cgroup:
         self._tree = next(tree for tree in hierarchy.mounted() if tree.version == 2)
         ((_, self._name),) = hierarchy.names([self._tree], path, own)
 
-    def create(self, resources: dict[str, Any]) -> None:
+    def create(self, resources: dict[str, Any], first: int = 0) -> None:
         """Make the directory and set the limits; see v1.Cgroup.create for what it raises."""
-        rules = devices.policy(resources.get("devices"))
-        v2_limits.plan(resources, _look_at_nothing)
+        rules = self.check(resources)
         self._make()
         try:
-            applying.apply(v2_limits.plan(resources, self.look), self._write)
-            if not rules.allow or rules.exceptions:
-                self._guard_devices(rules)
+            self.limit(resources, rules)
         except BaseException:
             remove_quietly(self._tree, self._name)
             raise
+
+    def check(self, resources: dict[str, Any]) -> devices.Policy:
+        """The rules for devices. Raises ValueError for malformed resources."""
+        v2_limits.plan(resources, _look_at_nothing)
+        return devices.policy(resources.get("devices"))
+
+    def limit(self, resources: dict[str, Any], rules: devices.Policy) -> None:
+        """Set the limits of a cgroup that is new."""
+        applying.apply(v2_limits.plan(resources, self.look), self._write)
+        if not rules.allow or rules.exceptions:
+            self._guard_devices(rules)
         self._fresh = True
 
     def _guard_devices(self, rules: devices.Policy) -> None:
