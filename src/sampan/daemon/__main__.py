@@ -9,7 +9,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sampan.daemon import config, logging
+from sampan.daemon import config, logging, rootless
 from sampan.errors import SampanError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon; its exit code."""
     flags = vars(parser().parse_args(argv))
     try:
-        load = partial(config.load, flags, os.environ, os.geteuid())
+        load = partial(config.load, flags, os.environ, rootless.enter())
         settings = load()
         logging.configure(settings.log_level, settings.log_format)
         keep_to_ourselves()

@@ -74,6 +74,7 @@ class Facts:
     hostname_file: str = ""
     resolv_conf: str = ""
     netns: str = ""
+    has_host_sys: bool = False
     host_devices: tuple[dict[str, Any], ...] = ()
     mounts: tuple[dict[str, Any], ...] = ()
     init_program: str = ""
@@ -217,7 +218,7 @@ def _mounts(container: Container, facts: Facts) -> list[dict[str, Any]]:
     defaults = [
         _PROC,
         *_DEV,
-        _sys(container, flags),
+        _sys(container, flags, facts),
         {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": flags},
         _MQUEUE,
         _shm(host, facts),
@@ -241,9 +242,9 @@ def _mounts(container: Container, facts: Facts) -> list[dict[str, Any]]:
     return [mount for mount in defaults if mount["destination"] not in taken] + own
 
 
-def _sys(container: Container, flags: list[str]) -> dict[str, Any]:
+def _sys(container: Container, flags: list[str], facts: Facts) -> dict[str, Any]:
     """A new sysfs shows a network namespace, and needs rights over it; else the host's is shown."""
-    if container.ids and container.host.network_mode != "none":
+    if facts.has_host_sys or (container.ids and container.host.network_mode != "none"):
         options = ["rbind", "rprivate", *flags]
         return {"destination": "/sys", "type": "bind", "source": "/sys", "options": options}
     return {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": flags}

@@ -31,6 +31,7 @@ from sampan.engine.config import reach
 from sampan.engine.model import LogDriver, Status, WaitCondition
 from sampan.engine.placement import cgroup_path
 from sampan.errors import Conflict, ContainerNotFound, NotModified, SampanError, StartFailed
+from sampan.kernel.identity import is_unprivileged
 from sampan.snapshots.base import mapped
 from sampan.tasks import foreign, recovery
 from sampan.tasks.task import Task, encode
@@ -277,6 +278,7 @@ class Starter:
             hostname_file=f"{directory}/hostname",
             resolv_conf=f"{directory}/resolv.conf" if has_resolver else "",
             netns=netns,
+            has_host_sys=host.network_mode == "host" and is_unprivileged(),
             host_devices=devices.host_devices() if host.privileged else (),
             mounts=self._mounts(container),
             init_program=self._init() if host.init else "",

@@ -12,10 +12,11 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from sampan.errors import FailedPrecondition, SampanError
+from sampan.kernel.identity import is_unprivileged
 from sampan.network import doors, firewall, hostfirewall, spaces
 from sampan.network.denials import Denials, group_of
 from sampan.network.firewall import Watch
@@ -321,9 +322,12 @@ class Wiring:
             self._worker.submit(_guarded, self._plumber.reassert)
 
 
+_is_unprivileged = cache(is_unprivileged)
+
+
 def why_not() -> str:
     """Why this process can have no networks but host and none; "" when it can."""
-    if os.geteuid() != 0:
+    if _is_unprivileged():
         return "the engine does not run as root"
     return "" if firewall.find_nft() else "nft (package nftables) is not installed"
 

@@ -14,8 +14,8 @@ def is_unprivileged() -> bool:
     """Whether we are no root, or the root of a user namespace only."""
     if posix.geteuid() != 0:
         return True
-    with open("/proc/self/uid_map", encoding="ascii") as file:
-        return file.read().split() != ["0", "0", "4294967295"]
+    with open("/proc/self/uid_map", "rb") as file:
+        return file.read().split() != [b"0", b"0", b"4294967295"]
 
 
 def start_time(pid: int) -> int:

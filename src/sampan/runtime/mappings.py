@@ -67,7 +67,7 @@ def write(pid: int, uids: Mappings, gids: Mappings) -> None:
 def _is_delegated(gids: Mappings) -> bool:
     """Whether the map needs newgidmap, which leaves setgroups(2) allowed."""
     only_own = len(gids) == 1 and gids[0].get("size") == 1 and gids[0].get("hostID") == os.getegid()
-    return not only_own and bool(_helper("newgidmap"))
+    return not only_own and bool(find_helper("newgidmap"))
 
 
 def _write(pid: int, name: str, helper: str, entries: Mappings) -> None:
@@ -76,7 +76,7 @@ def _write(pid: int, name: str, helper: str, entries: Mappings) -> None:
     try:
         _put(path, "".join(" ".join(row) + "\n" for row in rows))
     except PermissionError as error:
-        program = _helper(helper)
+        program = find_helper(helper)
         where = f"write {path}"
         if not program:
             problem = f"operation not permitted, and {helper} is not installed"
@@ -94,7 +94,8 @@ def _put(path: str, text: str) -> None:
         os.close(fd)
 
 
-def _helper(name: str) -> str:
+def find_helper(name: str) -> str:
+    """Where one of the programs that may write maps is; "" when it is not installed."""
     for directory in _HELPERS.split(":"):
         if os.access(f"{directory}/{name}", os.X_OK):
             return f"{directory}/{name}"

@@ -64,7 +64,14 @@ class Stock:
         if {"ipc", "mount", "network", "pid"}.issubset(kinds):
             for kind, source, options in USUAL:
                 self._mounts[_key(kind, source, options)] = make(kind, source, options)
+            self._fill()
+
+    def _fill(self) -> None:
+        """The devices; without the right to make any, an empty directory is not worth keeping."""
+        try:
             fill_dev(self._mounts[_key(*DEV)])
+        except PermissionError:
+            os.close(self._mounts.pop(_key(*DEV)))
 
     def take(self, kind: str, source: str, options: list[str]) -> int:
         """The descriptor of such a mount, which is the caller's now; or a new one."""

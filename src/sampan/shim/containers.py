@@ -15,6 +15,7 @@ import sampan
 from sampan.kernel import cgroups
 from sampan.kernel.cgroups import v1, v2  # noqa: F401  before the imports are closed
 from sampan.kernel.cgroups.hierarchy import mounted
+from sampan.kernel.identity import is_unprivileged
 from sampan.runtime import (  # noqa: F401  the same
     birth,
     blank,
@@ -35,12 +36,14 @@ from sampan.runtime import (  # noqa: F401  the same
 )
 from sampan.runtime.exec import Execed, resolve_inside, spawn
 from sampan.runtime.failure import NeedsInterpreter
-from sampan.runtime.readiness import is_possible
+from sampan.runtime.readiness import is_possible as is_made_by_machines
 from sampan.shim import keeper
 from sampan.shim.launch import Runtime
 from sampan.shim.spares import Keepers
+from sampan.shim.uncounted import Uncounted
 
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from sampan.shim.waking import main; main()"
+IS_UNPRIVILEGED = is_unprivileged()
 USUAL = ("ipc", "mount", "network", "pid", "uts")
 
 TYPE_CHECKING = False
@@ -54,7 +57,7 @@ if TYPE_CHECKING:
 
 
 # Imported where they are needed, which must have happened before imports are closed.
-PRELOADED = (foreign, idmaps, mappedroot, mappings)
+PRELOADED = (foreign, idmaps, mappedroot, mappings, rootless)
 
 
 def runtime() -> Runtime:
@@ -78,10 +81,16 @@ def programs() -> list[int]:
     return [machines.machine_for(usual)[1]] if is_possible(usual) else []
 
 
+def is_possible(kinds: frozenset[str]) -> bool:
+    """Whether a list of calls can make containers: it does as root what an ordinary user may not,
+    such as devices."""
+    return not IS_UNPRIVILEGED and is_made_by_machines(kinds)
+
+
 def _can_keep() -> bool:
     """Whether a quiet container can be left to a keeper: its memory is counted, and we are root."""
     counted = any("memory" in tree.controllers or tree.version == 2 for tree in mounted())
-    return keeper.is_possible() and is_possible(frozenset(USUAL)) and counted and os.geteuid() == 0
+    return counted and keeper.is_possible() and is_possible(frozenset(USUAL))
 
 
 def _keepers(wake: int) -> list[Keepers]:
@@ -160,5 +169,5 @@ def _adopt(kinds: list[str], pid: int, pidfd: int, sync: int, is_machine: bool) 
     return made(kinds, pid, pidfd, sock)
 
 
-def _cgroup(state: dict[str, Any]) -> Cgroup:
-    return cgroups.manager(state["cgroup"])
+def _cgroup(state: dict[str, Any]) -> Cgroup | Uncounted:
+    return cgroups.manager(state["cgroup"]) if state["cgroup"] else Uncounted(state)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sampan.errors import DeadlineExceeded, InvalidArgument, SampanError, Unavailable
-from sampan.kernel import fds
+from sampan.kernel import fds, identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -214,4 +214,4 @@ def _make_room(sock: socket.socket, message: bytes) -> None:
 
 def send_buffer_option() -> int:
     """The option that sets a send buffer: for root beyond the system's ceiling."""
-    return SO_SNDBUFFORCE if os.geteuid() == 0 else socket.SO_SNDBUF
+    return socket.SO_SNDBUF if identity.is_unprivileged() else SO_SNDBUFFORCE
