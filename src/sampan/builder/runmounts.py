@@ -1,41 +1,34 @@
 """What stands behind the mounts of a RUN: copies, directories of the cache, secrets, the agent.
 
 `prepared` gives a command's mounts for the time of a block. Files of a context, a stage or an image
-are copied, so what a command changes in them is gone with the copy. A cache's directory is a
-snapshot that no image has, one for each id; `locked` waits for it, `private` takes another when it
-is in use.
+are copied, so what a command changes in them is gone with the copy. A cache's directory is a volume
+(`builder.cachemounts`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from sampan.builder import agents
+from sampan.builder.cachemounts import CacheMounts
 from sampan.builder.files.service import Context, CopyJob, Part
-from sampan.errors import FailedPrecondition, InvalidArgument
+from sampan.errors import InvalidArgument
 from sampan.ids import new_id
 from sampan.images.failures import finish
-from sampan.store import builder as rows
-from sampan.store.locks import KeyedLocks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Mapping
 
+    from sampan.builder.cachemounts import FindSource, Source
     from sampan.builder.files.service import FileWork
     from sampan.builder.mounts import RunMount
     from sampan.builder.secrets import Vault
     from sampan.engine.services import Services
     from sampan.snapshots.base import Mount
-    from sampan.store.database import Connection
-
-    Source = Context | Mount | None
-    FindSource = Callable[[str], Awaitable[Source]]
 
 _BIND: Final = ("rbind", "rprivate")
-_MOST_PRIVATE: Final = 64
 
 
 @dataclass(slots=True)
@@ -54,8 +47,7 @@ class RunMounts:
         self._services = services
         self._files = files
         self._vault = vault
-        self._locks = KeyedLocks()
-        self._busy: dict[str, int] = {}
+        self._caches = CacheMounts(services, files)
 
     @asynccontextmanager
     async def prepared(
@@ -80,14 +72,14 @@ class RunMounts:
                         path = await self._copy(mount, find, lease, undo)
                         made.mounts.append(_bind(path, mount.target, read_only=mount.read_only))
                     case "cache":
-                        path = await self._cache(mount, find, undo)
+                        path = await undo.enter_async_context(self._caches.directory(mount, find))
                         made.mounts.append(_bind(path, mount.target, read_only=mount.read_only))
                     case "tmpfs":
                         made.mounts.append(_tmpfs(mount))
                     case "secret":
                         self._secret(mount, secrets, made, undo)
                     case _:
-                        self._agent(mount, ssh, made)
+                        await self._agent(mount, ssh, made, undo)
             yield made
 
     async def _copy(
@@ -112,50 +104,6 @@ class RunMounts:
         job = CopyJob(target="/mount", parts=[part], keep=not isinstance(source, Context))
         await self._files.copy(job, where, [source])
 
-    async def _cache(self, mount: RunMount, find: FindSource, undo: AsyncExitStack) -> str:
-        name = hashlib.sha256(mount.id.encode()).hexdigest()[:32]
-        if mount.sharing == "locked":
-            await undo.enter_async_context(self._locks.hold(name))
-        if mount.sharing == "private":
-            name = self._free(name)
-        self._busy[name] = self._busy.get(name, 0) + 1
-        undo.callback(self._release, name)
-        async with self._locks.hold(f"make {name}"):
-            return await self._directory(name, mount, find)
-
-    def _free(self, name: str) -> str:
-        for number in range(_MOST_PRIVATE):
-            candidate = f"{name}-{number}" if number else name
-            if candidate not in self._busy:
-                return candidate
-        raise FailedPrecondition(f"more than {_MOST_PRIVATE} builds use one private cache")
-
-    def _release(self, name: str) -> None:
-        self._busy[name] -= 1
-        if not self._busy[name]:
-            del self._busy[name]
-
-    async def _directory(self, name: str, mount: RunMount, find: FindSource) -> str:
-        """The directory of a cache, made and filled when it is not there."""
-        services, key = self._services, f"build-mount-{name}"
-
-        def look(conn: Connection) -> tuple[Mount, bool]:
-            found = rows.find_mount(conn, name)
-            made = services.snapshots.prepare_now(conn, key, None) if found is None else None
-            rows.put_mount(conn, name, mount.id, key)
-            return (made, True) if made is not None else (services.snapshots.mounts(key), False)
-
-        where, is_new = await services.db.write(look)
-        assert where["type"] == "bind"
-        path = where["source"]
-        if is_new:
-            if mount.from_:
-                await self._fill(where, mount, await find(mount.from_))
-            os.makedirs(f"{path}/mount", exist_ok=True)
-            os.chown(f"{path}/mount", mount.uid, mount.gid)
-            os.chmod(f"{path}/mount", 0o755 if mount.mode < 0 else mount.mode)
-        return f"{path}/mount"
-
     def _secret(
         self,
         mount: RunMount,
@@ -176,14 +124,21 @@ class RunMounts:
             path = undo.enter_context(self._vault.file(content, mode, mount.uid, mount.gid))
             made.mounts.append(_bind(path, mount.target, read_only=True))
 
-    def _agent(self, mount: RunMount, ssh: Mapping[str, str], made: Prepared) -> None:
+    async def _agent(
+        self, mount: RunMount, ssh: Mapping[str, str], made: Prepared, undo: AsyncExitStack
+    ) -> None:
         path = ssh.get(mount.id)
         if path is None:
             if mount.required:
                 raise InvalidArgument(f"ssh agent {mount.id}: not found; give it with --ssh")
             return
         target = mount.target or f"/run/buildkit/ssh_agent.{len(made.env)}"
-        made.mounts.append(_bind(path, target, read_only=False))
+        mode = 0o600 if mount.mode < 0 else mount.mode
+        directory = undo.enter_context(self._vault.place())
+        shown = await undo.enter_async_context(
+            agents.relayed(path, directory, mode=mode, uid=mount.uid, gid=mount.gid)
+        )
+        made.mounts.append(_bind(shown, target, read_only=True))
         if not any(entry.startswith("SSH_AUTH_SOCK=") for entry in made.env):
             made.env.append(f"SSH_AUTH_SOCK={target}")
 

@@ -1,4 +1,4 @@
-"""Secrets of a build, as files in memory for the time of one command.
+"""Secrets of a build, as files in memory for the time of one command; and sockets of agents.
 
 They lie on a tmpfs (the state directory when it is one, else /dev/shm), in a directory of mode 0700
 whose name belongs to this root; the files of a command go when it has ended, and what a killed
@@ -30,6 +30,7 @@ class Vault:
         self._places = (state, shared)
         name = hashlib.sha256(os.fsencode(state)).hexdigest()[:16]
         self._name = f"sampan-build-{name}"
+        self._users = 0
 
     def sweep(self) -> None:
         """Remove what an engine that was killed left."""
@@ -49,25 +50,38 @@ class Vault:
         Raises:
             FailedPrecondition: there is no memory file system to put it on.
         """
-        directory = self._directory()
-        path = f"{directory}/{new_id()[:32]}"
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0)
-        try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with self.place() as directory:
+            path = f"{directory}/{new_id()[:32]}"
+            fd = os.open(path, flags, 0)
             try:
-                view = memoryview(content)
-                while view:
-                    view = view[os.write(fd, view) :]
-                os.fchown(fd, uid, gid)
-                os.fchmod(fd, mode)
+                try:
+                    view = memoryview(content)
+                    while view:
+                        view = view[os.write(fd, view) :]
+                    os.fchown(fd, uid, gid)
+                    os.fchmod(fd, mode)
+                finally:
+                    os.close(fd)
+                yield path
             finally:
-                os.close(fd)
-            yield path
+                os.unlink(path)
+
+    @contextmanager
+    def place(self) -> Iterator[str]:
+        """The directory, for things of a name of their own that are gone behind the block.
+
+        Raises:
+            FailedPrecondition: there is no memory file system to put it on.
+        """
+        directory = self._directory()
+        self._users += 1
+        try:
+            yield directory
         finally:
-            os.unlink(path)
-            try:
+            self._users -= 1
+            if not self._users:
                 os.rmdir(directory)
-            except OSError:
-                pass  # another command's secret is there
 
     def _directory(self) -> str:
         for place in self._places:

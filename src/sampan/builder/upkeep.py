@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sampan.builder.model import CacheEntry, PrunedCache
-from sampan.errors import NotFound
+from sampan.errors import Conflict, NotFound
 from sampan.images.retention import Policy
 from sampan.store import builder as rows
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from sampan.builder.files.sources import Kept, Sources
     from sampan.engine.services import Services
     from sampan.store.builder import MountRow, ResultRow
-    from sampan.store.database import Connection
 
 _SHOWN: Final = 25  # characters of a key that docker's tables have room for
 
@@ -55,12 +54,12 @@ class Upkeep:
 
     async def _mount(self, mount: MountRow) -> CacheEntry:
         return CacheEntry(
-            id=mount.id,
+            id=mount.volume,
             parent="",
             kind="exec.cachemount",
             title=f"cache mount {mount.name}",
-            shared=False,
-            size=await self._size(mount.snapshot),
+            shared=True,  # counted among the volumes
+            size=await self._services.volumes.size(self._services.volumes.get(mount.volume)),
             created_ns=mount.created_ns,
             used_ns=mount.used_ns,
             uses=1,
@@ -113,19 +112,19 @@ class Upkeep:
         return gone
 
     async def _drop_mounts(self, before_ns: int | None) -> list[tuple[str, int]]:
-        """Directories of cache mounts, with their sizes. They are active snapshots, which no
-        collector touches."""
-        snapshots = self._services.snapshots
-        rows_now = self._services.db.read_now(rows.mounts)
-        sizes = {row.id: await self._size(row.snapshot) for row in rows_now}
-
-        def drop(conn: Connection) -> list[tuple[str, int]]:
-            old = [row for row in rows.mounts(conn) if before_ns is None or row.used_ns < before_ns]
-            return [(row.id, snapshots.remove_now(conn, row.snapshot)) for row in old]
-
-        gone = await self._services.db.write(drop)
-        snapshots.discard(number for _, number in gone)
-        return [(name, sizes.get(name, 0)) for name, _ in gone]
+        """Directories of cache mounts that nobody uses, with their sizes."""
+        services = self._services
+        gone: list[tuple[str, int]] = []
+        for row in services.db.read_now(rows.mounts):
+            if before_ns is not None and row.used_ns >= before_ns:
+                continue
+            try:
+                size = await services.volumes.size(services.volumes.get(row.volume))
+                await services.volumes.remove(row.volume)
+            except (Conflict, NotFound):
+                continue
+            gone.append((row.volume, size))
+        return gone
 
     async def _size(self, snapshot: str | None) -> int:
         if snapshot is None:

@@ -89,6 +89,7 @@ GROUPS = {
     | {"disconnect": "network:DISCONNECT", "inspect": "network:INSPECT", "ls": "network:LS"}
     | {"list": "network:LS", "prune": "network:PRUNE", "rm": "network:RM", "remove": "network:RM"},
     "volume": {"create": "volume:CREATE", "inspect": "volume:INSPECT", "ls": "volume:LS"}
+    | {"export": "volume:EXPORT", "import": "volume:IMPORT"}
     | {"list": "volume:LS", "prune": "volume:PRUNE", "rm": "volume:RM", "remove": "volume:RM"},
     "system": {
         "check": "upkeep:CHECK",

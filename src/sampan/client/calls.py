@@ -329,6 +329,18 @@ def volume_remove(name: str, *, force: bool = False) -> Call:
     return Call("DELETE", _volume(name), {"force": force})
 
 
+def volume_export(name: str) -> Call:
+    """The files of a volume, as a tar."""
+    return Call("GET", _volume(name) + "/export")
+
+
+def volume_import(name: str, pieces: Iterable[bytes]) -> Call:
+    """Put the files of a tar into a volume."""
+    call = Call("POST", _volume(name) + "/import", upload=pieces)
+    call.headers["Content-Type"] = "application/x-tar"
+    return call
+
+
 def prune_volumes(filters: dict[str, list[str]] | None = None) -> Call:
     return Call("POST", "/volumes/prune", {"filters": filters_text(filters)})
 

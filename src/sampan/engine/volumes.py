@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,7 +30,7 @@ from sampan.volumes.local import DRIVER, Volume, VolumeNotFound, new_row
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
 
     from sampan.engine.containers import Containers
@@ -57,6 +57,7 @@ class Volumes:
         self._events = events
         self._disk = disk
         self._locks = KeyedLocks()
+        self._held: dict[str, list[str]] = {}
 
     def load(self) -> None:
         """Read what is there; at start, after the containers."""
@@ -97,9 +98,25 @@ class Volumes:
 
     def users(self, name: str) -> builtins.list[str]:
         """The ids of the containers that mount the volume, running or not."""
-        return [
+        found = [
             entry.id for entry in self._containers if name in plans.names(entry.container.mounts)
         ]
+        return [*found, *self._held.get(name, ())]
+
+    @contextmanager
+    def held(self, name: str, holder: str) -> Iterator[None]:
+        """Count `holder` among those who use a volume, for the block: it is not removed meanwhile.
+
+        Enter it without an await behind `create`, so that nobody removes it in between.
+        """
+        holders = self._held.setdefault(name, [])
+        holders.append(holder)
+        try:
+            yield
+        finally:
+            holders.remove(holder)
+            if not holders:
+                del self._held[name]
 
     def counts(self) -> Counter[str]:
         """How many containers mount each volume, running or not."""

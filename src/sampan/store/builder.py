@@ -40,11 +40,10 @@ class ResultRow:
 
 @dataclass(frozen=True, slots=True)
 class MountRow:
-    """A directory of a cache mount."""
+    """The directory of a cache mount, a volume. `name` is what the Dockerfile calls it."""
 
-    id: str
+    volume: str
     name: str
-    snapshot: str
     created_ns: int
     used_ns: int
 
@@ -121,25 +120,23 @@ def delete(conn: Connection, result_id: int) -> None:
     conn.execute("DELETE FROM build_results WHERE id = ?", (result_id,))
 
 
-def find_mount(conn: Connection, mount_id: str) -> MountRow | None:
-    """The directory of a cache mount."""
-    row = conn.execute(
-        "SELECT id, name, snapshot, created_ns, used_ns FROM build_mounts WHERE id = ?", (mount_id,)
-    ).fetchone()
-    return None if row is None else MountRow(*row)
+def has_mount(conn: Connection, volume: str) -> bool:
+    """Whether a volume is known as the directory of a cache mount; removed ones are not."""
+    found = conn.execute("SELECT 1 FROM build_mounts WHERE volume = ?", (volume,)).fetchone()
+    return found is not None
 
 
-def put_mount(conn: Connection, mount_id: str, name: str, snapshot: str) -> None:
-    """Add a directory, or note that it was used."""
+def put_mount(conn: Connection, volume: str, name: str) -> None:
+    """Add the directory of a cache mount, or note that it was used."""
     now = time.time_ns()
     conn.execute(
-        "INSERT INTO build_mounts (id, name, snapshot, created_ns, used_ns) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT (id) DO UPDATE SET used_ns = excluded.used_ns",
-        (mount_id, name, snapshot, now, now),
+        "INSERT INTO build_mounts (volume, name, created_ns, used_ns) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (volume) DO UPDATE SET used_ns = excluded.used_ns",
+        (volume, name, now, now),
     )
 
 
 def mounts(conn: Connection) -> tuple[MountRow, ...]:
     """All directories of cache mounts."""
-    rows = conn.execute("SELECT id, name, snapshot, created_ns, used_ns FROM build_mounts")
+    rows = conn.execute("SELECT volume, name, created_ns, used_ns FROM build_mounts")
     return tuple(MountRow(*row) for row in rows)

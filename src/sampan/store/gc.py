@@ -37,7 +37,6 @@ WITH RECURSIVE reached (kind, key) AS (
         JOIN containers c ON c.id = substr(s.key, 1, 64) WHERE s.kind <> 'committed'
   UNION SELECT 'snapshot', snapshot FROM build_results WHERE snapshot IS NOT NULL
   UNION SELECT 'blob', blob FROM build_results WHERE blob IS NOT NULL
-  UNION SELECT 'snapshot', snapshot FROM build_mounts
   UNION SELECT i.kind, i.key FROM lease_items i
         LEFT JOIN snapshots a ON i.kind = 'snapshot' AND a.key = i.key AND a.kind <> 'committed'
         WHERE a.created_ns IS NULL OR a.created_ns >= ?

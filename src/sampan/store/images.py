@@ -16,6 +16,8 @@ from sampan.spec.digest import Digest
 from sampan.spec.image import Descriptor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sampan.store.database import Connection
 
 _SELECT = "SELECT name, media_type, digest, size, created_ns, updated_ns FROM images"
@@ -71,6 +73,11 @@ def delete(conn: Connection, name: str) -> ImageRow:
     row = get(conn, name)
     conn.execute("DELETE FROM images WHERE name = ?", (name,))
     return row
+
+
+def forget(conn: Connection, names: Iterable[str]) -> None:
+    """Take names away that may not be there."""
+    conn.executemany("DELETE FROM images WHERE name = ?", [(name,) for name in names])
 
 
 def by_digest(conn: Connection, digest: Digest) -> tuple[ImageRow, ...]:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET
 
 from sampan.api.docker import ages, answers, versions
+from sampan.api.docker.images import parts
 from sampan.wire import volumes as wire
 
 if TYPE_CHECKING:
@@ -82,6 +83,22 @@ async def usage(call: Call) -> list[wire.Volume]:
     ]
 
 
+async def export(call: Call) -> StreamResponse:
+    """GET /volumes/{name}/export: its files as a tar. Not in Docker's API"""
+    pieces = await call.builder.export_volume(call.name)
+    answer = await answers.stream(call.request, "application/x-tar")
+    async for piece in pieces:
+        await answer.write(piece)
+    await answer.write_eof()
+    return answer
+
+
+async def bring(call: Call) -> StreamResponse:
+    """POST /volumes/{name}/import: the body is a tar. Not in Docker's API"""
+    await call.builder.import_volume(call.name, parts(call))
+    return answers.empty()
+
+
 PATHS = {
     ("GET", "/volumes"): listing,
     ("POST", "/volumes/create"): create,
@@ -90,4 +107,6 @@ PATHS = {
 NAMED = {
     ("GET", "volumes", ""): inspect,
     ("DELETE", "volumes", ""): remove,
+    ("GET", "volumes", "export"): export,
+    ("POST", "volumes", "import"): bring,
 }

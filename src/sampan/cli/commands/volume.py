@@ -1,6 +1,8 @@
-"""`sampan volume`: create, inspect, ls, prune, rm."""
+"""`sampan volume`: create, export, import, inspect, ls, prune, rm."""
 
 from __future__ import annotations
+
+import os
 
 from sampan.cli.commands.inspect import FORMAT, print_documents
 from sampan.cli.commands.usage import confirmed, print_deleted
@@ -91,6 +93,25 @@ def listing(session: Session, flags: Values, _: list[str]) -> int:
     return 0
 
 
+def export(session: Session, flags: Values, names: list[str]) -> int:
+    from sampan.cli.output import refuse_terminal, to_file
+
+    target = flags.text("output")
+    refuse_terminal(target)
+    to_file(session.client.open(calls.volume_export(names[0])).pieces(), target)
+    return 0
+
+
+def bring(session: Session, _: Values, words: list[str]) -> int:
+    from sampan.cli.output import pieces_of
+
+    name, path = words
+    if path != "-" and not os.path.isfile(path):
+        raise Failed(f"open {path}: no such file")
+    session.call(calls.volume_import(name, pieces_of("" if path == "-" else path)))
+    return 0
+
+
 def remove(session: Session, flags: Values, names: list[str]) -> int:
     force = flags.on("force")
     return session.each(names, lambda name: session.call(calls.volume_remove(name, force=force)))
@@ -151,6 +172,22 @@ RM = Command(
     "  -f, --force   Force the removal of one or more volumes\n",
     least=1,
     names="volume rm, volume remove",
+)
+EXPORT = Command(
+    export,
+    "[OPTIONS] VOLUME",
+    "Export a volume's files as a tar archive",
+    "  -o, --output string   Write to a file, instead of STDOUT\n",
+    least=1,
+    most=1,
+)
+IMPORT = Command(
+    bring,
+    "VOLUME FILE|-",
+    "Put the files of a tar archive into a volume",
+    "",
+    least=2,
+    most=2,
 )
 PRUNE = Command(
     prune,

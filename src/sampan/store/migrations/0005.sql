@@ -18,12 +18,11 @@ CREATE INDEX build_results_key ON build_results (key);
 CREATE INDEX build_results_parent ON build_results (parent);
 CREATE INDEX build_results_snapshot ON build_results (snapshot);
 
--- Directories of RUN --mount=type=cache: active snapshots that outlive their builds.
+-- Directories of RUN --mount=type=cache: volumes that outlive their builds. `name` is the id that the
+-- Dockerfile gives.
 CREATE TABLE build_mounts (
-  id         TEXT PRIMARY KEY,
+  volume     TEXT PRIMARY KEY REFERENCES volumes (name) ON DELETE CASCADE,
   name       TEXT NOT NULL,
-  snapshot   TEXT NOT NULL REFERENCES snapshots (key) ON DELETE CASCADE,
   created_ns INTEGER NOT NULL,
   used_ns    INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX build_mounts_snapshot ON build_mounts (snapshot);
