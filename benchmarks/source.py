@@ -104,6 +104,7 @@ def _write_layout(folder: Path, tar: bytes, command: list[str]) -> None:
             "type": "layers",
             "diff_ids": ["sha256:" + hashlib.sha256(tar).hexdigest()],
         },
+        "history": [{"created": "2026-01-01T00:00:00Z", "created_by": "busybox"}],
     }
     manifest = {
         "schemaVersion": 2,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 import dockerlab
 import realregistry
+import sampanlab
 from buildlab import context
 
 pytestmark = [
@@ -23,7 +23,6 @@ pytestmark = [
     pytest.mark.skipif(not dockerlab.BUSYBOX, reason="needs a static busybox"),
 ]
 needs_docker = pytest.mark.skipif(not dockerlab.DOCKER, reason="needs the docker CLI")
-SAMPAN = "import sys; from sampan.cli.__main__ import main; sys.exit(main(sys.argv[1:]))"
 STAGES = """\
 FROM bb:1 AS one
 ARG V=1
@@ -57,21 +56,7 @@ def place(tmp_path):
 @pytest.fixture
 def sampan(daemon, place):
     """The command line, in the context's directory."""
-
-    def run(*words, stdin=b"", code=0, **environ):
-        done = subprocess.run(
-            [sys.executable, "-c", SAMPAN, "-H", daemon.host, *words],
-            env={**daemon.environ, "PYTHONPATH": dockerlab.SOURCES, **environ},
-            cwd=place,
-            input=stdin,
-            check=False,
-            capture_output=True,
-            timeout=dockerlab.PATIENCE,
-        )
-        assert done.returncode == code, done.stderr.decode()
-        return dockerlab.Result(done.returncode, done.stdout.decode(), done.stderr.decode())
-
-    return run
+    return sampanlab.command_line(daemon, place)
 
 
 def output_of(sampan, image, *command):
@@ -311,5 +296,3 @@ def test_the_rest_of_the_flags(sampan, place):
     Path(place / "Dockerfile").write_text("FROM bb:1\nRUN --network=host true\n")
     assert "not allowed" in sampan("build", ".", code=1).err
     sampan("build", "--allow", "network.host", ".")
-    both = ("--platform", "linux/amd64,linux/arm64")
-    assert "one platform at a time" in sampan("build", *both, ".", code=1).err

@@ -10,16 +10,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sampan.builder import git, provenance, sbom
+from sampan.builder import git, platforms, provenance, sbom
 from sampan.builder.cache import Cache
 from sampan.builder.commands import OWNER, Commands
 from sampan.builder.exchange import Exchange
 from sampan.builder.exporting import Exporter
-from sampan.builder.files.service import FileWork
+from sampan.builder.files.service import CopyJob, FileWork, Part, open_tree
 from sampan.builder.files.sources import Sources, Synced
 from sampan.builder.graph import Build
 from sampan.builder.language import lint
@@ -29,7 +29,7 @@ from sampan.builder.model import BuildResult
 from sampan.builder.runmounts import RunMounts
 from sampan.builder.secrets import Vault
 from sampan.builder.upkeep import Upkeep
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, NotImplementedHere
 from sampan.images.failures import one_error
 from sampan.spec.reference import Reference
 
@@ -47,8 +47,23 @@ Content = AsyncIterator[bytes] | str | Synced
 """Where a context comes from: an archive, a URL, or what is missing of a directory."""
 
 IGNORE = ".dockerignore"
+_PIECE = 1 << 20
 _EXTRA = re.compile(r"\.dockerfile\.[0-9a-f]{10,40}")
 """A Dockerfile that a client put into the context, because it lies elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One request, read. `before` counts the steps that were carried out for other platforms,
+    `label` says for which this is, where there are several."""
+
+    program: Program
+    context: Context
+    options: BuildOptions
+    tags: list[Reference]
+    text: bytes
+    before: int = 0
+    label: str = ""
 
 
 class Builder:
@@ -110,9 +125,8 @@ class Builder:
             async with self._engine.images.lease() as lease:
                 with one_error("build"):
                     text = _dockerfile(context, options, dockerfile)
-                    return await self._carried_out(
-                        program, context, options, report, lease, tags, text
-                    )
+                    work = _Work(program, context, options, tags, text)
+                    return await self._carried_out(work, report, lease)
 
     async def _received(self, content: Content, options: BuildOptions, undo: ExitStack) -> Context:
         """The context of a build, with the texts that say how."""
@@ -164,15 +178,31 @@ class Builder:
             program.target(options.target)
             return lint.check(program, ignore_of(context, options), frozenset(options.args))
 
-    async def _carried_out(
-        self,
-        program: Program,
-        context: Context,
-        options: BuildOptions,
-        report: Report,
-        lease: str,
-        tags: list[Reference],
-        text: bytes,
+    async def _carried_out(self, work: _Work, report: Report, lease: str) -> BuildResult:
+        """Carry out the Dockerfile for every platform, and name what came out."""
+        found = platforms.parse(work.options.platform, self._engine.images.platform)
+        if len(found) == 1:
+            return await self._one(work, report, lease, work.tags)
+        _check_several(work.options)
+        done: list[BuildResult] = []
+        for platform in found:
+            options = replace(work.options, platform=str(platform))
+            before = sum(result.total for result in done)
+            one = replace(work, options=options, before=before, label=str(platform))
+            done.append(await self._one(one, report, lease, []))
+        images = tuple(result.image for result in done)
+        own = self._engine.images.platform
+        return replace(
+            next((one for one in done if one.image.config.platform == own), done[0]),
+            warnings=tuple(dict.fromkeys(text for one in done for text in one.warnings)),
+            steps=sum(one.steps for one in done),
+            cached=sum(one.cached for one in done),
+            target=await self._engine.images.create_index(images, work.tags, lease=lease),
+            images=images,
+        )
+
+    async def _one(
+        self, work: _Work, report: Report, lease: str, tags: list[Reference]
     ) -> BuildResult:
         build = Build(
             engine=self._engine,
@@ -180,15 +210,16 @@ class Builder:
             cache=self._cache,
             commands=self._commands,
             run_mounts=self._mounts,
-            program=program,
-            options=options,
-            context=context,
+            program=work.program,
+            options=work.options,
+            context=work.context,
             report=report,
             lease=lease,
+            place=(work.before, work.label),
         )
         await self._exchange.load(build)
         try:
-            state = await build.run(program.target(options.target))
+            state = await build.run(work.program.target(work.options.target))
         finally:
             build.close()
         image, names = await self._exported(build, state, tags)
@@ -197,11 +228,14 @@ class Builder:
             build.warn(f"[Warning] One or more build-args {_listed(unused)} were not consumed")
         return BuildResult(
             image=image,
+            target=image.target,
+            images=(image,),
+            total=build.total - work.before,
             warnings=tuple(build.warnings),
             steps=sum(work.executed for work in build.works),
             cached=sum(work.cached for work in build.works),
             cache_names=tuple(names),
-            provenance=_provenance(build, image, tags, text),
+            provenance=_provenance(build, image, tags, work.text),
         )
 
     async def _exported(
@@ -237,6 +271,39 @@ class Builder:
         created = image.created[:19] + "Z" if image.created else "1970-01-01T00:00:00Z"
         return sbom.document(ref, str(image.target.digest), created, texts)
 
+    async def export_volume(self, name: str) -> AsyncIterator[bytes]:
+        """A volume's files as a compressed tar, with owners, modes and times.
+
+        Raises:
+            VolumeNotFound: there is no such volume.
+        """
+        volume = self._engine.volumes.get(name)
+        undo = ExitStack()
+        try:
+            undo.enter_context(self._engine.volumes.held(name, "an export"))
+            out = self._files.scratch(undo)
+            tree = open_tree({"type": "bind", "source": volume.path}, undo)
+            await self._files.difference(out, [tree], None)
+        except BaseException:
+            undo.close()
+            raise
+        return _pieces(out, undo)
+
+    async def import_volume(self, name: str, content: AsyncIterator[bytes]) -> None:
+        """Put the files of a tar into a volume, which is made when it is not there.
+
+        Raises:
+            InvalidArgument: it is no sound tar, or the name is impossible.
+        """
+        context = await self._files.receive(content, ())
+        with closing(context):
+            volume = await self._engine.volumes.create(name)
+            with self._engine.volumes.held(name, "an import"):
+                parent, _, last = volume.path.rpartition("/")
+                part = Part(source=0, words=["."], is_directory=True)
+                job = CopyJob(target=f"/{last}", parts=[part], keep=True)
+                await self._files.copy(job, {"type": "bind", "source": parent}, [context])
+
     async def usage(self) -> list[CacheEntry]:
         """What the cache holds; see `Upkeep.usage`."""
         return await self._upkeep.usage()
@@ -246,12 +313,30 @@ class Builder:
         return await self._upkeep.prune(before_ns=before_ns, keep=keep)
 
 
+async def _pieces(fd: int, undo: ExitStack) -> AsyncIterator[bytes]:
+    """A file from its beginning; `undo` is closed behind it."""
+    with undo:
+        at = 0
+        while piece := os.pread(fd, _PIECE, at):
+            at += len(piece)
+            yield piece
+
+
 def _provenance(build: Build, image: Image, tags: list[Reference], text: bytes) -> bytes:
     """How the image was made, when somebody asked."""
     if not build.options.provenance:
         return b""
     names = [tag.familiar() for tag in tags]
     return provenance.statement(build, image, names, text)
+
+
+def _check_several(options: BuildOptions) -> None:
+    """Refuse what has one meaning for one platform only."""
+    if options.cache_to or options.provenance:
+        what = "--cache-to other than inline" if options.cache_to else "provenance"
+        raise NotImplementedHere(
+            f"build for {options.platform[:80]}: {what} is for one platform at a time"
+        )
 
 
 def _reference(text: str) -> Reference:

@@ -16,7 +16,7 @@ from sampan.builder.language.stages import Stage, sources_of
 from sampan.builder.model import Note, NoteKind, State
 from sampan.builder.scope import Globals, platform_arguments
 from sampan.builder.stage import StageWork
-from sampan.errors import InvalidArgument, NotImplementedHere
+from sampan.errors import InvalidArgument
 from sampan.spec.platform import Platform
 
 if TYPE_CHECKING:
@@ -49,7 +49,10 @@ class Build:
         context: Context | None,
         report: Report,
         lease: str,
+        place: tuple[int, str] = (0, ""),
     ) -> None:
+        """`place`: how many steps were carried out before, for other platforms, and what is shown
+        in front of the names of stages."""
         self.engine = engine
         self.files = files
         self.cache = cache
@@ -60,9 +63,7 @@ class Build:
         self.context = context
         self.lease = lease
         self.warnings: list[str] = []
-        host = engine.images.platform
-        self.platform = _platform(options.platform) if options.platform else host
-        platforms = platform_arguments(self.platform, host)
+        self.platform, platforms = _platforms(options, engine.images.platform)
         self.globals = Globals(program.globals, options.args, platforms, program.escape)
         self.bases = Bases(self)
         self.works: list[StageWork] = []
@@ -73,7 +74,8 @@ class Build:
         self._firsts: dict[int, int] = {}
         self._remotes: dict[str, Context] = {}
         self._remote_lock = asyncio.Lock()
-        self.total = 0
+        self._before, self.label = place
+        self.total = self._before
         self.is_single = False
 
     async def run(self, target: Stage) -> State:
@@ -120,7 +122,7 @@ class Build:
 
     def _count(self, needed: list[int]) -> None:
         """Number the steps: every instruction of the stages that are carried out."""
-        number = 1
+        number = 1 + self._before
         for index in needed:
             self._firsts[index] = number
             number += 1 + len(self.program.stages[index].instructions)
@@ -209,12 +211,10 @@ class Build:
             self.warnings.append(text)
 
 
-def _platform(text: str) -> Platform:
-    if "," in text:
-        raise NotImplementedHere(
-            f"build for {text[:80]}: one platform at a time; build each, and make an index of them"
-        )
-    return Platform.parse(text)
+def _platforms(options: BuildOptions, host: Platform) -> tuple[Platform, dict[str, str]]:
+    """The platform that is built for, and the arguments that tell of it."""
+    wanted = Platform.parse(options.platform) if options.platform else host
+    return wanted, platform_arguments(wanted, host)
 
 
 def _seconds(text: str | None) -> int:

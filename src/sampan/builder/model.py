@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sampan.images.model import Image
     from sampan.images.progress import Progress
     from sampan.registry.credentials import Credentials
+    from sampan.spec.image import Descriptor
     from sampan.spec.platform import Platform
 
 
@@ -125,14 +126,21 @@ class State:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildResult:
-    """What a build made. `cached` and `steps` count the steps that could be cached."""
+    """What a build made. `cached` and `steps` count the steps that could be cached, `total` all.
+
+    `images` has one for each platform, `image` is the machine's own or the first; `target` is what
+    the names lead to, an index when there are several.
+    """
 
     image: Image
     warnings: tuple[str, ...] = ()
     steps: int = 0
     cached: int = 0
+    total: int = 0
     cache_names: tuple[str, ...] = ()
     provenance: bytes = b""
+    target: Descriptor
+    images: tuple[Image, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

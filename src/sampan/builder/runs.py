@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from sampan.builder import platforms
 from sampan.builder.commands import Command
 from sampan.builder.configure import DEFAULT_SHELL, set_variables
 from sampan.builder.files.service import Context, Part
@@ -34,6 +35,7 @@ class Runs:
     async def run(self, state: State, one: ast.Run) -> State:
         """A RUN."""
         build, stage = self._stage.build, self._stage
+        platforms.check_runs(state.platform, build.engine.images.platform)
         words = _words(state, one)
         arguments = stage.scope.for_commands(environment(state.config.env))
         mounts = tuple(
@@ -116,6 +118,11 @@ class Runs:
                     one.origin.place,
                 )
             mode = one.network
+        elif mode == "default" and self._stage.build.engine.networks.default == "none":
+            self._stage.build.warn(
+                "[Warning] commands of RUN had no network: an ordinary user's engine has none but "
+                "the machine's, which --network=host gives"
+            )
         return replace(host, network_mode=mode)
 
     async def _find(self, name: str) -> Context | Mount | None:

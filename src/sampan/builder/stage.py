@@ -83,6 +83,7 @@ class StageWork:
     def note(self, kind: NoteKind, text: str = "", **more: Any) -> None:
         """Tell what happens in the current step."""
         title = self.stage.name if self.build.is_single else self.stage.title
+        title = f"{self.build.label} {title}".strip()
         self.build.tell(kind, self.number, title, text, **more)
 
     def _begin(self, one: ast.Instruction) -> None:

@@ -55,6 +55,21 @@ class Output:
         if self.dest == "-" and os.isatty(1):
             raise Failed("refusing to write an archive to a terminal: redirect, or give dest=FILE")
 
+    def carry_out_each(self, session: Session, images: dict[str, str], names: list[str]) -> None:
+        """Do it, for the images of several platforms: files go to a directory for each.
+
+        Raises:
+            Failed: the form has no place for more than one.
+        """
+        if self.kind == "local":
+            for platform, image in images.items():
+                place = os.path.join(self.dest, platform.replace("/", "_"))
+                extract(session.client.open(calls.image_export(image)).pieces(), place)
+        elif self.kind in ("docker", "tar"):
+            raise Failed(f"an output of the type {self.kind} is for one platform at a time")
+        else:
+            self.carry_out(session, "", names)
+
     @property
     def keeps_image(self) -> bool:
         """Whether the image is to stay here under its names."""

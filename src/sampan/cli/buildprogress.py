@@ -45,6 +45,9 @@ class Silent:
     def failed(self, message: str) -> None:
         """The build ends here."""
 
+    def close(self) -> None:
+        """Nothing more is shown."""
+
 
 def follow(lines: Iterable[dict[str, Any]], shown: Silent) -> dict[str, Any]:
     """Show a stream to its end; what the build made.
@@ -68,18 +71,20 @@ def follow(lines: Iterable[dict[str, Any]], shown: Silent) -> dict[str, Any]:
     return result
 
 
-class _Step:
+class Step:
     """A vertex: `number` as printed, `began` on our clock, `tail` the last lines that it said."""
 
-    __slots__ = ("began", "lines", "number", "rest", "tail", "title")
+    __slots__ = ("began", "details", "ended", "lines", "number", "rest", "tail", "title")
 
     def __init__(self, number: int, title: str, lines: list[int]) -> None:
         self.number = number
         self.title = title
         self.lines = lines
         self.began = time.monotonic()
+        self.ended: float | None = None
         self.rest = ""
         self.tail: list[str] = []
+        self.details: list[str] = []
 
 
 class Plain(Silent):
@@ -87,10 +92,10 @@ class Plain(Silent):
 
     def __init__(self, source: list[str], file: str) -> None:
         super().__init__(source, file)
-        self._steps: dict[int, _Step] = {}
+        self._steps: dict[int, Step] = {}
         self._count = 0
         self._current = 0
-        self._last: _Step | None = None
+        self._last: Step | None = None
 
     def _number(self) -> int:
         self._count += 1
@@ -99,7 +104,7 @@ class Plain(Silent):
     def _out(self, text: str) -> None:
         write(2, (text + "\n").encode("utf-8", "surrogateescape"))
 
-    def _say(self, step: _Step, text: str) -> None:
+    def _say(self, step: Step, text: str) -> None:
         """A line of a step; its title first when another one spoke before."""
         if self._current != step.number:
             if self._current:
@@ -108,13 +113,13 @@ class Plain(Silent):
             self._current = step.number
         self._out(f"#{step.number} {text}")
 
-    def _end(self, step: _Step, text: str) -> None:
+    def _end(self, step: Step, text: str) -> None:
         self._say(step, text)
         self._out("")
         self._current = 0
 
     def loaded(self, what: str, size: int, seconds: float) -> None:
-        step = _Step(self._number(), f"[internal] load {what}", [])
+        step = Step(self._number(), f"[internal] load {what}", [])
         word = "dockerfile" if "definition" in what else "context"
         self._say(step, f"transferring {word}: {decimal_size(size)} {seconds:.1f}s done")
         self._end(step, f"DONE {seconds:.1f}s")
@@ -122,10 +127,8 @@ class Plain(Silent):
     def note(self, note: dict[str, Any]) -> None:
         key, kind = note.get("step", 0), note["kind"]
         if kind == "started":
-            if note.get("place"):
-                where = " ".join(part for part in (note.get("stage"), note["place"]) if part)
-                title = f"[{where}] {_one_line(note.get('text', ''))}"
-                self._steps[key] = _Step(self._number(), title, note.get("lines") or [])
+            if title := step_title(note):
+                self._steps[key] = Step(self._number(), title, note.get("lines") or [])
             return
         step = self._steps.get(key)
         if step is None:
@@ -148,18 +151,22 @@ class Plain(Silent):
             case _:
                 pass  # the ids of containers mean nothing to a reader
 
-    def _output(self, step: _Step, text: str, seconds: float) -> None:
+    def _output(self, step: Step, text: str, seconds: float) -> None:
         *lines, step.rest = (step.rest + text).split("\n")
+        self.remember(step, lines)
         for line in lines:
-            step.tail = [*step.tail[1 - _LAST_LINES :], line]
             self._say(step, f"{seconds:.3f} {line}")
 
-    def _flush(self, step: _Step, seconds: float) -> None:
+    def remember(self, step: Step, lines: list[str]) -> None:
+        """Keep the last lines that a step printed, for when it fails."""
+        step.tail = [*step.tail, *lines][-_LAST_LINES:]
+
+    def _flush(self, step: Step, seconds: float) -> None:
         if step.rest:
             self._output(step, "\n", seconds)
 
     def done(self, result: dict[str, Any]) -> None:
-        step = _Step(self._number(), "exporting to image", [])
+        step = Step(self._number(), "exporting to image", [])
         self._say(step, f"writing image {result['ID']} done")
         for name in result.get("Names") or ():
             self._say(step, f"naming to {name} done")
@@ -173,6 +180,10 @@ class Plain(Silent):
             return
         self._flush(step, time.monotonic() - step.began)
         self._say(step, f"ERROR: {message}")
+        self.explain(step)
+
+    def explain(self, step: Step) -> None:
+        """What the step printed last, and where it stands in the Dockerfile."""
         self._out("------")
         self._out(f" > {step.title}:")
         for line in step.tail:
@@ -180,7 +191,7 @@ class Plain(Silent):
         self._out("------")
         self._quote(step)
 
-    def _quote(self, step: _Step) -> None:
+    def _quote(self, step: Step) -> None:
         if not step.lines or not self._source or step.lines[0] < 1:
             return
         first, last = step.lines
@@ -262,6 +273,14 @@ class RawJson(Silent):
 
 
 KINDS = {"auto": Plain, "plain": Plain, "tty": Plain, "rawjson": RawJson, "quiet": Silent}
+
+
+def step_title(note: dict[str, Any]) -> str:
+    """How the step of a note is called, "" for one that only changes the configuration."""
+    if not note.get("place"):
+        return ""
+    where = " ".join(part for part in (note.get("stage"), note["place"]) if part)
+    return f"[{where}] {_one_line(note.get('text', ''))}"
 
 
 def _one_line(text: str) -> str:

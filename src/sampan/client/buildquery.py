@@ -155,29 +155,36 @@ def _file(name: str, path: str) -> bytes:
     return content
 
 
-def agent(text: str) -> tuple[str, str]:
-    """`default` or `id=socket`: the id and the path of an agent's socket.
+def agent(text: str) -> tuple[str, list[str]]:
+    """`default`, `id=socket` or `id=key[,key]`: the id, and the paths of an agent's socket or of
+    the files of keys.
 
     Raises:
-        InvalidArgument: there is no agent, or what is named is no socket.
+        InvalidArgument: there is no agent, or what is named is not there.
     """
-    name, _, path = text.partition("=")
+    name, _, given = text.partition("=")
     name = name or "default"
-    path = path or os.environ.get("SSH_AUTH_SOCK", "")
-    if not path:
+    paths = [os.path.abspath(path) for path in given.split(",") if path]
+    if not paths and (path := os.environ.get("SSH_AUTH_SOCK", "")):
+        paths = [os.path.abspath(path)]
+    if not paths:
         raise InvalidArgument(f"ssh {name}: SSH_AUTH_SOCK is not set, and no socket is given")
+    for path in paths:
+        if not os.path.exists(path):
+            raise InvalidArgument(f"ssh {name}: {path}: no such file or directory")
+    if len(paths) > 1 and any(is_socket(path) for path in paths):
+        raise InvalidArgument(f"ssh {name}: give one socket of an agent, or files of keys")
+    return name, paths
+
+
+def is_socket(path: str) -> bool:
+    """Whether there is a socket, an agent's as we hope."""
     import stat
 
     try:
-        is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
-    except OSError as error:
-        raise InvalidArgument(f"ssh {name}: {path}: {error.strerror}") from error
-    if not is_socket:
-        raise InvalidArgument(
-            f"ssh {name}: {path} is not the socket of an agent; keys are not read from files: "
-            "add them to an agent with ssh-add"
-        )
-    return name, os.path.abspath(path)
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def registry_config() -> str:

@@ -235,6 +235,15 @@ class Images:
         await self._tell("create", image.id, image.id if name is None else _name(name))
         return image
 
+    async def create_index(
+        self, images: Sequence[Image], names: Sequence[Reference], *, lease: str
+    ) -> Descriptor:
+        """Make an index of images for several platforms."""
+        made = await self._service.create_index(images, names, lease)
+        for name in names:
+            await self._tell("tag", images[0].id, _name(name))
+        return made
+
     async def tag(self, source: str, name: Reference | str) -> None:
         """Give an image one more name."""
         await self._service.tag(source, name)

@@ -14,14 +14,16 @@ from sampan.images import catalog
 from sampan.images.documents import links_of, top_snapshot
 from sampan.images.failures import one_error
 from sampan.images.model import Content
-from sampan.spec import mediatypes
+from sampan.spec import documents, mediatypes
 from sampan.spec.image import Descriptor, ImageConfig, Manifest
 from sampan.spec.reference import Reference
+from sampan.store import images as rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sampan.images.diffing import CommittedLayer
+    from sampan.images.model import Image
     from sampan.images.pull import Puller
     from sampan.store.content import ContentStore
     from sampan.store.database import Connection, Database
@@ -85,6 +87,30 @@ class ImageMaker:
         digest = await self._content.put(text, links=links_of(manifest), lease=lease)
         target = Descriptor(image.media_type, digest, len(text))
         return target, Content(manifest_descriptor=target, manifest=manifest, config=config)
+
+    async def index(
+        self, images: Sequence[Image], names: Sequence[Reference], lease: str
+    ) -> Descriptor:
+        """Store an index of images that are here, one for each platform, and give it its names."""
+        text = documents.encode(
+            {
+                "schemaVersion": 2,
+                "mediaType": mediatypes.OCI_INDEX,
+                "manifests": [
+                    {**one.target.document(), "platform": one.config.platform.document()}
+                    for one in images
+                ],
+            }
+        )
+        links = tuple(one.target.digest for one in images)
+        digest = await self._content.put(text, links=links, lease=lease)
+        made = Descriptor(mediatypes.OCI_INDEX, digest, len(text))
+        for name in names or (None,):
+            await self._name(name, made)
+        if names:  # without one, each platform's image is only found by its own
+            unnamed = [str(Reference.parse(UNNAMED).with_digest(digest)) for digest in links]
+            await self._db.write(lambda conn: rows.forget(conn, unnamed))
+        return made
 
     async def _name(self, name: Reference | None, target: Descriptor) -> None:
         reference = name or Reference.parse(UNNAMED).with_digest(target.digest)

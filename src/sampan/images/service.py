@@ -100,6 +100,7 @@ class ImageService:
         self.trust = trust or Trust()
         self._puller = Puller(db, content, self._unpacker, registry, self.trust)
         self._maker = ImageMaker(db, content, self._puller)
+        self.create_index = self._maker.index
         self._differ = Differ(content, workers)
         self.steps = Namer(db, content, self._unpacker)
         self._loader = Loader(db, content, workers, self._puller, self.trust)

@@ -84,6 +84,7 @@ class BuildDone(Body, kw_only=True):
     steps: int
     cached: int
     cache_names: list[str] = field(default_factory=list)
+    platforms: dict[str, str] = field(default_factory=dict)
     provenance: str = ""
 
 

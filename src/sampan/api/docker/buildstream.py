@@ -127,7 +127,7 @@ class Notes:
 
     def finish(self, result: BuildResult, tags: tuple[str, ...]) -> None:
         """Say what came out."""
-        target = result.image.target
+        target = result.target
         done = bodies.BuildDone(
             id=str(result.image.id),
             digest=str(target.digest),
@@ -138,6 +138,7 @@ class Notes:
             steps=result.steps,
             cached=result.cached,
             cache_names=list(result.cache_names),
+            platforms={str(one.config.platform): str(one.id) for one in result.images},
             provenance=result.provenance.decode(),
         )
         self._lines.add(progress.line(bodies.BuildLine(result=done)))

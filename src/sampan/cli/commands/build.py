@@ -133,26 +133,14 @@ def build(session: Session, flags: Values, words: list[str]) -> int:
     source = _Source(words[0], flags.text("file"))
     if flags.on("check") or flags.text("call") in ("check", "lint"):
         return _check(session, flags, source)
-    progress = "quiet" if flags.on("quiet") else flags.text("progress") or "auto"
-    if progress not in KINDS:
-        raise Failed(f"invalid progress {progress!r}: use one of {', '.join(KINDS)}")
-    shown = KINDS[progress](source.lines, source.dockerfile or "Dockerfile")
-    keeps = all(output.keeps_image for output in outputs)
-    names = [*flags.many("tag"), *(name for output in outputs for name in output.names)]
-    query, lists = _query(session, flags, names if keeps else [])
-    query |= {"dockerfile": source.dockerfile, "notes": True, "remote": source.remote}
     kinds = _attestations(flags, outputs)
-    query["provenance"] = "provenance" in kinds
-    caches = _caches(flags)
-    if caches is not None:
-        more, names_of = caches.prepare(session)
-        query |= more
-        lists |= names_of
-    query["sampansync"] = source.compare(session)
-    call = buildquery.build(source.sent(shown), query, lists, buildquery.registry_config())
-    result = follow(session.client.open(call).lines(), shown)
-    if caches is not None:
-        caches.finish(session, list(result.get("CacheNames") or ()))
+    if flags.many("ssh"):
+        from sampan.cli.agents import running
+
+        with running(flags.many("ssh")) as agents:
+            result = _built(session, flags, source, outputs, agents=agents, kinds=kinds)
+    else:
+        result = _built(session, flags, source, outputs, agents={}, kinds=kinds)
     _finish(session, flags, outputs, result)
     if kinds:
         from sampan.cli.attestations import attach
@@ -161,6 +149,51 @@ def build(session: Session, flags: Values, words: list[str]) -> int:
     if flags.on("quiet"):
         session.out(result["ID"])
     return 0
+
+
+def _built(
+    session: Session,
+    flags: Values,
+    source: _Source,
+    outputs: list[Output],
+    *,
+    agents: dict[str, str],
+    kinds: frozenset[str],
+) -> dict[str, Any]:
+    """Have it built, and show that; what came out."""
+    shown = progress_of(flags)(source.lines, source.dockerfile or "Dockerfile")
+    keeps = all(output.keeps_image for output in outputs)
+    names = [*flags.many("tag"), *(name for output in outputs for name in output.names)]
+    query, lists = _query(session, flags, names if keeps else [])
+    query |= {"dockerfile": source.dockerfile, "notes": True, "remote": source.remote}
+    query["provenance"] = "provenance" in kinds
+    query["sampansecrets"] = _secrets(session, flags, agents)
+    caches = _caches(flags)
+    if caches is not None:
+        more, names_of = caches.prepare(session)
+        query |= more
+        lists |= names_of
+    query["sampansync"] = source.compare(session)
+    call = buildquery.build(source.sent(shown), query, lists, buildquery.registry_config())
+    try:
+        result = follow(session.client.open(call).lines(), shown)
+    finally:
+        shown.close()
+    if caches is not None:
+        caches.finish(session, list(result.get("CacheNames") or ()))
+    return result
+
+
+def progress_of(flags: Values) -> type[Silent]:
+    """How progress is shown. Raises Failed."""
+    name = "quiet" if flags.on("quiet") else flags.text("progress") or "auto"
+    if name not in KINDS:
+        raise Failed(f"invalid progress {name!r}: use one of {', '.join(KINDS)}")
+    if name == "tty" or (name == "auto" and os.isatty(2)):
+        from sampan.cli.buildterminal import Terminal
+
+        return Terminal
+    return KINDS[name]
 
 
 def _outputs(flags: Values) -> list[Output]:
@@ -205,7 +238,6 @@ def _query(
         "platform": flags.text("platform"),
         "squash": flags.on("squash"),
         "networkmode": flags.text("network"),
-        "sampansecrets": _secrets(session, flags),
         "cgroupparent": flags.text("cgroup-parent"),
         "cpusetcpus": flags.text("cpuset-cpus"),
         "cpusetmems": flags.text("cpuset-mems"),
@@ -230,10 +262,9 @@ def _query(
     return query, lists
 
 
-def _secrets(session: Session, flags: Values) -> str:
+def _secrets(session: Session, flags: Values, agents: dict[str, str]) -> str:
     """The token of the secrets and agents, when there are any."""
     secrets = dict(buildquery.secret(text) for text in flags.many("secret"))
-    agents = dict(buildquery.agent(text) for text in flags.many("ssh"))
     if not secrets and not agents:
         return ""
     return str(session.call(buildquery.keep_secrets(secrets, agents))["Id"])
@@ -256,12 +287,17 @@ def _context(session: Session, text: str) -> str:
 def _finish(session: Session, flags: Values, outputs: list[Output], result: dict[str, Any]) -> None:
     """Outputs and files about the image."""
     image, names = result["ID"], list(result.get("Names") or ())
+    platforms: dict[str, str] = result.get("Platforms") or {}
     try:
         for output in outputs:
-            output.carry_out(session, image, names)
+            if len(platforms) > 1:
+                output.carry_out_each(session, platforms, names)
+            else:
+                output.carry_out(session, image, names)
     finally:
         if outputs and not all(output.keeps_image for output in outputs):
-            _drop(session, image)
+            for one in {image, *platforms.values()}:
+                _drop(session, one)
     if any(output.push for output in outputs):
         _push(session, names)
     if flags.text("iidfile"):
