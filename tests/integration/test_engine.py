@@ -202,6 +202,24 @@ async def test_exec(lab: Lab, engine: Engine) -> None:
         engine.exec_inspect("0" * 64)
 
 
+@with_engine
+async def test_the_same_exec_again_finds_what_has_changed(lab: Lab, engine: Engine) -> None:
+    """Its program is kept, but not what the container's files say."""
+    ref = await started(lab, engine, *SLEEP)
+
+    async def shell(script: str, user: str) -> bytes:
+        ours, theirs = socket.socketpair()
+        config = ExecConfig(command=("sh", "-c", script), user=user, attach_stdout=True)
+        exec_id = await engine.exec_create(ref, config)
+        await engine.exec_start(exec_id, Attachment(fd=theirs.detach(), framing=Framing.RAW))
+        return await asyncio.to_thread(_drain, ours)
+
+    assert [await shell("echo $HOME", "4321") for _ in range(3)] == [b"/\n"] * 3
+    assert await shell("echo new:x:4321:4321::/there:/bin/sh >> /etc/passwd", "0") == b""
+    assert await shell("echo $HOME", "4321") == b"/there\n"
+    assert await shell("echo $HOME; id -g", "4321") == b"/there\n4321\n"
+
+
 def _drain(sock: socket.socket) -> bytes:
     with sock:
         sock.settimeout(20)

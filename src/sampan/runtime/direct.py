@@ -128,10 +128,10 @@ class DirectAssembly(assembly.Assembly):
         calls.call(SYS["exit_group"], 1)
         calls.place(opened)
 
-    def image(self) -> bytes:
-        """The program."""
+    def sealed(self) -> int:
+        """The program as a sealed memory file, the caller's: whoever runs it cannot change it."""
         try:
-            return machine.image(self.calls)
+            return fds.sealed_memfd("sampan-init", machine.image(self.calls))
         except ValueError as error:
             raise NeedsInterpreter(str(error)) from error
 
@@ -234,7 +234,7 @@ def _session(a: DirectAssembly, one: c.Session) -> None:
     """
     assembly.WRITERS[c.Session](a, one)
     for number, given in enumerate(a.given_stdio):
-        if not _is_null(given):
+        if not is_null(given):
             continue
         kept = Label()
         fd = a.calls.call(
@@ -250,7 +250,8 @@ def _session(a: DirectAssembly, one: c.Session) -> None:
         a.calls.place(kept)
 
 
-def _is_null(fd: int) -> bool:
+def is_null(fd: int) -> bool:
+    """Whether it is the null device."""
     try:
         found = os.fstat(fd)
     except OSError:
@@ -342,7 +343,7 @@ class Direct:
 
     __slots__ = (
         "_assembly",
-        "_program",
+        "_command",
         "_sync",
         "cgroup",
         "hooks",
@@ -355,24 +356,24 @@ class Direct:
     def __init__(
         self,
         script: DirectAssembly,
-        program: str,
+        program: int,
+        command: str,
         passed: list[int],
         stdio: tuple[int, int, int] = (0, 1, 2),
     ) -> None:
         """Give birth.
 
-        `program` is the command, for messages; `passed` descriptors go along, and `stdio` become
-        0, 1 and 2.
+        `program` is that of `script`, and stays the caller's; `command` is for messages; `passed`
+        descriptors go along, and `stdio` become 0, 1 and 2.
         """
-        self._assembly, self._program = script, program
-        image = script.image()
+        self._assembly, self._command = script, command
         self.cgroup: Cgroup | None = None
         self.hooks: None = None
         self.master = -1
         self.state: dict[str, Any] = {}
         self._sync, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
-            starter = _spawn(image, theirs.fileno(), passed, stdio)
+            starter = _spawn(program, theirs.fileno(), passed, stdio)
         finally:
             theirs.close()
         message = self._sync.recv(_MAX_MESSAGE)
@@ -408,7 +409,7 @@ class Direct:
             address, code = machine.failure_of(message)
             return RuntimeFailure(code, os.strerror(code).lower(), self._assembly.where(address))
         code = -int.from_bytes(message, "little", signed=True)
-        return RuntimeFailure(code, f"exec {self._program}: {os.strerror(code).lower()}")
+        return RuntimeFailure(code, f"exec {self._command}: {os.strerror(code).lower()}")
 
     def start_time(self) -> int:
         """Of the process, in clock ticks; 0 when it has ended."""
@@ -438,24 +439,19 @@ class Direct:
             self.cgroup.remove()
 
 
-def _spawn(image: bytes, report: int, passed: list[int], stdio: tuple[int, int, int]) -> int:
+def _spawn(program: int, report: int, passed: list[int], stdio: tuple[int, int, int]) -> int:
     """Start the program; its pid. `passed` keep their numbers, which are not that of the report."""
     given = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(stdio) if fd != number]
-    program = os.memfd_create("sampan-init", os.MFD_CLOEXEC)
-    try:
-        os.write(program, image)
-        for fd in passed:
-            os.set_inheritable(fd, True)
-        return os.posix_spawn(
-            f"/proc/self/fd/{program}",
-            ["sampan-init"],
-            {},
-            file_actions=[*given, (os.POSIX_SPAWN_DUP2, report, machine.REPORT)],
-            setsigmask=(),
-            setsigdef=_OWN_SIGNALS,
-        )
-    finally:
-        os.close(program)
+    for fd in passed:
+        os.set_inheritable(fd, True)
+    return os.posix_spawn(
+        f"/proc/self/fd/{program}",
+        ["sampan-init"],
+        {},
+        file_actions=[*given, (os.POSIX_SPAWN_DUP2, report, machine.REPORT)],
+        setsigmask=(),
+        setsigdef=_OWN_SIGNALS,
+    )
 
 
 def clear_of_report(fd: int) -> int:

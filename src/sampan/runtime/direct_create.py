@@ -62,7 +62,12 @@ def create(
         for kind, path in join:
             joined[kind] = clear_of_report(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         script = _script(spec, group, attach_at, joined, filter_program, gate)
-        created = Direct(script, spec["process"]["args"][0], [gate, *joined.values()])
+        program = script.sealed()
+        try:
+            passed = [gate, *joined.values()]
+            created = Direct(script, program, spec["process"]["args"][0], passed)
+        finally:
+            os.close(program)
         created.state = _describe(container_id, created, spec, bundle)
         group.create(spec["linux"].get("resources") or {}, created.pid)
         created.cgroup = group

@@ -2,10 +2,13 @@
 
 The starter sets the pid namespace of its child, which joins the cgroup, enters the container by the
 pidfd of its first process, and goes on as that one did.
+
+The last program is kept: what looks after a container asks it for the same again and again.
 """
 
 from __future__ import annotations
 
+import marshal
 import os
 
 from sampan.kernel import cgroups, fds, machine
@@ -13,7 +16,7 @@ from sampan.kernel.machine import SYS
 from sampan.kernel.namespaces import KINDS
 from sampan.runtime import plan, validate
 from sampan.runtime.credentials import OomScore, Session, find_home, give
-from sampan.runtime.direct import Direct, DirectAssembly, clear_of_report
+from sampan.runtime.direct import Direct, DirectAssembly, clear_of_report, is_null
 from sampan.runtime.failure import NeedsInterpreter
 from sampan.runtime.operations import JoinCgroup, Operation
 
@@ -68,10 +71,10 @@ def spawn(
             group = cgroups.recorded(state)
             found = group.procs_fds(sub_cgroups, init=state["pid"], frozen=ignore_paused)
             doors = [fd for _, fd in found]
-        script = _script(state, process_spec, entry, len(doors), filter_program, stdio)
+        script, program = _program(state, process_spec, entry, len(doors), filter_program, stdio)
         for fd in stdio:
             give(fd, (process_spec.get("user") or {}).get("uid") or 0)
-        created = Direct(script, process_spec["args"][0], [entry], stdio)
+        created = Direct(script, program, process_spec["args"][0], [entry], stdio)
         created.hand_cgroup(doors)
         created.await_ready()
         created.finish()
@@ -102,6 +105,34 @@ def _refuse_unusual(state: dict[str, Any], process_spec: dict[str, Any]) -> None
         raise NeedsInterpreter("an exec that the machine does not do")
 
 
+def _program(
+    state: dict[str, Any],
+    process_spec: dict[str, Any],
+    entry: int,
+    doors: int,
+    filter_program: tuple[bytes, int] | None,
+    stdio: tuple[int, int, int],
+) -> tuple[DirectAssembly, int]:
+    """The script and its program: the last ones, where all that they are made of is the same."""
+    root = os.open(f"/proc/{state['pid']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    find_home(root, process_spec)
+    os.close(root)
+    place = state["pid"], state["cgroup"], state["namespaces"]
+    nulls = [is_null(fd) for fd in stdio]
+    made_of = place, process_spec, entry, doors, filter_program, nulls
+    key = marshal.dumps(made_of, 2)  # the first version without references, which would differ
+    if key not in _last:
+        script = _script(state, process_spec, entry, doors, filter_program, stdio)
+        program = script.sealed()
+        fds.close_all([old for _, old in _last.values()])
+        _last.clear()
+        _last[key] = script, program
+    return _last[key]
+
+
+_last: dict[bytes, tuple[DirectAssembly, int]] = {}
+
+
 def _script(
     state: dict[str, Any],
     process_spec: dict[str, Any],
@@ -115,9 +146,6 @@ def _script(
         if kind != "pid":
             flags |= KINDS[kind][0]
     script = DirectAssembly("", stdio)
-    root = os.open(f"/proc/{state['pid']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    find_home(root, process_spec)
-    os.close(root)
     script.be_born(0, entry if "pid" in state["namespaces"] else None)
     process = plan.Plan()
     if process_spec.get("oomScoreAdj") is not None:
