@@ -2,7 +2,8 @@
 
 A service is a table: the name of a method and the function that answers it. Everything else (the
 classes of request and answer, whether it is a stream) is read from the interface's own descriptor.
-Errors carry their gRPC codes themselves; anything else is a defect, told without its text.
+An answer that is bytes is encoded already. Errors carry their gRPC codes themselves; anything else
+is a defect, told without its text.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
     from google.protobuf.message import Message
 
-    Unary = Callable[[Any], Awaitable[Message]]
-    Stream = Callable[[Any], AsyncIterator[Message]]
+    Answer = Message | bytes
+    Unary = Callable[[Any], Awaitable[Answer]]
+    Stream = Callable[[Any], AsyncIterator[Answer]]
 
 _log = logging.getLogger("sampan.cri")
 
@@ -41,7 +43,7 @@ def handler(
 
 
 def _unary(method: MethodDescriptor, answer: Unary) -> grpc.RpcMethodHandler[Any, Any]:
-    async def call(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
+    async def call(request: Message, context: grpc.aio.ServicerContext[Any, Any]) -> Answer:
         try:
             return await answer(request)
         except SampanError as error:
@@ -62,7 +64,7 @@ def _unary(method: MethodDescriptor, answer: Unary) -> grpc.RpcMethodHandler[Any
 def _stream(method: MethodDescriptor, answer: Stream) -> grpc.RpcMethodHandler[Any, Any]:
     async def call(
         request: Message, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[Message]:
+    ) -> AsyncIterator[Answer]:
         try:
             messages = answer(request)
             await context.send_initial_metadata(())  # from here on nothing is missed
@@ -76,11 +78,14 @@ def _stream(method: MethodDescriptor, answer: Stream) -> grpc.RpcMethodHandler[A
 
 def coders(
     method: MethodDescriptor,
-) -> tuple[Callable[[bytes], Message], Callable[[Message], bytes]]:
+) -> tuple[Callable[[bytes], Message], Callable[[Answer], bytes]]:
     """How the request is read and the answer written."""
     request = message_factory.GetMessageClass(method.input_type)
-    answer = message_factory.GetMessageClass(method.output_type)
-    return request.FromString, answer.SerializeToString
+    return request.FromString, _encode
+
+
+def _encode(answer: Answer) -> bytes:
+    return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
 def code_of(error: SampanError) -> grpc.StatusCode:

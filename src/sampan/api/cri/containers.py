@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from sampan.api.cri import answers, requests
+from sampan.api.cri.lists import Lines, pieces
 from sampan.api.cri.sandboxes import has_labels
 from sampan.errors import InvalidArgument
 from sampan.wire.cri import api_pb2 as pb
@@ -14,13 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sampan.api.cri.calls import Stream, Unary
-    from sampan.engine.model import Container
     from sampan.pods.containers import PodContainer
     from sampan.pods.service import Pods
-
-MAX_ITEMS = 1000
-MAX_LINES = 4096
-"""Lines of the list that are kept."""
 
 
 class Containers:
@@ -29,7 +25,7 @@ class Containers:
     def __init__(self, pods: Pods) -> None:
         self._pods = pods
         self._own = pods.containers
-        self._lines: dict[str, tuple[Container, pb.Container]] = {}
+        self._lines = Lines()
 
     def table(self) -> dict[str, Unary]:
         """Method -> answer."""
@@ -73,17 +69,14 @@ class Containers:
         await self._own.remove(_id(request.container_id))
         return pb.RemoveContainerResponse()
 
-    async def all(self, request: pb.ListContainersRequest) -> pb.ListContainersResponse:
+    async def all(self, request: pb.ListContainersRequest) -> bytes:
         """The containers that pass the filter, newest first."""
-        return pb.ListContainersResponse(containers=self._matching(request.filter))
+        return b"".join(self._matching(request.filter))
 
-    async def stream(
-        self, request: pb.StreamContainersRequest
-    ) -> AsyncIterator[pb.StreamContainersResponse]:
+    async def stream(self, request: pb.StreamContainersRequest) -> AsyncIterator[bytes]:
         """The same list in several messages."""
-        items = self._matching(request.filter)
-        for start in range(0, len(items), MAX_ITEMS):
-            yield pb.StreamContainersResponse(containers=items[start : start + MAX_ITEMS])
+        for piece in pieces(self._matching(request.filter)):
+            yield piece
 
     async def status(self, request: pb.ContainerStatusRequest) -> pb.ContainerStatusResponse:
         """One container; with `verbose` what runs and where."""
@@ -116,10 +109,14 @@ class Containers:
         done = await self._pods.execs.run(one.container, tuple(request.cmd), request.timeout)
         return pb.ExecSyncResponse(stdout=done.stdout, stderr=done.stderr, exit_code=done.code)
 
-    def _matching(self, wanted: pb.ContainerFilter) -> list[pb.Container]:
+    def _matching(self, wanted: pb.ContainerFilter) -> list[bytes]:
+        """The encoded lines of what passes."""
+        everything = self._own.all()
+        if not wanted.ListFields():
+            return [self._line(one) for one in everything]
         state = wanted.state.state if wanted.HasField("state") else None
         found = []
-        for one in self._own.all():
+        for one in everything:
             if wanted.id and not one.container.id.startswith(wanted.id):
                 continue
             if wanted.pod_sandbox_id and not one.notes.sandbox.startswith(wanted.pod_sandbox_id):
@@ -131,17 +128,9 @@ class Containers:
             found.append(self._line(one))
         return found
 
-    def _line(self, one: PodContainer) -> pb.Container:
-        """A line of the list; made again only when the container has changed, for a kubelet asks
-        for all of them every second."""
-        known = self._lines.get(one.container.id)
-        if known is not None and known[0] is one.container:
-            return known[1]
-        if len(self._lines) > MAX_LINES:
-            self._lines.clear()
-        made = answers.container(one)
-        self._lines[one.container.id] = one.container, made
-        return made
+    def _line(self, one: PodContainer) -> bytes:
+        own = one.container
+        return self._lines.get(own.id, own, None, lambda: answers.container(one))
 
 
 def _id(text: str) -> str:

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sampan.api.cri import answers, requests
+from sampan.api.cri.lists import Lines, pieces
 from sampan.errors import InvalidArgument, NotFound
 from sampan.wire.cri import api_pb2 as pb
 
@@ -17,15 +18,13 @@ if TYPE_CHECKING:
     from sampan.pods.model import Sandbox
     from sampan.pods.service import Pods
 
-MAX_ITEMS = 1000
-"""Sandboxes in one message of a streamed list."""
-
 
 class Sandboxes:
     """Answers about sandboxes."""
 
     def __init__(self, pods: Pods) -> None:
         self._pods = pods
+        self._lines = Lines()
 
     def table(self) -> dict[str, Unary]:
         """Method -> answer."""
@@ -65,18 +64,14 @@ class Sandboxes:
         info = {"info": _info(self._pods, one)} if request.verbose else {}
         return pb.PodSandboxStatusResponse(status=status, info=info, timestamp=time.time_ns())
 
-    async def all(self, request: pb.ListPodSandboxRequest) -> pb.ListPodSandboxResponse:
+    async def all(self, request: pb.ListPodSandboxRequest) -> bytes:
         """The sandboxes that pass the filter, newest first."""
-        return pb.ListPodSandboxResponse(items=self._matching(request.filter))
+        return b"".join(self._matching(request.filter))
 
-    async def stream(
-        self, request: pb.StreamPodSandboxesRequest
-    ) -> AsyncIterator[pb.StreamPodSandboxesResponse]:
+    async def stream(self, request: pb.StreamPodSandboxesRequest) -> AsyncIterator[bytes]:
         """The same list in several messages."""
-        items = self._matching(request.filter)
-        for start in range(0, len(items), MAX_ITEMS):
-            part = items[start : start + MAX_ITEMS]
-            yield pb.StreamPodSandboxesResponse(pod_sandboxes=part)
+        for piece in pieces(self._matching(request.filter)):
+            yield piece
 
     async def update_resources(
         self, request: pb.UpdatePodSandboxResourcesRequest
@@ -88,7 +83,8 @@ class Sandboxes:
         )
         return pb.UpdatePodSandboxResourcesResponse()
 
-    def _matching(self, wanted: pb.PodSandboxFilter) -> list[pb.PodSandbox]:
+    def _matching(self, wanted: pb.PodSandboxFilter) -> list[bytes]:
+        """The encoded lines of what passes."""
         state = wanted.state.state if wanted.HasField("state") else None
         found = []
         for one in self._pods.table:
@@ -99,9 +95,12 @@ class Sandboxes:
             ready = self._pods.sandboxes.is_ready(one)
             if state is not None and state != answers.sandbox_state(ready):
                 continue
-            found.append(answers.sandbox(one, ready))
-        found.sort(key=lambda item: item.created_at, reverse=True)
-        return found
+            found.append((one.created_at, self._line(one, ready)))
+        found.sort(reverse=True)
+        return [line for _, line in found]
+
+    def _line(self, one: Sandbox, ready: bool) -> bytes:
+        return self._lines.get(one.id, one, ready, lambda: answers.sandbox(one, ready))
 
 
 def has_labels(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
@@ -126,6 +125,7 @@ def _info(pods: Pods, one: Sandbox) -> str:
     place = pods.sandboxes.place(one)
     content = {
         "pid": pid,
+        "keeper": one.keeper,
         "runtimeHandler": one.handler,
         "cgroupParent": one.config.cgroup_parent,
         "namespaces": place.pinned,
