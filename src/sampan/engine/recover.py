@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HELLO_PATIENCE = 10.0
+AT_ONCE = 32
 ATTEMPTS = 25
 PAUSE = 0.02
 """Half a second for a shim between its socket's name and its first record."""
@@ -47,14 +48,10 @@ class Recovery:
 
     async def run(self, *, fresh_boot: bool) -> None:
         """Recover every container; `fresh_boot` starts those whose policy says so."""
-        layout = self._services.layout
-        for container_id in recovery.found(layout.shims):
-            try:
-                entry = self._services.containers.find(container_id)
-            except ContainerNotFound:
-                await self._stray(container_id)
-                continue
-            await self._recover(entry)
+        limit = asyncio.Semaphore(AT_ONCE)  # most of the time is the shims' own
+        async with asyncio.TaskGroup() as group:
+            for container_id in recovery.found(self._services.layout.shims):
+                group.create_task(self._recover_one(container_id, limit))
         for entry in self._services.containers:
             status = entry.container.status
             if status.is_running and entry.task is None:
@@ -66,6 +63,15 @@ class Recovery:
                 self._services.containers.defer(entry, replace(entry.container, state=state))
             self._apply_rest(entry, fresh_boot)
         self._sweep_directories()
+
+    async def _recover_one(self, container_id: str, limit: asyncio.Semaphore) -> None:
+        async with limit:
+            try:
+                entry = self._services.containers.find(container_id)
+            except ContainerNotFound:
+                await self._stray(container_id)
+            else:
+                await self._recover(entry)
 
     async def _recover(self, entry: Entry) -> None:
         directory = self._services.layout.shim(entry.id)
