@@ -22,6 +22,7 @@ SYS_openat2 = 437
 SYS_pidfd_open = 434
 
 SYS_rt_sigaction = {"x86_64": 13, "aarch64": 134}.get(MACHINE, -1)
+SYS_finit_module = {"x86_64": 313, "aarch64": 273}.get(MACHINE, -1)
 SYS_keyctl = {"x86_64": 250, "aarch64": 219}.get(MACHINE, -1)
 
 AT_EMPTY_PATH = 0x1000

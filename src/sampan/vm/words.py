@@ -1,0 +1,3 @@
+"""The annotation by which a container says whose machine it is in: the bundle of that."""
+
+MACHINE = "io.sampan.vm.machine"

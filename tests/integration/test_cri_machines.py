@@ -1,0 +1,128 @@
+"""Pods with a kernel of their own: the handler `vm`, with QEMU and the distribution's kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+import crilab
+import spdylab
+from dockerlab import BUSYBOX
+from sampan.vm import finding
+from sampan.wire.cri import api_pb2 as pb
+
+KERNEL = os.environ.get("SAMPAN_VM_KERNEL", "")
+MODULES = os.environ.get("SAMPAN_VM_MODULES", "")
+FOUND = finding.find(KERNEL, MODULES, memory=256, accelerator="tcg", cache="/nonexistent")
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0 or not BUSYBOX, reason="needs root and busybox"),
+    pytest.mark.skipif(not FOUND, reason="needs QEMU and a kernel with 9p"),
+]
+
+
+@pytest.fixture(scope="module")
+def lab():
+    settings = {"cni_config": "/nonexistent", "vm_accelerator": "tcg"}
+    if KERNEL:
+        settings |= {"vm_kernel": KERNEL, "vm_modules": MODULES}
+    with crilab.cri(cri=settings) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pod(lab):
+    """One machine for all tests that leave it as it was."""
+    config = lab.own_config(hostname="inside")
+    made = lab.call("RunPodSandbox", config=config, runtime_handler="vm").pod_sandbox_id
+    yield made, config
+    lab.remove((made, config))
+
+
+def test_another_kernel(lab, pod):
+    container = lab.start(
+        pod, "sh", "-c", "echo out; echo err >&2; read x; echo got $x; exit 7", stdin=True
+    )
+    release = lab.exec(container, "busybox", "uname", "-r").stdout.decode().strip()
+    assert release != os.uname().release
+    assert release in lab.shell(container, "cat /proc/version")
+    assert lab.shell(container, "busybox hostname") == "inside\n"
+    done = lab.exec(container, "sh", "-c", "echo said; echo no >&2; exit 9")
+    assert (done.stdout, done.stderr, done.exit_code) == (b"said\n", b"no\n", 9)
+    assert lab.code("ExecSync", container_id=container, cmd=["/nosuch"]) != "OK"
+    url = lab.call("Attach", container_id=container, stdin=True, stdout=True, stderr=True).url
+    with spdylab.Client(url, "v4.channel.k8s.io") as client:
+        numbers = {
+            name: client.open(streamtype=name) for name in ("error", "stdin", "stdout", "stderr")
+        }
+        client.send(numbers["stdin"], b"word\n")
+        said = client.read()
+    assert b"got word" in said[numbers["stdout"]]
+    status = lab.finish(container)
+    assert (status.state, status.exit_code) == (pb.CONTAINER_EXITED, 7)
+    lines = lab.log(container)
+    assert ("stderr", "F", "err") in lines
+    assert [one for one in lines if one[0] == "stdout"] == [
+        ("stdout", "F", "out"),
+        ("stdout", "F", "got word"),
+    ]
+
+
+def test_files_and_a_terminal(lab, pod, tmp_path):
+    (tmp_path / "kept").write_text("from the node")
+    mounts = [
+        {"container_path": "/mnt", "host_path": str(tmp_path)},
+        {"container_path": "/ro", "host_path": str(tmp_path), "readonly": True},
+    ]
+    container = lab.start(pod, "sleep", "1000", mounts=mounts)
+    assert lab.shell(container, "cat /mnt/kept; echo there > /mnt/new") == "from the node"
+    assert (tmp_path / "new").read_text() == "there\n"
+    assert lab.exec(container, "sh", "-c", "echo x > /ro/y").exit_code != 0
+    assert lab.shell(container, "echo mine > /own; cat /own") == "mine\n"
+    url = lab.call("Exec", container_id=container, cmd=["sh"], stdin=True, stdout=True, tty=True)
+    with spdylab.Client(url.url, "v4.channel.k8s.io") as client:
+        numbers = {
+            name: client.open(streamtype=name) for name in ("error", "stdin", "stdout", "resize")
+        }
+        client.send(numbers["stdin"], b"[ -t 0 ] && echo te''rm; exit 4\n")
+        said = client.read()
+    assert b"term\r\n" in said[numbers["stdout"]]
+    assert json.loads(said[numbers["error"]])["details"]["causes"][0]["message"] == "4"
+    lab.call("StopContainer", container_id=container, timeout=0)
+    assert lab.status(container).exit_code == 137
+    machine = Path(f"{lab.base}/state/shims")
+    assert all(not os.listdir(share) for share in machine.glob("*/share"))
+
+
+def test_the_pods_address_is_the_machines(lab, pod):
+    address = lab.call("PodSandboxStatus", pod_sandbox_id=pod[0]).status.network.ip
+    container = lab.start(pod, "sh", "-c", "sleep 1000")
+    assert address in lab.shell(container, "busybox ip addr show eth0")
+    lab.call("StopContainer", container_id=container, timeout=0)
+
+
+def test_it_outlives_the_daemon_and_ends_with_its_machine(lab):
+    config = lab.own_config()
+    made = lab.call("RunPodSandbox", config=config, runtime_handler="vm").pod_sandbox_id
+    container = lab.start((made, config), "sleep", "1000")
+    lab.daemon.process.kill()
+    lab.daemon.process.wait()
+    lab.daemon.start()
+    assert lab.shell(container, "echo there") == "there\n"
+    told = lab.call("PodSandboxStatus", pod_sandbox_id=made, verbose=True).info["info"]
+    qemu = json.loads(told)["pid"]
+    assert Path(f"/proc/{qemu}/comm").read_text().startswith("qemu-system")
+    os.kill(qemu, signal.SIGKILL)
+    assert lab.finish(container).exit_code == 137
+    states = {one.id: one.state for one in lab.call("ListPodSandbox").items}
+    assert states[made] == pb.SANDBOX_NOTREADY
+    lab.remove((made, config))
+
+
+def test_what_it_cannot_do(lab):
+    config = lab.sandbox_config()
+    assert lab.code("RunPodSandbox", config=config, runtime_handler="vm") == "INVALID_ARGUMENT"
