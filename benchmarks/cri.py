@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -66,8 +67,12 @@ class SampanCri(Sampan):
         )
         config.chmod(0o600)
         words = ["daemon", "--root", f"{self.place}/root", "--state", f"{self.place}/state"]
-        argv = [str(BIN / "sampan"), *words, "--config", str(config)]
-        self.daemon(argv, lambda: reach(self.socket))
+        self.argv = [str(BIN / "sampan"), *words, "--config", str(config)]
+        self.again()
+
+    def again(self) -> None:
+        """Start the daemon over what there is."""
+        self.daemon(self.argv, lambda: reach(self.cri))
 
 
 class ContainerdCri(Containerd):
@@ -89,7 +94,12 @@ class ContainerdCri(Containerd):
             f'[{plugin}.cni]\nbin_dir = "/usr/lib/cni"\nconf_dir = "{conflist(self.place, 1)}"\n'
             f'[{plugin}.registry.mirrors."{REGISTRY}"]\nendpoint = ["http://{REGISTRY}"]\n'
         )
-        self.daemon(["containerd", "-c", str(config)], lambda: reach(self.address))
+        self.argv = ["containerd", "-c", str(config)]
+        self.again()
+
+    def again(self) -> None:
+        """Start the daemon over what there is."""
+        self.daemon(self.argv, lambda: reach(self.address))
 
 
 @dataclass
@@ -100,11 +110,16 @@ class Client:
     path: str
     took: dict[str, list[float]] = field(default_factory=dict)
     count: int = 0
+    configs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._channel = grpc.insecure_channel(f"unix:{self.path}")
+        self.connect()
         services = pb.DESCRIPTOR.services_by_name.values()
         self._methods = {method.name: method for one in services for method in one.methods}
+
+    def connect(self) -> None:
+        """A new connection."""
+        self._channel = grpc.insecure_channel(f"unix:{self.path}")
 
     def call(self, name: str, /, **fields: Any) -> Any:
         """One call, timed."""
@@ -119,6 +134,20 @@ class Client:
         self.took.setdefault(name, []).append((time.perf_counter() - begin) * 1000)
         return found
 
+    def add_container(self, pod: str, config: dict[str, Any], name: str) -> str:
+        """One more sleeping container, created; its id."""
+        security = {"namespace_options": _CONTROLLERS}
+        container = {
+            "metadata": {"name": name},
+            "image": {"image": BUSYBOX},
+            "command": ["sleep", "1000000"],
+            "linux": {"security_context": security},
+        }
+        made = self.call(
+            "CreateContainer", pod_sandbox_id=pod, config=container, sandbox_config=config
+        )
+        return str(made.container_id)
+
     def start_pod(self) -> tuple[str, str]:
         """A pod with one sleeping container: their ids."""
         self.count += 1
@@ -128,17 +157,10 @@ class Client:
         linux = {"security_context": security, "cgroup_parent": parent}
         config = {"metadata": metadata, "linux": linux}
         pod = self.call("RunPodSandbox", config=config).pod_sandbox_id
-        container = {
-            "metadata": {"name": "c"},
-            "image": {"image": BUSYBOX},
-            "command": ["sleep", "1000000"],
-            "linux": {"security_context": security},
-        }
-        made = self.call(
-            "CreateContainer", pod_sandbox_id=pod, config=container, sandbox_config=config
-        )
-        self.call("StartContainer", container_id=made.container_id)
-        return pod, made.container_id
+        self.configs[pod] = config
+        made = self.add_container(pod, config, "c")
+        self.call("StartContainer", container_id=made)
+        return pod, made
 
     def end_pod(self, pod: str) -> None:
         """Stop and remove it."""
@@ -168,15 +190,27 @@ class Client:
         return found
 
 
-def with_pods(client: Client, count: int) -> list[Row]:
-    """Lists, memory and idle cost of a node with `count` pods."""
+def after_kill(engine: SampanCri | ContainerdCri, client: Client, count: int) -> Row:
+    """From the start of another daemon, after SIGKILL, to a list in which everything runs."""
+    for process in engine.pids():
+        os.kill(process, signal.SIGKILL)
+    engine.stop()
+    begin = time.perf_counter()
+    engine.again()
+    client.connect()
+    running = {"state": pb.CONTAINER_RUNNING}
+    while len(client.call("ListContainers", filter={"state": running}).containers) < count:
+        time.sleep(0.01)
+    taken = (time.perf_counter() - begin) * 1000
+    figure = f"first true list after kill -9 with {count} pods"
+    return Row(figure=figure, case=client.name, unit="ms", values=(taken,))
+
+
+def with_pods(engine: SampanCri | ContainerdCri, client: Client, count: int) -> list[Row]:
+    """Lists, memory, idle cost and recovery of a node with `count` pods."""
     before = memory._settled()[0]  # noqa: SLF001 - the same measure as the other figures
     pods = [client.start_pod()[0] for _ in range(count)]
     charged = (memory._settled()[0] - before) / count  # noqa: SLF001
-    client.took.pop("ListContainers", None)
-    for _ in range(20):
-        client.call("ListContainers")
-    lists = tuple(client.took["ListContainers"])
     begin = lab.cpu_ms()
     for _ in range(IDLE_SECONDS):
         started = time.monotonic()
@@ -185,12 +219,20 @@ def with_pods(client: Client, count: int) -> list[Row]:
         time.sleep(max(0.0, 1 - (time.monotonic() - started)))
     spent = (lab.cpu_ms() - begin) / IDLE_SECONDS
     for pod in pods:
+        client.add_container(pod, client.configs[pod], "second")
+    client.took.pop("ListContainers", None)
+    for _ in range(20):
+        client.call("ListContainers")
+    lists = tuple(client.took["ListContainers"])
+    killed = after_kill(engine, client, count)
+    for pod in pods:
         client.end_pod(pod)
     name, of = client.name, f"with {count} pods"
     return [
-        Row(figure=f"ListContainers {of}", case=name, unit="ms", values=lists),
+        Row(figure=f"ListContainers of {2 * count}", case=name, unit="ms", values=lists),
         Row(figure=f"memory for a pod, of {count}", case=name, unit="KiB", values=(charged,)),
         Row(figure=f"CPU in an idle second {of}", case=name, unit="ms", values=(spent,)),
+        killed,
     ]
 
 
@@ -218,8 +260,8 @@ def measure(place: Path, options: argparse.Namespace) -> int:
             client.turn()
     for client in clients:
         rows += client.rows()
-    for client in clients:
-        rows += with_pods(client, options.pods)
+    for engine, client in zip(engines, clients, strict=True):
+        rows += with_pods(engine, client, options.pods)
     noises.append(noise.sample("end"))
     for engine in engines:
         engine.stop()

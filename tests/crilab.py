@@ -190,12 +190,13 @@ def cri(**settings):
             lab.close()
 
 
-def load_image(daemon):
-    """Import the root file system as bb:1."""
+def load_image(daemon, name="bb", change=""):
+    """Import the root file system as NAME:1; `change` is a line of a Dockerfile, quoted."""
     connection = dockerlab.UnixConnection(daemon.socket)
     try:
         body = dockerlab.tar_of(f"{daemon.base}/rootfs")
-        connection.request("POST", "/images/create?fromSrc=-&repo=bb&tag=1", body)
+        change = change and f"&changes={change}"
+        connection.request("POST", f"/images/create?fromSrc=-&repo={name}&tag=1{change}", body)
         answer = connection.getresponse()
         assert answer.status == 200, answer.read()
         answer.read()

@@ -17,6 +17,7 @@ import grpc
 import pytest
 
 import crilab
+from crilab import dockerlab_wait
 from dockerlab import BUSYBOX
 from sampan.wire.cri import api_pb2 as pb
 
@@ -574,9 +575,31 @@ def test_a_daemon_that_was_killed(lab):
     lab.remove(pod)
 
 
+def test_a_pause_image_is_honoured():
+    with crilab.cri(cri={"cni_config": "/nonexistent", "pause_image": "pause:1"}) as lab:
+        config = lab.own_config()
+        assert lab.code("RunPodSandbox", config=config) != "OK"  # there is no such image yet
+        assert not lab.call("ListPodSandbox").items
+        crilab.load_image(lab.daemon, "pause", "ENTRYPOINT%20%5B%22sleep%22,%2277777%22%5D")
+        pod = lab.own_pod()
+        told = lab.call("PodSandboxStatus", pod_sandbox_id=pod[0], verbose=True).info["info"]
+        pid = json.loads(told)["pid"]
+        assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x0077777\x00"
+        (image,) = lab.call("ListImages", filter={"image": {"image": "pause:1"}}).images
+        assert image.pinned
+        assert lab.shell(lab.start(pod, "sleep", "1000"), "echo there") == "there\n"
+        os.kill(pid, signal.SIGKILL)
+        dockerlab_wait(lab.daemon, json.loads(told)["keeper"])
+        states = [one.state for one in lab.call("ListPodSandbox").items]
+        assert states == [pb.SANDBOX_NOTREADY]
+        lab.remove(pod)
+
+
 def test_metrics_have_the_names_of_cadvisor(lab):
     described = {one.name: one for one in lab.call("ListMetricDescriptors").descriptors}
-    assert len(described) >= 48
+    assert len(described) >= 56
+    for kind in ("cpu", "memory", "io"):
+        assert f"container_pressure_{kind}_stalled_seconds_total" in described
     assert all(one.help and one.label_keys for one in described.values())
     pod = lab.own_pod()
     limits = {"cpu_shares": 512, "memory_limit_in_bytes": 64 << 20}
@@ -602,7 +625,9 @@ def test_metrics_have_the_names_of_cadvisor(lab):
     ]
     assert pod[0] in streamed
     missing = described.keys() - values.keys()
-    assert all(name.startswith(("container_fs_", "container_blkio_")) for name in missing)
+    # What this kernel does not count, or what nobody has written yet.
+    parts = ("container_fs_", "container_blkio_", "container_pressure_", "container_hugetlb_")
+    assert all(name.startswith(parts) for name in missing)
     lab.remove(pod)
 
 

@@ -298,13 +298,13 @@ class Engine(NetworkVerbs):
         names = [self.networks.name_of(value) for value in filters["network"]]
         return {**filters, "network": names}
 
-    async def exec_create(self, ref: str, config: ExecConfig) -> str:
-        """Prepare a further process; gives the exec's id.
+    async def exec_create(self, ref: str, config: ExecConfig, *, quiet: bool = False) -> str:
+        """Prepare a further process; gives the exec's id. A `quiet` one has no events.
 
         Raises:
             Conflict: the container does not run, or is paused.
         """
-        return self._parts.execs.create(self._find(ref), config)
+        return self._parts.execs.create(self._find(ref), config, quiet=quiet)
 
     async def exec_start(self, exec_id: str, attachment: Attachment | None = None) -> None:
         """Start it; returns when execve has happened. None: detached.

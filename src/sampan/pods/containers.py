@@ -37,6 +37,7 @@ from sampan.kernel import cgroups
 from sampan.pods import mounts, names, records, security, specgen, users
 from sampan.pods.model import OWNER, GroupsPolicy, Mode, Notes, Phase, Resources, User
 from sampan.spec.reference import Reference
+from sampan.vm.words import MACHINE
 
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
@@ -289,7 +290,10 @@ class Containers:
         )
         services = self._engine.services
         trees = services.volumes.specification(container, services.snapshots.mounts)
-        return specgen.generate(container, cgroup, notes, sandbox, place, trees)
+        made = specgen.generate(container, cgroup, notes, sandbox, place, trees)
+        if self.sandboxes.handler(sandbox).is_machine:
+            made["annotations"] = {MACHINE: services.layout.shim(sandbox.keeper)}
+        return made
 
     def _edits(self, request: Request) -> cdi.Edits:
         """What the devices of vendors add. Raises InvalidArgument, NotImplementedHere."""
@@ -299,6 +303,8 @@ class Containers:
 
     def _pid_namespace(self, notes: Notes, sandbox: Sandbox) -> str:
         asked = notes.request.security.namespaces
+        if self.sandboxes.handler(sandbox).is_machine:
+            return ""
         if asked.pid is Mode.POD:
             if not sandbox.keeper:
                 raise FailedPrecondition(

@@ -63,7 +63,9 @@ class Execs:
         if timeout < 0:
             raise InvalidArgument(f"exec: timeout {timeout} is negative")
         try:
-            exec_id = await self._engine.exec_create(container.id, ExecConfig(command=command))
+            wanted = ExecConfig(command=command)
+            # A kubelet's probes come every few seconds: nobody wants to read of each.
+            exec_id = await self._engine.exec_create(container.id, wanted, quiet=True)
         except Conflict as error:
             raise FailedPrecondition(str(error)) from error
         ours, theirs = socket.socketpair()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sampan.engine.model import NetworkStats
 from sampan.kernel import namespaces as kernel
 from sampan.kernel import numbers as n
+from sampan.pods import pressure
 from sampan.pods.namespaces import in_thread
 
 if TYPE_CHECKING:
@@ -20,12 +21,15 @@ MAX_PROCESSES = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauges:
-    """Counts over the processes of a container. `limits` are the soft limits of the first one."""
+    """Counts over the processes of a container. `limits` are the soft limits of the first one; the
+    last two are as `pressure.py` has them."""
 
     processes: int = 0
     descriptors: int = 0
     sockets: int = 0
     limits: Mapping[str, int] | None = None
+    pressure: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    huge_pages: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,12 @@ def count(pids: Iterable[int], first: int) -> Gauges:
         descriptors += len(links)
         sockets += sum(link.startswith("socket:") for link in links)
     return Gauges(
-        processes=processes, descriptors=descriptors, sockets=sockets, limits=_limits(first)
+        processes=processes,
+        descriptors=descriptors,
+        sockets=sockets,
+        limits=_limits(first),
+        pressure=pressure.pressure(first),
+        huge_pages=pressure.huge_pages(first),
     )
 
 

@@ -7,24 +7,35 @@ from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument
 from sampan.pods import users
-from sampan.pods.model import Propagation
+from sampan.pods.model import Mode, Propagation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sampan.pods.model import Mount
+    from sampan.pods.model import Mount, Namespaces
 
 OURS = "sampan"
+MACHINE = "vm"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handler:
-    """One handler. `program` is an OCI runtime with runc's command line, () for our own."""
+    """One handler. `program` is an OCI runtime with runc's command line, () for our own.
+    `is_machine`: each pod has a kernel of its own."""
 
     name: str
     program: tuple[str, ...] = ()
     recursive_read_only: bool = False
     user_namespaces: bool = False
+    is_machine: bool = False
+
+    def check_namespaces(self, asked: Namespaces) -> None:
+        """Refuse what a pod with a kernel of its own cannot share. Raises InvalidArgument."""
+        if self.is_machine and Mode.NODE in (asked.network, asked.pid, asked.ipc):
+            raise InvalidArgument(
+                f"runtime handler {self.name!r}: a pod with a kernel of its own cannot be in the "
+                "node's namespaces"
+            )
 
     def check_user_namespaces(self) -> None:
         """Refuse a pod with a user namespace if need be. Raises InvalidArgument."""
@@ -50,17 +61,23 @@ class Handler:
 class Handlers:
     """All handlers, by the names that RuntimeClass uses; "" is the default one."""
 
-    def __init__(self, programs: Mapping[str, tuple[str, ...]]) -> None:
-        self.set_programs(programs)
+    def __init__(
+        self, programs: Mapping[str, tuple[str, ...]], machine: tuple[str, ...] = ()
+    ) -> None:
+        self.set_programs(programs, machine)
 
-    def set_programs(self, programs: Mapping[str, tuple[str, ...]]) -> None:
-        """The foreign handlers, by their names."""
+    def set_programs(
+        self, programs: Mapping[str, tuple[str, ...]], machine: tuple[str, ...] = ()
+    ) -> None:
+        """The foreign handlers, by their names; `machine` makes pods with a kernel of their own."""
         able = users.are_possible()
         ours = [
             Handler(name=name, recursive_read_only=True, user_namespaces=able)
             for name in ("", OURS)
         ]
         foreign = [Handler(name=name, program=words) for name, words in programs.items()]
+        if machine:
+            foreign.append(Handler(name=MACHINE, program=machine, is_machine=True))
         self._by_name = {handler.name: handler for handler in (*ours, *foreign)}
 
     def __iter__(self) -> Iterator[Handler]:

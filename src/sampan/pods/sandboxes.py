@@ -8,6 +8,7 @@ next start. Stop and remove may be repeated, and finish what an earlier attempt 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -21,6 +22,7 @@ from sampan.engine.model import ContainerConfig, HostConfig, LogConfig, LogDrive
 from sampan.errors import (
     ContainerNotFound,
     FailedPrecondition,
+    ImageNotFound,
     InvalidArgument,
     NotFound,
     SampanError,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from sampan.engine.engine import Engine
+    from sampan.images.model import Image
     from sampan.pods.handlers import Handler, Handlers
     from sampan.pods.model import Resources
     from sampan.pods.network import Network
@@ -58,6 +61,7 @@ class Sandboxes:
         self._network = network
         self._handlers = handlers
         self._end_containers = end_containers
+        self.pause_image = ""
 
     async def run(self, config: SandboxConfig, handler: str) -> Sandbox:
         """Make a sandbox and set it up.
@@ -68,6 +72,7 @@ class Sandboxes:
         """
         found = self._handlers.find(handler)
         check(config)
+        found.check_namespaces(config.namespaces)
         if config.namespaces.uids:
             found.check_user_namespaces()
             config = replace(config, sysctls={**users.SYSCTLS, **config.sysctls})
@@ -82,6 +87,7 @@ class Sandboxes:
         names.cgroup_parent(config.cgroup_parent)
         kinds = specgen.pinned_kinds(sandbox)
         sysctls = namespaces.check_sysctls(config.sysctls, kinds)
+        pause = await self._find_pause() if self.pause_image and not found.is_machine else None
         await self._table.insert(sandbox)
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._undo, sandbox.id)
@@ -91,8 +97,8 @@ class Sandboxes:
             await self._engine.services.on_disk(make)
             await self._connect(sandbox.id)
             reach(self._engine.config, "pod-connected")
-            if config.namespaces.pid is Mode.POD:
-                await self._keep_pids(sandbox)
+            if found.is_machine or pause or config.namespaces.pid is Mode.POD:
+                await self._keep(sandbox, found, pause)
             sandbox = await self._table.change(sandbox.id, phase=Phase.READY)
             undo.pop_all()
         return sandbox
@@ -104,8 +110,8 @@ class Sandboxes:
         except NotFound:
             return
         async with self._table.lock(sandbox.id):
-            await self._end_containers(sandbox.id, False)
-            await self._release(sandbox.id)
+            # All at once: what is killed needs no network while it dies.
+            await together(self._end_containers(sandbox.id, False), self._release(sandbox.id))
 
     async def remove(self, sandbox_id: str) -> None:
         """Remove a sandbox with its containers; fine when there is none."""
@@ -114,7 +120,7 @@ class Sandboxes:
         except NotFound:
             return
         async with self._table.lock(sandbox.id):
-            await self._end_containers(sandbox.id, True)
+            await together(self._end_containers(sandbox.id, True), self._release(sandbox.id))
             await self._clear(sandbox.id)
 
     async def _clear(self, sandbox_id: str) -> None:
@@ -122,9 +128,10 @@ class Sandboxes:
         sandbox = self._find(sandbox_id)
         if sandbox is None:
             return
-        if sandbox.keeper:
-            await self._remove_keeper(sandbox.keeper)
-        await self._engine.services.on_disk(self._unmake, sandbox_id)
+        await together(
+            self._remove_keeper(sandbox.keeper),
+            self._engine.services.on_disk(self._unmake, sandbox_id),
+        )
         await self._table.delete(sandbox_id)
 
     async def note_resources(
@@ -170,10 +177,15 @@ class Sandboxes:
         return self._handlers.find(sandbox.handler)
 
     def keeper_spec(self, container_id: str, cgroup: str) -> dict[str, object]:
-        """The OCI configuration of a keeper."""
+        """The OCI configuration of a keeper, or of the machine of a pod."""
         for sandbox in self._table:
             if sandbox.keeper == container_id:
-                return specgen.keeper(cgroup, sandbox, self.place(sandbox))
+                made = specgen.keeper(cgroup, sandbox, self.place(sandbox))
+                own = self._engine.get(container_id)
+                made["process"]["args"] = [own.path, *own.args]
+                if self.handler(sandbox).is_machine:
+                    made["hostname"] = sandbox.config.hostname or os.uname().nodename
+                return made
         raise FailedPrecondition(f"container {container_id} keeps no sandbox")
 
     # steps
@@ -209,19 +221,30 @@ class Sandboxes:
             addresses = await self._network.attach(sandbox.network, sandbox, path)
             await self._table.change(sandbox_id, addresses=addresses)
 
-    async def _keep_pids(self, sandbox: Sandbox) -> None:
+    async def _find_pause(self) -> Image:
+        """The configured pause image, brought here if need be."""
+        try:
+            return await self._engine.images.get(self.pause_image)
+        except ImageNotFound:
+            return await self._engine.images.pull(self.pause_image)
+
+    async def _keep(self, sandbox: Sandbox, handler: Handler, pause: Image | None) -> None:
+        """Start what the pod's processes are in: a process of ours or of an image, or a machine."""
         root = await self._engine.services.on_disk(
             partial(keeper.make_root, f"{self._layout.root}/keeper")
         )
         config = sandbox.config
         made = await self._engine.create(
-            ContainerConfig(
+            ContainerConfig(image=pause.id, labels={}, hostname=config.hostname)
+            if pause
+            else ContainerConfig(
                 rootfs=root, command=(keeper.PROGRAM,), labels={}, hostname=config.hostname
             ),
             HostConfig(
                 network_mode="none",
                 cgroup_parent=names.cgroup_parent(config.cgroup_parent),
                 log=LogConfig(driver=LogDriver.NONE),
+                program=handler.program if handler.is_machine else (),
             ),
             owner=Ownership(owner=KEEPER, notes=sandbox.id),
         )
@@ -235,13 +258,14 @@ class Sandboxes:
             return
         if sandbox.phase is Phase.READY:
             sandbox = await self._table.change(sandbox_id, phase=Phase.STOPPED)
-        if sandbox.keeper:
-            await self._end_keeper(sandbox.keeper)
+        await together(self._end_keeper(sandbox.keeper), self._leave_network(sandbox))
+
+    async def _leave_network(self, sandbox: Sandbox) -> None:
         if sandbox.network:
-            path = f"{self._layout.sandbox(sandbox_id)}/net"
+            path = f"{self._layout.sandbox(sandbox.id)}/net"
             alive = namespaces.is_pinned(path)
             await self._network.detach(sandbox.network, sandbox, path if alive else "")
-            await self._table.change(sandbox_id, network="")
+            await self._table.change(sandbox.id, network="")
 
     async def _undo(self, sandbox_id: str) -> None:
         """A run that failed leaves nothing."""
@@ -251,6 +275,8 @@ class Sandboxes:
             log.exception("undo pod sandbox %s", sandbox_id)
 
     async def _end_keeper(self, keeper_id: str) -> None:
+        if not keeper_id:
+            return
         try:
             await self._engine.kill(keeper_id)
             await self._engine.wait(keeper_id)
@@ -258,6 +284,8 @@ class Sandboxes:
             return  # it does not run
 
     async def _remove_keeper(self, keeper_id: str) -> None:
+        if not keeper_id:
+            return
         try:
             await self._engine.remove(keeper_id, force=True)
         except ContainerNotFound:
@@ -283,6 +311,13 @@ class Sandboxes:
         for name in os.listdir(self._layout.pods):
             if name not in known:
                 files.remove(f"{self._layout.pods}/{name}")
+
+
+async def together(*work: Awaitable[object]) -> None:
+    """Wait for all of it, even where one fails; the first failure is raised then."""
+    for result in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
 def check(config: SandboxConfig) -> None:

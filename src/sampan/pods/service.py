@@ -15,6 +15,7 @@ from sampan.pods.sandboxes import Sandboxes
 from sampan.pods.settings import PodSettings
 from sampan.pods.table import Table
 from sampan.pods.usage import Usage
+from sampan.vm import finding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,9 +64,10 @@ class Pods:
             services.networks,
             settings.fallback_network,
         )
-        pods = cls(
-            engine, table, network, Handlers(runtimes.find(engine.config.runtimes)), settings
-        )
+        programs = runtimes.find(engine.config.runtimes)
+        handlers = Handlers(programs, _machine(engine, settings))
+        pods = cls(engine, table, network, handlers, settings)
+        pods.sandboxes.pause_image = settings.pause_image
         engine.own(OWNER, pods.containers.spec)
         engine.own(
             KEEPER, lambda container, cgroup: dict(pods.sandboxes.keeper_spec(container.id, cgroup))
@@ -77,16 +79,30 @@ class Pods:
     def reload(self, settings: PodSettings, programs: Mapping[str, tuple[str, ...]]) -> None:
         """Other settings, for what is made from now on."""
         self.settings = settings
-        self.handlers.set_programs(programs)
+        self.sandboxes.pause_image = settings.pause_image
+        self.handlers.set_programs(programs, _machine(self.engine, settings))
         self.network.set_places(
             settings.cni_config, settings.cni_plugins, settings.fallback_network
         )
 
     def is_pinned(self, image: Image) -> bool:
-        """Whether an image must not be collected; we need none of our own."""
-        return bool(self.settings.pinned.intersection(image.names))
+        """Whether an image must not be collected; we need none but a pause image that was asked
+        for."""
+        pinned = self.settings.pinned | {self.settings.pause_image}
+        return bool(pinned.intersection(image.names))
 
     @property
     def is_idle(self) -> bool:
         """Whether no sandbox is ready."""
         return not any(sandbox.phase is Phase.READY for sandbox in self.table)
+
+
+def _machine(engine: Engine, settings: PodSettings) -> tuple[str, ...]:
+    """What makes pods with a kernel of their own, () where it cannot be had."""
+    return finding.find(
+        settings.vm_kernel,
+        settings.vm_modules,
+        memory=settings.vm_memory,
+        accelerator=settings.vm_accelerator,
+        cache=f"{engine.config.root}/vm",
+    )

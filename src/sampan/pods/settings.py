@@ -17,7 +17,10 @@ class PodSettings:
 
     `fallback_network` is the engine's network for pods while that directory is empty; "" is none.
     `pinned` are familiar names of images (`pause:3.10`) that a kubelet must not collect. `enabled`
-    says whether the socket is there at all.
+    says whether the socket is there at all. `pause_image` is the image of a process that every
+    sandbox then has; "" is none, and sandboxes do without. Machines of the handler `vm` have the
+    kernel `vm_kernel` and the modules in `vm_modules` ("": the newest that the distribution has),
+    `vm_memory` MiB, and `vm_accelerator`: auto, kvm or tcg.
     """
 
     enabled: bool = True
@@ -25,6 +28,22 @@ class PodSettings:
     cni_plugins: tuple[str, ...] = ("/opt/cni/bin", "/usr/lib/cni")
     fallback_network: str = "bridge"
     pinned: frozenset[str] = frozenset()
+    pause_image: str = ""
+    vm_kernel: str = ""
+    vm_modules: str = ""
+    vm_memory: int = 256
+    vm_accelerator: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.vm_accelerator not in ("auto", "kvm", "tcg"):
+            raise InvalidArgument(
+                f"configuration: cri.vm_accelerator must be auto, kvm or tcg, not "
+                f"{self.vm_accelerator!r}"
+            )
+        if self.vm_memory < 128:
+            raise InvalidArgument(
+                f"configuration: cri.vm_memory must be 128 MiB or more, not {self.vm_memory}"
+            )
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> PodSettings:

@@ -1,8 +1,8 @@
 """The metrics that cAdvisor named: what they are, and how they come out of one reading. Pure.
 
 A table says it all: name, help, kind, the labels that this metric has beside the common ones, and
-its values. What the kernel does not count in version 1 of cgroups (pressure), and huge pages, are
-not described and not sent.
+its values. What the kernel does not count is described and not sent: pressure in version 1 of
+cgroups, and huge pages where it has no controller of them.
 """
 
 from __future__ import annotations
@@ -93,7 +93,44 @@ def _usage(seen: Seen) -> Values:
             yield (device, str(entry.major), str(entry.minor), entry.op.capitalize()), entry.value
 
 
+def _pressure(kind: str, extent: str) -> Callable[[Seen], Values]:
+    def values(seen: Seen) -> Values:
+        found = seen.gauges.pressure.get((kind, extent))
+        return [] if found is None else [((), found // 10**6)]
+
+    return values
+
+
+def _pressure_kinds() -> Iterable[Kind]:
+    for kind in ("cpu", "memory", "io"):
+        for extent, word, text in (
+            ("full", "stalled", "Seconds in which no process went on for want of"),
+            ("some", "waiting", "Seconds in which a process waited for want of"),
+        ):
+            name = f"container_pressure_{kind}_{word}_seconds_total"
+            yield Kind(name, f"{text} {kind}.", pb.COUNTER, (), _pressure(kind, extent))
+
+
+def _huge_pages(place: int) -> Callable[[Seen], Values]:
+    return lambda seen: [((size,), both[place]) for size, both in seen.gauges.huge_pages.items()]
+
+
 CONTAINER = (
+    *_pressure_kinds(),
+    Kind(
+        "container_hugetlb_usage_bytes",
+        "Bytes of huge pages.",
+        pb.GAUGE,
+        ("pagesize",),
+        _huge_pages(0),
+    ),
+    Kind(
+        "container_hugetlb_max_usage_bytes",
+        "The most bytes of huge pages that there were.",
+        pb.GAUGE,
+        ("pagesize",),
+        _huge_pages(1),
+    ),
     _counter(
         "container_cpu_usage_seconds_total",
         "Seconds of processor time.",
