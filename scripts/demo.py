@@ -381,6 +381,7 @@ def prove(watch: leftovers.Watch) -> list[str]:
     leftovers.wait_for_no_children()
     left = watch.found()
     watch.end_processes()
+    watch.remove_networks()
     left += watch.remove_cgroups()
     shutil.rmtree(watch.directory)
     return [f"left behind: {thing}" for thing in left]
@@ -404,7 +405,7 @@ def main(cgroup: str) -> int:
     watch = leftovers.Watch(directory, cgroup)
     wrong = run_steps(Demo(directory, cgroup)) + prove(watch)
     if not wrong:
-        say("# nothing is left: no process, mount, cgroup, network namespace or file")
+        say("# nothing is left: no process, mount, cgroup, network or file")
     for sentence in wrong:
         sys.stderr.write(f"demo: {sentence}\n")
     say(f"\ndemo: {'failed' if wrong else 'passed'} after {time.monotonic() - began:.1f} s")

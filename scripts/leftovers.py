@@ -1,9 +1,10 @@
-"""What a run has left on this machine: processes, mounts, cgroups, network namespaces, files.
+"""What a run has left on this machine: processes, mounts, cgroups, networks, files.
 
 The watch is started before the run. It makes this process the subreaper of everything it starts:
 whatever loses its parent becomes our child, however it was started. So "no child is left" is a
 proof that no process is left, not a search by name. Network namespaces live on in processes and in
-mounts only, so what is looked for are mounts of them.
+mounts only, so what is looked for are mounts of them. Bridges and the tables of the packet filter
+live on by themselves.
 """
 
 from __future__ import annotations
@@ -11,9 +12,15 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import shutil
 import signal
+import socket
+import subprocess
 import time
 from glob import glob
+
+from sampan.network import links
+from sampan.network.netlink import Netlink
 
 PR_SET_CHILD_SUBREAPER = 36
 PLACES = ("/run/sampan", "/var/lib/sampan", "/etc/sampan", "/run/netns")
@@ -29,12 +36,16 @@ class Watch:
         self.cgroup = cgroup
         self._places = _listing(PLACES)
         self._namespaces = _namespace_mounts()
+        self._bridges = _bridges()
+        self._tables = _tables()
 
     def found(self) -> list[str]:
         """A sentence for each thing that is left; the directory is the caller's to remove."""
         left = [f"process {pid}: {_name(pid)}" for pid in children()]
         left += [f"mount {line}" for line in _mounts() if self.directory in line]
         left += [f"network namespace {line}" for line in _namespace_mounts() - self._namespaces]
+        left += [f"bridge {name}" for name in sorted(_bridges() - self._bridges)]
+        left += [f"table {name} of the packet filter" for name in sorted(_tables() - self._tables)]
         left += [f"cgroup {path}" for path in self.cgroups() if not _is_parent(path, self.cgroup)]
         left += [f"file {path}" for path in sorted(_listing(PLACES) - self._places)]
         return left
@@ -52,6 +63,16 @@ class Watch:
             for pid in left:
                 os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
+
+    def remove_networks(self) -> None:
+        """Remove the run's bridges and rules; its processes are gone, and their interfaces too."""
+        netlink = Netlink()
+        try:
+            netlink.run([links.delete(name) for name in _bridges() - self._bridges])
+        finally:
+            netlink.close()
+        for name in _tables() - self._tables:
+            subprocess.run(["nft", "delete", "table", *name.split()], check=True)
 
     def remove_cgroups(self) -> list[str]:
         """Remove the run's directories; a sentence for each that refuses."""
@@ -105,6 +126,20 @@ def _mounts() -> list[str]:
 
 def _namespace_mounts() -> set[str]:
     return {line.split()[4] for line in _mounts() if " - nsfs " in line}
+
+
+def _bridges() -> set[str]:
+    """Bridges that the engine makes for a root of its own."""
+    return {name for _, name in socket.if_nameindex() if name.startswith("sb-")}
+
+
+def _tables() -> set[str]:
+    """Its tables of the packet filter, as `inet sampan-...`."""
+    if shutil.which("nft") is None:
+        return set()
+    done = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=False)
+    words = (line.removeprefix("table ") for line in done.stdout.splitlines())
+    return {word for word in words if word.partition(" ")[2].startswith("sampan")}
 
 
 def _name(pid: int) -> str:

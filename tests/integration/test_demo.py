@@ -91,6 +91,8 @@ demo.STEPS = (demo.make_image, run_and_lose)
     assert "leaving: `sampan ps` ended with 1" in errors
     assert "left behind: process" in errors
     assert "left behind: cgroup" in errors
+    assert "left behind: bridge sb-" in errors
+    assert "left behind: table inet sampan-" in errors
 
 
 def test_interruption(tmp_path):
