@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
-import time
 from contextlib import contextmanager
 
 import pytest
-from tests.netlab import needs_cni, needs_net
+from tests import netdocker
+from tests.netdocker import eventually, fetch, run, serve
+from tests.netlab import needs_net
 
 import dockerlab
 from sampan.network import dns
@@ -23,57 +21,18 @@ pytestmark = [
     pytest.mark.skipif(not dockerlab.BUSYBOX, reason="needs a static busybox"),
     pytest.mark.skipif(not dockerlab.DOCKER, reason="needs the docker CLI"),
 ]
-SERVE = ["busybox", "httpd", "-f", "-p", "80", "-h", "/etc"]
 
 
 @pytest.fixture(scope="module")
 def daemon():
-    with dockerlab.daemon() as made:
-        tar = dockerlab.tar_of(f"{made.base}/rootfs")
-        assert made.docker("import", "-", "bb:1", stdin=tar).code == 0
+    with netdocker.daemon() as made:
         yield made
-    # With the last container and the daemon goes everything that was made for them.
-    assert "sampan" not in run("nft", "list", "tables")
-    assert "sb-" not in run("ip", "link")
 
 
 @pytest.fixture
 def docker(daemon):
-    """The CLI; what a test leaves is removed."""
-
-    def call(*words, code=0):
-        done = daemon.docker(*words)
-        assert done.code == code, f"{words}: {done.out}{done.err}"
-        return (done.err if code else done.out).strip()
-
-    call.daemon = daemon
-    yield call
-    for name in call("ps", "-aq").split():
-        call("rm", "-f", name)
-    call("network", "prune", "-f")
-
-
-def run(*command):
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
-
-
-def fetch(address, port, path="/hostname"):
-    """What a web server says; "" when nobody answers."""
-    connection = http.client.HTTPConnection(address, port, timeout=10)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().read().decode().strip()
-    except ConnectionRefusedError:
-        return ""
-    finally:
-        connection.close()
-
-
-def eventually(condition, patience=30.0):
-    deadline = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
+    with netdocker.docker(daemon) as call:
+        yield call
 
 
 @contextmanager
@@ -81,13 +40,6 @@ def web_server():
     """Somebody outside, who says what address he sees; the port."""
     with socket.create_server(("0.0.0.0", 0)) as listening:
         yield listening, listening.getsockname()[1]
-
-
-def serve(docker, name, *words):
-    """A container that serves its files, up to the point where it answers in itself."""
-    docker("run", "-d", "--name", name, *words, "bb:1", *SERVE)
-    listening = ":0050 "
-    eventually(lambda: listening in docker("exec", name, "cat", "/proc/net/tcp", "/proc/net/tcp6"))
 
 
 def test_the_default_is_a_bridge_with_a_way_out(docker):
@@ -354,12 +306,7 @@ def test_links(docker):
 
 def test_ports_of_a_running_container_come_and_go(daemon, docker):
     def sampan(*words):
-        command = [sys.executable, "-m", "sampan.cli", *words]
-        environ = {**daemon.environ, "PYTHONPATH": dockerlab.SOURCES, "SAMPAN_HOST": daemon.host}
-        done = subprocess.run(
-            command, check=False, env=environ, capture_output=True, text=True, timeout=60
-        )
-        return done.stdout + done.stderr
+        return netdocker.sampan(daemon, *words)[1]
 
     serve(docker, "web", "--hostname", "h6", "-p", "18085:80")
     assert sampan("publish", "web", "18086:80", "127.0.0.1:18087:80") == ""
@@ -479,45 +426,3 @@ def test_a_port_is_reached_by_the_hosts_own_ipv6_loopback(docker):
         assert [fetch(address, 18088) for _ in range(3)] == ["h7"] * 3
     docker("stop", "-t", "0", "web")
     assert fetch("::1", 18088) == ""
-
-
-@needs_cni
-def test_a_configuration_of_cni_is_a_network(daemon, docker, tmp_path):
-    """Debian's own plugins make the interface and the published port, and take them back."""
-    path = tmp_path / "10-wire.conflist"
-    ipam = {
-        "type": "host-local",
-        "dataDir": str(tmp_path / "leases"),
-        "ranges": [[{"subnet": "10.98.0.0/24"}]],
-        "routes": [{"dst": "0.0.0.0/0"}],
-    }
-    bridge = {"type": "bridge", "bridge": "cni-wire", "isGateway": True, "ipam": ipam}
-    portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
-    document = {"cniVersion": "1.0.0", "name": "wire", "plugins": [bridge, portmap]}
-    path.write_text(json.dumps(document))
-    option = f"conflist={path}"
-    docker("network", "create", "-d", "cni", "-o", option, "wire")
-    try:
-        serve(docker, "web", "--hostname", "h8", "--network", "wire", "-p", "18090:80")
-        found = json.loads(docker("inspect", "web"))[0]["NetworkSettings"]["Networks"]["wire"]
-        assert (found["IPAddress"], found["Gateway"]) == ("10.98.0.2", "10.98.0.1")
-        assert "10.98.0.2" in docker("exec", "web", "cat", "/etc/hosts")
-        assert fetch("192.0.2.1", 18090) == "h8"
-        said = docker("network", "disconnect", "wire", "web", code=1)
-        assert "plugins of network wire" in said
-        daemon.stop(9)
-        daemon.start()
-        assert "10.98.0.2" in docker("inspect", "web")
-        docker("restart", "-t", "0", "web")
-        eventually(lambda: fetch("192.0.2.1", 18090) == "h8")
-        docker("rm", "-f", "web")
-        leases = tmp_path / "leases/wire"
-        eventually(lambda: not [one for one in os.listdir(leases) if one[0].isdigit()])
-        path.write_text(json.dumps({**document, "plugins": [{**bridge, "type": "nosuch"}]}))
-        said = docker("run", "--network", "wire", "bb:1", "true", code=125)
-        assert "find CNI plugin nosuch" in said
-        said = docker("network", "create", "-d", "cni", "-o", "conflist=/nosuch", "x", code=1)
-        assert "read CNI configuration /nosuch: No such file" in said
-    finally:
-        if "cni-wire" in run("ip", "link"):
-            run("ip", "link", "del", "cni-wire")

@@ -8,6 +8,7 @@ import socket
 from contextlib import contextmanager
 from dataclasses import asdict
 from ipaddress import ip_address, ip_interface
+from typing import NamedTuple
 
 import pytest
 from tests.netlab import needs_net
@@ -98,6 +99,72 @@ def route_through_host(seg):
         run("ip", "route", "add", "127.0.0.1/32", "via", "198.51.100.1", "dev", "ext0")
         run("ip", "route", "add", "10.77.0.0/16", "via", "198.51.100.1")
         run("ip", "-6", "route", "add", "fd77::/16", "via", "2001:db8:1::1")
+        run("ip", "-6", "address", "del", "::1/128", "dev", "lo")
+        run("ip", "-6", "route", "add", "::1/128", "via", "2001:db8:1::1", "dev", "ext0")
+
+
+class Places(NamedTuple):
+    """The host's address, and the container's."""
+
+    ext4: str
+    ext6: str
+    own4: str
+    own6: str
+
+
+def matrix(seg, at, fellow, stranger):
+    """What eight origins see of a published port and of one that is not, by IPv4 and IPv6."""
+    far, yes = OPEN + 1, "inside "
+    cells = {
+        "host by loopback": (seg.host, "127.0.0.1", "::1",
+            # The kernel cannot rewrite what comes to ::1; the engine carries it.
+            (yes + "10.77.1.1", ""), ("", "")),
+        "host by its own address": (seg.host, at.ext4, at.ext6,
+            (yes + at.ext4, yes + at.ext6), ("", "")),
+        "host by the container's address": (seg.host, at.own4, at.own6,
+            (yes + "10.77.1.1", yes + "fd77:1::1"), (yes + "10.77.1.1", yes + "fd77:1::1")),
+        "client on the segment": (seg.client, at.ext4, at.ext6,
+            (yes + "198.51.100.2", yes + "2001:db8:1::2"), ("", "")),
+        "neighbour that routes to the container": (seg.neighbour, at.own4, at.own6,
+            ("", ""), ("", "")),
+        "neighbour that routes to the host's loopback": (seg.neighbour, "127.0.0.1", "::1",
+            ("", ""), ("", "")),
+        "container of the same network": (fellow, at.own4, at.own6,
+            (yes + "10.77.1.6", yes + "fd77:1::6"), (yes + "10.77.1.6", yes + "fd77:1::6")),
+        "container of another network": (stranger, at.own4, at.own6,
+            ("", ""), ("", "")),
+    }  # fmt: skip
+    probes = {}
+    for name, (origin, by4, by6, published, unpublished) in cells.items():
+        inner = "container" in name  # the container's own port, not the host's
+        for address, there, shut in zip((by4, by6), published, unpublished, strict=True):
+            probes[Probe(origin, address, OPEN if inner and "host's" not in name else far)] = there
+            probes[Probe(origin, address, SHUT)] = shut
+    assert len(probes) == 8 * 2 * 2
+    return probes
+
+
+def corners(seg, at, inside, fellow, stranger):
+    """Published on 127.0.0.1 only; through the host from within; the container itself."""
+    far, local = OPEN + 1, LOCAL + 1
+    return {
+        Probe(seg.host, "127.0.0.1", local): "inside 10.77.1.1",
+        Probe(seg.host, at.ext4, local): "",
+        Probe(seg.client, at.ext4, local): "",
+        Probe(seg.neighbour, "127.0.0.1", local): "",
+        Probe(fellow, at.ext4, far): "inside 10.77.1.1",
+        Probe(fellow, at.ext6, far): "inside fd77:1::1",
+        Probe(fellow, "10.77.1.1", far): "inside 10.77.1.1",
+        Probe(fellow, at.ext4, SHUT): "",
+        Probe(fellow, at.ext4, local): "",
+        Probe(inside, at.ext4, far): "inside 10.77.1.1",
+        Probe(inside, at.ext6, far): "inside fd77:1::1",
+        Probe(stranger, at.ext4, far): "inside 10.77.2.7",
+        Probe(stranger, at.ext6, far): "inside fd77:2::7",
+        Probe(stranger, at.ext4, SHUT): "",
+        Probe(stranger, at.ext6, SHUT): "",
+        Probe(stranger, at.ext4, local): "",
+    }
 
 
 @pytest.mark.parametrize("filtered", [False, True], ids=["plain", "filtered-bridges"])
@@ -115,50 +182,9 @@ def test_the_matrix(tmp_path, filtered):
         for port in (OPEN, SHUT, LOCAL):
             seg.serve(inside, "inside", port)
         route_through_host(seg)
-        ext4, ext6, own4, own6 = "198.51.100.1", "2001:db8:1::1", "10.77.1.5", "fd77:1::5"
-        far = OPEN + 1
-        expected = {
-            # 1: the host by loopback, 2: by its own address, 3: by the container's
-            Probe(seg.host, "127.0.0.1", far): "inside 10.77.1.1",
-            Probe(seg.host, "127.0.0.1", LOCAL + 1): "inside 10.77.1.1",
-            Probe(seg.host, "127.0.0.1", SHUT): "",
-            Probe(seg.host, ext4, far): "inside 198.51.100.1",
-            Probe(seg.host, ext6, far): "inside 2001:db8:1::1",
-            Probe(seg.host, ext4, LOCAL + 1): "",
-            Probe(seg.host, ext4, SHUT): "",
-            Probe(seg.host, own4, SHUT): "inside 10.77.1.1",
-            Probe(seg.host, own6, SHUT): "inside fd77:1::1",
-            # 4: somebody on the segment, whose address is kept
-            Probe(seg.client, ext4, far): "inside 198.51.100.2",
-            Probe(seg.client, ext6, far): "inside 2001:db8:1::2",
-            Probe(seg.client, ext4, SHUT): "",
-            Probe(seg.client, ext6, SHUT): "",
-            Probe(seg.client, ext4, LOCAL + 1): "",
-            # 5: one who routes to the container, or 6: to the host's loopback
-            Probe(seg.neighbour, own4, OPEN): "",
-            Probe(seg.neighbour, own6, OPEN): "",
-            Probe(seg.neighbour, own4, SHUT): "",
-            Probe(seg.neighbour, own6, SHUT): "",
-            Probe(seg.neighbour, "127.0.0.1", LOCAL + 1): "",
-            Probe(seg.neighbour, "127.0.0.1", far): "",
-            # 7: a container of the same network, directly and through the host; and itself
-            Probe(fellow, own4, SHUT): "inside 10.77.1.6",
-            Probe(fellow, own6, SHUT): "inside fd77:1::6",
-            Probe(fellow, ext4, far): "inside 10.77.1.1",
-            Probe(fellow, ext6, far): "inside fd77:1::1",
-            Probe(fellow, "10.77.1.1", far): "inside 10.77.1.1",
-            Probe(fellow, ext4, LOCAL + 1): "",
-            Probe(inside, ext4, far): "inside 10.77.1.1",
-            Probe(inside, ext6, far): "inside fd77:1::1",
-            # 8: a container of another network
-            Probe(stranger, own4, OPEN): "",
-            Probe(stranger, own6, OPEN): "",
-            Probe(stranger, own4, SHUT): "",
-            Probe(stranger, ext4, far): "inside 10.77.2.7",
-            Probe(stranger, ext6, far): "inside fd77:2::7",
-            Probe(stranger, ext4, LOCAL + 1): "",
-            # and out: with the host's address
-        }
+        places = Places("198.51.100.1", "2001:db8:1::1", "10.77.1.5", "fd77:1::5")
+        expected = matrix(seg, places, fellow, stranger)
+        expected |= corners(seg, places, inside, fellow, stranger)
         for circumstance in ("at first", "after a flush", "with a foreign firewall"):
             if circumstance == "after a flush":
                 run("nft", "flush", "ruleset")
@@ -264,6 +290,37 @@ def test_the_host_becomes_no_router(tmp_path):
         assert uplinks["nftables"][1]["set"]["elem"] == ["ext0", "ext1"]
         assert seg.answer(seg.client, "203.0.113.2", SHUT) == ""
         assert seg.answer(seg.host, "203.0.113.2", SHUT) == "beyond 203.0.113.1"
+
+
+def test_a_bridge_that_was_there_stays_as_it_was(tmp_path):
+    """Somebody else's bridge may be a network's; it keeps its IPv6, and outlives the network."""
+    with lab(tmp_path) as (_, host):
+        run("ip", "link", "add", "theirs0", "type", "bridge")
+        spaces.set_sysctl("net/ipv6/conf/theirs0/disable_ipv6", "0")
+        run("ip", "address", "add", "fd99::1/64", "dev", "theirs0", "nodad")
+        run("ip", "link", "set", "theirs0", "up")
+        options = {"com.docker.network.bridge.name": "theirs0"}
+        pools = (Pool(subnet="10.77.9.0/24", gateway="10.77.9.1"),)
+        net = Network(id="09" * 32, name="nine", pools=pools, options=options)
+        host.plumber.make_bridge(net)
+        assert "10.77.9.1/24" in run("ip", "address", "show", "theirs0")
+        host.plumber.remove_bridge(net)
+        assert "fd99::1/64" in run("ip", "address", "show", "theirs0")
+
+
+def test_an_interface_that_is_gone_does_not_keep_the_rules_from_being_made(tmp_path):
+    """A restricted container that ends at the moment of a flush."""
+    with lab(tmp_path) as (seg, host):
+        net = network("one", 1)
+        inside, one = host.join(net, 5)
+        fellow, _ = host.join(net, 6)
+        seg.serve(seg.client, "client", SHUT)
+        host.plumber.restrict("c5", inside, [(one, net)], egress.parse([]))
+        with spaces.entered(inside.fd):
+            run("ip", "link", "del", "eth0")
+        run("nft", "flush", "ruleset")
+        host.plumber.reassert()
+        assert seg.answer(fellow, "198.51.100.2", SHUT) == "client 198.51.100.1"
 
 
 def test_what_is_idle_goes_at_the_end_and_foreign_tables_stay(tmp_path):

@@ -85,7 +85,7 @@ GROUPS = {
     "builder": {"build": "build", "prune": "build:PRUNE"},
     "trust": {"show": "trust:SHOW", "verify": "verify"},
     "manifest": {"inspect": "remote:MANIFEST"},
-    "network": {"connect": "network:CONNECT", "create": "network:CREATE"}
+    "network": {"check": "network:CHECK", "connect": "network:CONNECT", "create": "network:CREATE"}
     | {"disconnect": "network:DISCONNECT", "inspect": "network:INSPECT", "ls": "network:LS"}
     | {"list": "network:LS", "prune": "network:PRUNE", "rm": "network:RM", "remove": "network:RM"},
     "volume": {"create": "volume:CREATE", "inspect": "volume:INSPECT", "ls": "volume:LS"}

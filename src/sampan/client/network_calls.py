@@ -7,11 +7,49 @@ from sampan.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 
 def create(body: dict[str, Any]) -> Call:
     return Call("POST", "/networks/create", body=body)
+
+
+def pools(
+    subnets: Sequence[str],
+    gateways: Sequence[str] = (),
+    ranges: Sequence[str] = (),
+    reserved: Mapping[str, str] | None = None,
+) -> list[dict[str, Any]]:
+    """The subnets as the API has them, each with the gateway, the range and the reserved addresses
+    that lie in it.
+
+    Raises:
+        ValueError: one lies in none of them, or is no address.
+    """
+    from ipaddress import ip_address, ip_network
+
+    found: dict[str, dict[str, Any]] = {text: {"Subnet": text} for text in subnets}
+
+    def home(text: str, what: str) -> dict[str, Any]:
+        try:
+            wanted = ip_address(text.partition("/")[0])
+            fitting = [
+                pool for subnet, pool in found.items() if wanted in ip_network(subnet, strict=False)
+            ]
+        except ValueError as error:
+            raise ValueError(f"invalid {what} {text}: {error}") from error
+        if not fitting:
+            raise ValueError(f"no matching subnet for {what} {text}")
+        return fitting[0]
+
+    for text in gateways:
+        home(text, "gateway")["Gateway"] = text
+    for text in ranges:
+        home(text, "range")["IPRange"] = text
+    for name, address in (reserved or {}).items():
+        home(address, "aux-address").setdefault("AuxiliaryAddresses", {})[name] = address
+    return list(found.values())
 
 
 def listing(filters: dict[str, list[str]] | None = None) -> Call:
@@ -34,6 +72,10 @@ def remove(name: str) -> Call:
 
 def connect(name: str, body: dict[str, Any]) -> Call:
     return Call("POST", _network(name) + "/connect", body=body)
+
+
+def check(name: str) -> Call:
+    return Call("GET", _network(name) + "/check")
 
 
 def disconnect(name: str, body: dict[str, Any]) -> Call:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence  # noqa: TC003 - of annotations that are read
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from sampan.client import network_calls
+from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Mapping, Sequence
-    from typing import Self
+    from typing import Self, Unpack
 
     from sampan.client.aio import AsyncClient
     from sampan.client.sync import Client
@@ -49,45 +50,87 @@ class Network:
         )
 
 
-def create_body(
-    name: str,
-    driver: str,
-    subnets: Sequence[str],
-    labels: Mapping[str, str] | None,
-    options: Mapping[str, str] | None,
-    **switches: bool,
-) -> dict[str, Any]:
-    """The body of POST /networks/create."""
+class CreateOptions(TypedDict, total=False):
+    """What a network may be given: `gateways`, `ip_ranges` and `reserved` (names and addresses that
+    nobody gets) belong to the subnet that they lie in."""
+
+    driver: str
+    subnets: Sequence[str]
+    gateways: Sequence[str]
+    ip_ranges: Sequence[str]
+    reserved: Mapping[str, str]
+    internal: bool
+    attachable: bool
+    ipv4: bool
+    ipv6: bool
+    labels: Mapping[str, str]
+    options: Mapping[str, str]
+    ipam_options: Mapping[str, str]
+
+
+class ConnectOptions(TypedDict, total=False):
+    """What a container may ask of a network. `links` are `NAME` or `NAME:ALIAS`, `options` those of
+    the driver (`sampan.rate-in`); the default route goes to the highest `gateway_priority`."""
+
+    aliases: Sequence[str]
+    links: Sequence[str]
+    ip: str
+    ip6: str
+    mac_address: str
+    options: Mapping[str, str]
+    gateway_priority: int
+
+
+def create_body(name: str, given: CreateOptions) -> dict[str, Any]:
+    """The body of POST /networks/create. Raises InvalidArgument."""
+    _refuse_unknown("create network", given, CreateOptions)
+    try:
+        pools = network_calls.pools(
+            given.get("subnets", ()),
+            given.get("gateways", ()),
+            given.get("ip_ranges", ()),
+            given.get("reserved"),
+        )
+    except ValueError as error:
+        raise InvalidArgument(f"create network: {error}") from error
+    options = dict(given.get("ipam_options") or {})
     return {
         "Name": name,
-        "Driver": driver,
-        "IPAM": {"Driver": "default", "Config": [{"Subnet": text} for text in subnets]},
-        "Internal": switches["internal"],
-        "EnableIPv6": switches["ipv6"],
-        "Labels": dict(labels or {}),
-        "Options": dict(options or {}),
+        "Driver": given.get("driver", "bridge"),
+        "IPAM": {"Driver": "default", "Options": options, "Config": pools},
+        "Internal": given.get("internal", False),
+        "Attachable": given.get("attachable", False),
+        "EnableIPv4": given.get("ipv4", True),
+        "EnableIPv6": given.get("ipv6", False),
+        "Labels": dict(given.get("labels") or {}),
+        "Options": dict(given.get("options") or {}),
     }
 
 
-def connect_body(
-    container: str, aliases: Sequence[str], ip: str, ip6: str, mac_address: str
-) -> dict[str, Any]:
-    """The body of POST /networks/{id}/connect."""
-    return {
-        "Container": container,
-        "EndpointConfig": endpoint(aliases, ip, ip6, mac_address),
-    }
+def connect_body(container: str, given: ConnectOptions) -> dict[str, Any]:
+    """The body of POST /networks/{id}/connect. Raises InvalidArgument."""
+    return {"Container": container, "EndpointConfig": endpoint(given)}
 
 
-def endpoint(aliases: Sequence[str], ip: str, ip6: str, mac_address: str) -> dict[str, Any]:
-    """What is asked of a network, in the API's words; only what was said."""
-    addresses = {"IPv4Address": ip, "IPv6Address": ip6}
+def endpoint(given: ConnectOptions) -> dict[str, Any]:
+    """What is asked of a network, in the API's words. Raises InvalidArgument."""
+    _refuse_unknown("join network", given, ConnectOptions)
+    addresses = {"IPv4Address": given.get("ip"), "IPv6Address": given.get("ip6")}
     found: dict[str, Any] = {
-        "Aliases": list(aliases),
+        "Aliases": list(given.get("aliases") or ()),
         "IPAMConfig": {name: value for name, value in addresses.items() if value},
-        "MacAddress": mac_address,
+        "MacAddress": given.get("mac_address"),
+        "Links": list(given.get("links") or ()),
+        "DriverOpts": dict(given.get("options") or {}),
+        "GwPriority": given.get("gateway_priority"),
     }
     return {name: value for name, value in found.items() if value}
+
+
+def _refuse_unknown(what: str, given: Mapping[str, object], known: type) -> None:
+    unknown = sorted(set(given) - set(known.__annotations__))
+    if unknown:
+        raise InvalidArgument(f"{what}: unknown option {unknown[0]!r}")
 
 
 class Networks:
@@ -96,19 +139,9 @@ class Networks:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def create(
-        self,
-        name: str,
-        *,
-        driver: str = "bridge",
-        subnets: Sequence[str] = (),
-        internal: bool = False,
-        ipv6: bool = False,
-        labels: Mapping[str, str] | None = None,
-        options: Mapping[str, str] | None = None,
-    ) -> Network:
+    def create(self, name: str, **options: Unpack[CreateOptions]) -> Network:
         """Make a network. Raises AlreadyExists when the name is taken, InvalidArgument."""
-        body = create_body(name, driver, subnets, labels, options, internal=internal, ipv6=ipv6)
+        body = create_body(name, options)
         return self.get(self._client.call(network_calls.create(body))["Id"])
 
     def list(self, filters: Filters | None = None) -> builtins.list[Network]:
@@ -123,24 +156,21 @@ class Networks:
         """Remove a network. Raises PermissionDenied while a container is in it."""
         self._client.call(network_calls.remove(name))
 
-    def connect(
-        self,
-        name: str,
-        container: str,
-        *,
-        aliases: Sequence[str] = (),
-        ip: str = "",
-        ip6: str = "",
-        mac_address: str = "",
-    ) -> None:
+    def connect(self, name: str, container: str, **options: Unpack[ConnectOptions]) -> None:
         """Put a container, running or not, into a network."""
-        body = connect_body(container, aliases, ip, ip6, mac_address)
+        body = connect_body(container, options)
         self._client.call(network_calls.connect(name, body))
 
     def disconnect(self, name: str, container: str, *, force: bool = False) -> None:
         """Take a container out of a network."""
         body = {"Container": container, "Force": force}
         self._client.call(network_calls.disconnect(name, body))
+
+    def check(self, name: str) -> dict[str, str]:
+        """What the plugins of a CNI network find wrong with each container in it, by the
+        containers' names; "" is nothing. Raises InvalidArgument for a network of another kind."""
+        answer = self._client.call(network_calls.check(name))
+        return {one["Name"]: one["Problem"] for one in answer}
 
     def prune(self, filters: Filters | None = None) -> tuple[str, ...]:
         """Remove the networks that no container names; the names of those that went."""
@@ -154,19 +184,9 @@ class AsyncNetworks:
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
 
-    async def create(
-        self,
-        name: str,
-        *,
-        driver: str = "bridge",
-        subnets: Sequence[str] = (),
-        internal: bool = False,
-        ipv6: bool = False,
-        labels: Mapping[str, str] | None = None,
-        options: Mapping[str, str] | None = None,
-    ) -> Network:
+    async def create(self, name: str, **options: Unpack[CreateOptions]) -> Network:
         """Make a network. Raises AlreadyExists when the name is taken, InvalidArgument."""
-        body = create_body(name, driver, subnets, labels, options, internal=internal, ipv6=ipv6)
+        body = create_body(name, options)
         return await self.get((await self._client.call(network_calls.create(body)))["Id"])
 
     async def list(self, filters: Filters | None = None) -> builtins.list[Network]:
@@ -183,24 +203,21 @@ class AsyncNetworks:
         """Remove a network. Raises PermissionDenied while a container is in it."""
         await self._client.call(network_calls.remove(name))
 
-    async def connect(
-        self,
-        name: str,
-        container: str,
-        *,
-        aliases: Sequence[str] = (),
-        ip: str = "",
-        ip6: str = "",
-        mac_address: str = "",
-    ) -> None:
+    async def connect(self, name: str, container: str, **options: Unpack[ConnectOptions]) -> None:
         """Put a container, running or not, into a network."""
-        body = connect_body(container, aliases, ip, ip6, mac_address)
+        body = connect_body(container, options)
         await self._client.call(network_calls.connect(name, body))
 
     async def disconnect(self, name: str, container: str, *, force: bool = False) -> None:
         """Take a container out of a network."""
         body = {"Container": container, "Force": force}
         await self._client.call(network_calls.disconnect(name, body))
+
+    async def check(self, name: str) -> dict[str, str]:
+        """What the plugins of a CNI network find wrong with each container in it, by the
+        containers' names; "" is nothing. Raises InvalidArgument for a network of another kind."""
+        answer = await self._client.call(network_calls.check(name))
+        return {one["Name"]: one["Problem"] for one in answer}
 
     async def prune(self, filters: Filters | None = None) -> tuple[str, ...]:
         """Remove the networks that no container names; the names of those that went."""

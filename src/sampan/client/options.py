@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from sampan.client.networks import endpoint
+from sampan.client.networks import ConnectOptions, endpoint
 from sampan.client.ports import expose, publish
 from sampan.client.sizes import parse_bytes
 from sampan.errors import InvalidArgument
@@ -50,7 +50,7 @@ class ContainerOptions(TypedDict, total=False):
     memory_swap: int | str
     mounts: Sequence[Mapping[str, Any]]
     name: str
-    network: str | Sequence[str]
+    network: str | Sequence[str] | Mapping[str, ConnectOptions]
     network_aliases: Sequence[str]
     on_unhealthy: str
     pid: str
@@ -176,17 +176,21 @@ def _join(options: ContainerOptions, body: dict[str, Any]) -> None:
     if options.get("egress") is not None:
         host["Egress"] = list(options["egress"])
     network = options.get("network") or "default"
-    names = [network] if isinstance(network, str) else list(network)
-    host["NetworkMode"] = names[0]
-    wish = endpoint(
-        options.get("network_aliases") or (),
-        options.get("ip") or "",
-        options.get("ip6") or "",
-        options.get("mac_address") or "",
-    )
-    if wish or len(names) > 1:
-        endpoints: dict[str, Any] = {name: {} for name in names} | {names[0]: wish}
-        body["NetworkingConfig"] = {"EndpointsConfig": endpoints}
+    if isinstance(network, Mapping):
+        wishes = {name: endpoint(wish) for name, wish in network.items()}
+    else:
+        names = [network] if isinstance(network, str) else network
+        wishes = {name: {} for name in names}
+    host["NetworkMode"] = first = next(iter(wishes))
+    own: ConnectOptions = {
+        "aliases": options.get("network_aliases") or (),
+        "ip": options.get("ip") or "",
+        "ip6": options.get("ip6") or "",
+        "mac_address": options.get("mac_address") or "",
+    }
+    wishes[first] |= endpoint(own)
+    if any(wishes.values()) or len(wishes) > 1:
+        body["NetworkingConfig"] = {"EndpointsConfig": wishes}
 
 
 def _absolute(rootfs: str | os.PathLike[str] | None) -> str:

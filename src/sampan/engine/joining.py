@@ -115,8 +115,8 @@ def _check_options(network: Network, wish: EndpointRequest) -> None:
                and name not in shaping.OPTIONS]  # fmt: skip
     if unknown:
         raise InvalidArgument(f"unknown option {unknown[0]}: use {', '.join(shaping.OPTIONS)}")
-    if shaping.parse(wish.options).rate_in and network.driver is not Driver.BRIDGE:
-        raise InvalidArgument(f"sampan.rate-in is for bridges: {network.name} is none")
+    if shaping.parse(wish.options).rate_in and network.driver is Driver.MACVLAN:
+        raise InvalidArgument(f"sampan.rate-in is not for macvlan, which {network.name} is")
 
 
 def check_egress(networks: Iterable[Network]) -> None:

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING
 
 from sampan.engine import etcfiles, joining
 from sampan.engine.config import reach
-from sampan.errors import Conflict, NotFound, PermissionDenied
+from sampan.errors import Conflict, NotFound, PermissionDenied, SampanError
 from sampan.network import egress
-from sampan.network.model import HOST, NONE, Driver
+from sampan.network.model import HOST, NONE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sampan.engine.containers import Entry
     from sampan.engine.filters import Filters
-    from sampan.engine.model import Container
     from sampan.engine.services import Services
-    from sampan.network.model import Binding, EndpointRequest, Network
+    from sampan.network.model import Binding, EndpointRequest
 
 
 class Membership:
@@ -43,7 +42,6 @@ class Membership:
                     f"endpoint with name {container.name} already exists in network {network.name}"
                 )
             joining.check(network, wish)
-            _check_live(container, network)
             if container.host.egress is not None:
                 joining.check_egress([network])
             changed = replace(container, networks={**container.networks, network.name: wish})
@@ -72,13 +70,16 @@ class Membership:
                 raise PermissionDenied(
                     f"container {container.id} is not connected to network {network.name}"
                 )
-            _check_live(container, network)
             left = {name: one for name, one in container.networks.items() if name != network.name}
             changed = replace(container, networks=left)
             # The row first: what a kill interrupts is finished by it.
             await self._services.containers.change(entry, changed)
-            if container.status.is_running:
-                await networks.disconnect(changed, network)
+            try:
+                if container.status.is_running:
+                    await networks.disconnect(changed, network)
+            except SampanError:  # a plugin could not do it, so the container is still in there
+                await self._services.containers.change(entry, container)
+                raise
             self._tell_names(entry)
 
     async def unlink(self, entry: Entry, alias: str) -> None:
@@ -153,14 +154,6 @@ def _covers(dropped: Binding, asked: Binding) -> bool:
     if dropped.host and dropped.host != asked.host:
         return False
     return dropped.host_first in (0, asked.host_first) or asked.host_first == 0
-
-
-def _check_live(container: Container, network: Network) -> None:
-    if network.driver is Driver.CNI and container.status.is_running:
-        raise Conflict(
-            f"container {container.name} runs: plugins of network {network.name} are asked at its "
-            "start and its end only"
-        )
 
 
 def _check_mode(mode: str, name: str) -> None:

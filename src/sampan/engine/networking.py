@@ -13,27 +13,20 @@ import asyncio
 import logging
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sampan.engine import events as bus
-from sampan.engine import foreign, joining, netrecords
+from sampan.engine import joining, netrecords
 from sampan.engine.config import reach
 from sampan.engine.foreign import Foreign
 from sampan.engine.naming import Naming
-from sampan.engine.networks import DEFAULT_BRIDGE, Registry, predefined, prune_filter
+from sampan.engine.networks import DEFAULT_BRIDGE, Registry, predefined
+from sampan.engine.networktable import NetworkTable, event, require
 from sampan.engine.publishing import Publishing, port_row
-from sampan.engine.wiring import Joined, Wiring, why_not
-from sampan.errors import (
-    AlreadyExists,
-    Conflict,
-    FailedPrecondition,
-    InvalidArgument,
-    NotFound,
-    PermissionDenied,
-    SampanError,
-)
-from sampan.network import checking, egress
-from sampan.network.model import BRIDGE, NONE, Driver, Published
+from sampan.engine.wiring import Joined, Wiring
+from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
+from sampan.network import egress
+from sampan.network.model import BRIDGE, Driver, Published
 from sampan.network.resolver import Resolver
 from sampan.store import networks as rows
 
@@ -44,17 +37,16 @@ if TYPE_CHECKING:
     from sampan.engine.config import EngineConfig
     from sampan.engine.containers import Containers
     from sampan.engine.events import Events
-    from sampan.engine.filters import Filters
     from sampan.engine.model import Container, Event
     from sampan.network.hostfirewall import HostFirewall
-    from sampan.network.model import Endpoint, EndpointRequest, Network, NetworkConfig
+    from sampan.network.model import Endpoint, EndpointRequest, Network
     from sampan.store.database import Connection, Database
     from sampan.store.layout import Layout
 
 log = logging.getLogger(__name__)
 
 
-class Networks:
+class Networks(NetworkTable):
     """Every network of the engine, and who is in it."""
 
     def __init__(
@@ -65,16 +57,12 @@ class Networks:
         events: Events,
         containers: Containers,
     ) -> None:
-        self._config = config
-        self._db = db
-        self._events = events
-        self._wiring = Wiring(layout.forwarding)
-        self._registry = Registry()
+        super().__init__(config, db, events, Registry(), Wiring(layout.forwarding))
         self._joined: dict[str, Joined] = {}
         self.ports = Publishing(
             config.publish_address, self._registry, self._joined, self._wiring, self._write
         )
-        self._foreign = Foreign(layout.cni, self._registry)
+        self._foreign = Foreign(layout.cni, layout.cni_of_pods, self._registry, self._joined)
         self._naming = Naming(self._registry, self._joined, containers)
         self._resolver = Resolver(self._naming)
         self._naming.teach = self._wiring.learn
@@ -116,10 +104,11 @@ class Networks:
             await self._wiring.restore([one.network for one in self._registry], busy, ports)
         except SampanError as error:
             log.error("restore networks: %s", error)  # noqa: TRY400 - no trace needed
+        self._foreign.collect_later()
 
     async def _take_over(self, owner: str, joined: Joined, path: str) -> None:
         """Hold again what a container or pod that runs has."""
-        joined.endpoints.sort(key=lambda one: one.interface)
+        joined.endpoints.sort(key=lambda one: (len(one.interface), one.interface))
         self.ports.hold(joined)
         try:
             joined.space = await self._wiring.open(path)
@@ -153,103 +142,6 @@ class Networks:
         idle = [one.network for one in self._registry if not one.endpoints]
         await self._wiring.aclose(opened, [one for one in idle if one.driver is Driver.BRIDGE])
 
-    @property
-    def default(self) -> str:
-        """The network of a container that names none."""
-        return NONE if why_not() else BRIDGE
-
-    # networks
-
-    def find(self, ref: str) -> Network:
-        """The network of a name, an id or a prefix. Raises NotFound, InvalidArgument."""
-        return self._registry.find(ref).network
-
-    def list(self, wanted: Filters | None = None) -> Sequence[Network]:
-        """The networks that match. Raises InvalidArgument for an unknown filter."""
-        return self._registry.list(wanted)
-
-    def members(self, network: Network) -> Sequence[Endpoint]:
-        """Who is in a network now."""
-        return tuple(self._registry.find(network.id).endpoints.values())
-
-    def ids(self) -> dict[str, str]:
-        """The ids of all networks by their names."""
-        return {member.network.name: member.network.id for member in self._registry}
-
-    def name_of(self, ref: str) -> str:
-        """The name of a network; what names none stays as it is."""
-        try:
-            return self.find(ref).name
-        except SampanError:
-            return ref
-
-    async def create(self, config: NetworkConfig) -> Network:
-        """Make a network.
-
-        Raises:
-            AlreadyExists: the name is taken. InvalidArgument, PermissionDenied, NotFound: see
-            checking.complete. FailedPrecondition: this host cannot do it.
-        """
-        _require()
-        taken = await self._wiring.subnets()
-        if not self._registry.is_missing(config.name):
-            raise AlreadyExists(f"network with name {config.name} already exists")
-        network = checking.complete(config, self._registry.subnets(), taken)
-        if network.driver is Driver.CNI:
-            foreign.read(network)  # refused here, not at the first start
-        self._refuse_taken(network)
-        self._registry.enter(network)
-        try:
-            row = netrecords.network_row(network)
-            await self._write(partial(rows.insert, row=row), _event(network, "create"))
-            reach(self._config, "network-created")
-            await self._wiring.make_bridge(network)
-        except BaseException:
-            self._registry.drop(network)
-            await self._write(partial(rows.delete, network_id=network.id))
-            raise
-        return network
-
-    async def remove(self, ref: str) -> None:
-        """Remove a network that nobody is in.
-
-        Raises:
-            NotFound: there is none. PermissionDenied: somebody is in it, or it is predefined.
-        """
-        member = self._registry.find(ref)
-        network = member.network
-        if network.is_predefined:
-            raise PermissionDenied(f"{network.name} is a pre-defined network and cannot be removed")
-        if member.endpoints:
-            owners = ", ".join(sorted(owner[:12] for owner in member.endpoints))
-            raise PermissionDenied(
-                f"error while removing network: network {network.name} has active endpoints "
-                f"({owners})"
-            )
-        self._registry.drop(network)
-        try:
-            # The row last: what a kill leaves behind has a name then.
-            await self._wiring.remove_bridge(network)
-            reach(self._config, "network-removed")
-            gone = partial(rows.delete, network_id=network.id)
-            await self._write(gone, _event(network, "destroy"))
-        except BaseException:
-            self._registry.enter(network)
-            raise
-
-    async def prune(self, wanted: Filters | None, used: set[str]) -> builtins.list[str]:
-        """Remove the networks that match and that no container names (`used`); their names."""
-        matches = prune_filter(wanted)
-        removed = []
-        for member in self._registry:
-            network = member.network
-            if network.is_predefined or member.endpoints or network.name in used:
-                continue
-            if matches(network):
-                await self.remove(network.id)
-                removed.append(network.name)
-        return removed
-
     # containers
 
     def settle(self, container: Container) -> Container:
@@ -266,7 +158,7 @@ class Networks:
         except NotFound as error:  # to clients, "not found" means that the image is missing
             raise InvalidArgument(str(error)) from error
         if wishes:
-            _require()
+            require()
         return replace(container, host=host, networks=wishes)
 
     def endpoints(self, owner: str) -> tuple[Endpoint, ...]:
@@ -311,7 +203,7 @@ class Networks:
         """
         if not joining.has_networks(container.host.network_mode):
             return ""
-        _require()
+        require()
         await self._foreign.settled(container.id)
         self._joined[container.id] = joined = Joined(container.id)
         try:
@@ -389,22 +281,37 @@ class Networks:
         member.endpoints[container.id] = endpoint
         joined.endpoints.append(endpoint)
         try:
-            made = _event(network, "connect", container.id)
+            made = event(network, "connect", container.id)
             join = partial(rows.join, endpoints=[netrecords.endpoint_row(endpoint)], ports=[])
             await self._write(join, made)
             reach(self._config, "network-connecting")
             wishes = {**container.networks, network.name: wish}
             gateway = joining.gateway_of(joined.endpoints, wishes)
-            await self._wiring.connect(joined, network, endpoint, gateway)
+            target = self.ports.target(joined.endpoints)
+            await self._wiring.connect(joined, network, endpoint, gateway, target)
+            if network.driver is Driver.CNI:
+                before, endpoint = endpoint, await self._foreign.add(joined, endpoint)
+                await self._refresh(joined, before, endpoint)
             if self._naming.needs_resolver(container) and not self.has_resolver(container.id):
                 await self._wiring.open_doors(joined)
                 self._serve_names(container.id, joined)
             await self.restrict(container)
         except BaseException:
-            joined.endpoints.remove(endpoint)
-            self._forget(endpoint)
-            await self._write(partial(rows.leave, owner=container.id, network_id=network.id))
+            await self._undo_connect(container, joined, endpoint)
             raise
+
+    async def _undo_connect(self, container: Container, joined: Joined, endpoint: Endpoint) -> None:
+        """Nothing of a failed or cancelled connect stays."""
+        joined.endpoints.remove(endpoint)
+        self._forget(endpoint)
+        try:
+            await self._foreign.drop(joined, endpoint)
+        except SampanError as error:
+            log.error("leave network: %s", error)  # noqa: TRY400 - no trace needed
+        gateway = joining.gateway_of(joined.endpoints, container.networks)
+        target = self.ports.target(joined.endpoints)
+        self._wiring.drop_interface(joined, endpoint, gateway, target)
+        await self._write(partial(rows.leave, owner=joined.owner, network_id=endpoint.network))
 
     async def disconnect(self, container: Container, network: Network) -> None:
         """Take a running container out of a network; not being in it is fine."""
@@ -416,11 +323,34 @@ class Networks:
         left = [one for one in joined.endpoints if one != endpoint]
         gateway = joining.gateway_of(left, container.networks)
         reach(self._config, "network-disconnecting")
+        await self._foreign.drop(joined, endpoint)
         await self._wiring.disconnect(joined, endpoint, gateway, self.ports.target(left))
         reach(self._config, "network-disconnected")
         joined.endpoints.remove(endpoint)
         made = self._forget(endpoint)
         await self._write(partial(rows.leave, owner=container.id, network_id=network.id), *made)
+        await self.restrict(container)
+
+    async def check(self, network: Network) -> dict[str, str]:
+        """What is wrong with each container in a network of plugins, as they see it; "" where it
+        is nothing.
+
+        Raises:
+            InvalidArgument: it is a network of another kind.
+        """
+        if network.driver is not Driver.CNI:
+            raise InvalidArgument(
+                f"check network {network.name}: it has no CNI plugins to be asked"
+            )
+        found = {}
+        for endpoint in self.members(network):
+            joined = self._joined.get(endpoint.owner, Joined(endpoint.owner))
+            try:
+                await self._foreign.check(joined, endpoint)
+                found[endpoint.owner] = ""
+            except SampanError as error:
+                found[endpoint.owner] = str(error)
+        return found
 
     # details
 
@@ -446,7 +376,7 @@ class Networks:
         self.ports.lease(container, joined)
 
     async def _record(self, container: Container, joined: Joined) -> None:
-        made = [_event(self.find(one.network), "connect", container.id) for one in joined.endpoints]
+        made = [event(self.find(one.network), "connect", container.id) for one in joined.endpoints]
         endpoints = [netrecords.endpoint_row(one) for one in joined.endpoints]
         ports = [port_row(container.id, one) for one in joined.published]
         await self._write(partial(rows.join, endpoints=endpoints, ports=ports), *made)
@@ -457,20 +387,7 @@ class Networks:
         if member.endpoints.get(endpoint.owner) == endpoint:
             del member.endpoints[endpoint.owner]
             member.release(endpoint)
-        return [_event(member.network, "disconnect", endpoint.owner)]
-
-    def _refuse_taken(self, network: Network) -> None:
-        name = network.interface
-        others = {member.network.interface for member in self._registry}
-        if network.driver is Driver.BRIDGE and name in others:
-            raise Conflict(f"interface {name} belongs to another network")
-
-    async def _write(self, change: Callable[[Connection], Any], *made: Event) -> None:
-        def write(conn: Connection) -> builtins.list[Event]:
-            change(conn)
-            return bus.store(conn, made)
-
-        self._events.publish(await self._db.write(write))
+        return [event(member.network, "disconnect", endpoint.owner)]
 
     def _told(self, written: asyncio.Future[builtins.list[Event]]) -> None:
         if written.cancelled():
@@ -480,18 +397,6 @@ class Networks:
             self._events.publish(written.result())
         else:
             log.error("leave networks: %s", error)
-
-
-def _require() -> None:
-    if why := why_not():
-        raise FailedPrecondition(f"there are no networks but none and host here: {why}")
-
-
-def _event(network: Network, action: str, container: str = "") -> Event:
-    attributes = {"name": network.name, "type": network.driver.value}
-    if container:
-        attributes["container"] = container
-    return bus.make("network", action, network.id, attributes)
 
 
 def _left(conn: Connection, owner: str, made: list[Event]) -> list[Event]:

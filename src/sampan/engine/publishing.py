@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sampan.engine import joining
 from sampan.errors import Conflict, NotFound, StartFailed
-from sampan.network.model import BINDING, EVERY4, EVERY6, Driver
+from sampan.network.model import BINDING, EVERY4, Driver
 from sampan.network.ports import Guards, matches
 from sampan.network.relay import Relays
 from sampan.store import networks as rows
@@ -148,10 +148,10 @@ class Publishing:
         return None
 
     def _relay(self, joined: Joined, published: Sequence[Published]) -> None:
-        """Carry by ourselves what comes to the host's own ::1."""
+        """Carry by ourselves what the kernel does not rewrite, and so comes to a guard."""
         for one in published:
             guard = self._guards.find(one)
-            if guard is not None and one.protocol == "tcp" and one.host in (EVERY6, "::1"):
+            if guard is not None:
                 self._relays.open(guard, partial(_inside, joined, one))
 
     def _let_go(self, published: Sequence[Published]) -> None:
@@ -177,8 +177,10 @@ class Publishing:
 
 def _inside(joined: Joined, one: Published) -> tuple[str, int] | None:
     """Where a published port leads now."""
-    target = joined.target
-    return (target.ipv6, one.port) if target is not None and target.ipv6 else None
+    if joined.target is None:
+        return None
+    address = joined.target.ipv6 if ":" in one.host else joined.target.ipv4
+    return (address, one.port) if address else None
 
 
 def port_row(owner: str, one: Published) -> rows.PortRow:

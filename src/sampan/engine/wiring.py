@@ -42,6 +42,9 @@ REFILL_DELAY = 0.02
 REASSERT_DELAY = 0.05
 """Seconds after a foreign flush until the rules are made again: a reload flushes more than once."""
 
+RETRY_DELAY = 1.0
+"""Seconds until the rules are made again that could not be made."""
+
 
 @dataclass(slots=True)
 class Joined:
@@ -93,6 +96,11 @@ class Wiring:
         if network.driver is Driver.BRIDGE:
             await self._do(f"remove network {network.name}", self._plumber.remove_bridge, network)
 
+    def drop_bridge(self, network: Network) -> None:
+        """`remove_bridge` for one that may not be there; nobody waits for it."""
+        if network.driver is Driver.BRIDGE:
+            self._worker.submit(_guarded, self._plumber.remove_bridge, network)
+
     async def open(self, path: str) -> Space:
         """The namespace behind a path."""
         space: Space = await self._do("open network namespace", spaces.open_path, path)
@@ -128,11 +136,16 @@ class Wiring:
         joined.doors = await self._do("open name server", doors.open_doors, joined.space)
 
     async def connect(
-        self, joined: Joined, network: Network, endpoint: Endpoint, gateway: Endpoint | None
+        self,
+        joined: Joined,
+        network: Network,
+        endpoint: Endpoint,
+        gateway: Endpoint | None,
+        target: Endpoint | None,
     ) -> None:
-        """One more interface for a namespace."""
+        """One more interface for a namespace; ports that led nowhere lead to `target` then."""
         what = f"join network {network.name}"
-        await self._do(what, self._connect, joined, network, endpoint, gateway)
+        await self._do(what, self._connect, joined, network, endpoint, gateway, target)
 
     async def disconnect(
         self,
@@ -144,6 +157,16 @@ class Wiring:
         """One interface less; published ports lead to `target` then."""
         what = f"leave network {endpoint.network_name}"
         await self._do(what, self._disconnect, joined, endpoint, gateway, target)
+
+    def drop_interface(
+        self,
+        joined: Joined,
+        endpoint: Endpoint,
+        gateway: Endpoint | None,
+        target: Endpoint | None,
+    ) -> None:
+        """`disconnect` for what may not be there; nobody waits for it."""
+        self._worker.submit(_guarded, self._disconnect, joined, endpoint, gateway, target)
 
     async def publish(self, endpoint: Endpoint, published: Sequence[Published]) -> None:
         """Let more ports lead to an endpoint."""
@@ -249,13 +272,21 @@ class Wiring:
         return spare.space, spare.link, spare.bridge
 
     def _connect(
-        self, joined: Joined, network: Network, endpoint: Endpoint, gateway: Endpoint | None
+        self,
+        joined: Joined,
+        network: Network,
+        endpoint: Endpoint,
+        gateway: Endpoint | None,
+        target: Endpoint | None,
     ) -> None:
         assert joined.space is not None
         if network.driver is Driver.BRIDGE:
             self._plumber.make_bridge(network)
         self._plumber.attach(joined.space, network, endpoint, routed=False)
         self._plumber.route(joined.space, gateway)
+        if joined.target is None and target is not None:
+            self._plumber.publish(target, joined.published)
+            joined.target = target
 
     def _disconnect(
         self,
@@ -265,15 +296,11 @@ class Wiring:
         target: Endpoint | None,
     ) -> None:
         assert joined.space is not None
-        moved = joined.target == endpoint
-        if moved:
-            self._plumber.withdraw(endpoint, joined.published)
+        if joined.target == endpoint:  # first: who comes meanwhile is led to where it goes on
+            self._plumber.move(endpoint, target, joined.published)
+            joined.target = target
         self._plumber.detach(joined.space, endpoint)
         self._plumber.route(joined.space, gateway)
-        if moved:
-            joined.target = target
-            if joined.target is not None:
-                self._plumber.publish(joined.target, joined.published)
 
     def _let_go(self, joined: Joined) -> None:
         self._plumber.firewall.restrict(joined.owner, None)
@@ -319,7 +346,14 @@ class Wiring:
 
     def _reassert(self) -> None:
         if not self._closed:
-            self._worker.submit(_guarded, self._plumber.reassert)
+            loop = asyncio.get_running_loop()
+            done = loop.run_in_executor(self._worker, _guarded, self._plumber.reassert)
+            done.add_done_callback(self._asserted)
+
+    def _asserted(self, done: asyncio.Future[bool]) -> None:
+        """Without its rules a network is open: they are made again until they are there."""
+        if not self._closed and not done.cancelled() and not done.result():
+            asyncio.get_running_loop().call_later(RETRY_DELAY, self._reassert)
 
 
 _is_unprivileged = cache(is_unprivileged)
@@ -332,9 +366,11 @@ def why_not() -> str:
     return "" if firewall.find_nft() else "nft (package nftables) is not installed"
 
 
-def _guarded(work: Callable[..., object], *arguments: object) -> None:
-    """Work of the thread that nobody waits for."""
+def _guarded(work: Callable[..., object], *arguments: object) -> bool:
+    """Work of the thread that nobody waits for; whether it was done."""
     try:
         work(*arguments)
     except (SampanError, OSError) as error:
         log.error("networks: %s", error)  # noqa: TRY400 - no trace needed
+        return False
+    return True

@@ -33,7 +33,7 @@ from sampan.errors import (
 from sampan.network.conflist import Conflist, check_word, load_conflists, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["CniError", "Conflist", "Plugins", "Result", "load_conflists", "parse"]
 
@@ -157,6 +157,8 @@ class Plugins:
     ) -> None:
         """Disconnect, in reverse order; nothing happens twice. `netns_path` "" when it is gone.
 
+        What was added by another version of the list is undone by that one.
+
         Raises:
             CniError: a plugin failed; call it again.
         """
@@ -165,6 +167,7 @@ class Plugins:
         cached = self._load(path)
         if cached is not None:
             run.take(cached)
+            conf = run.conf = parse(_encode(cached.config))  # what was added, it undoes
         result = run.result if conf.number >= _NO_RESULT else None
         for plugin in reversed(conf.plugins):
             await self._call("DEL", run, plugin, result)
@@ -173,17 +176,17 @@ class Plugins:
     async def gc(self, conf: Conflist, valid: Iterable[tuple[str, str]]) -> None:
         """Release what belongs to no attachment in `valid`, pairs of (container id, ifname).
 
+        What we have added ourselves is deleted; the plugins are asked to look for more, unless the
+        list says that others use it too (`disableGC`).
+
         Raises:
             CniError: a plugin failed.
         """
-        if conf.disable_gc:
-            return
         kept = set(valid)
         for cached in self.attachments(conf.name):
             if (cached.id, cached.ifname) not in kept:
-                old = parse(_encode(cached.config))
-                await self.delete(old, "", cached.id, cached.ifname)
-        if conf.number < _GC:
+                await self.delete(conf, "", cached.id, cached.ifname)
+        if conf.disable_gc or conf.number < _GC:
             return
         attachments = [{"containerID": one, "ifname": name} for one, name in sorted(kept)]
         for plugin in conf.plugins:
@@ -203,14 +206,15 @@ class Plugins:
         for plugin in conf.plugins:
             await self._call("STATUS", _Run(conf, "", "", "", {}, {}), plugin, None)
 
+    def find(self, container_id: str, ifname: str = "eth0") -> Conflist | None:
+        """The list that an interface was added by and is not yet deleted by."""
+        for cached in self._load_all(lambda name: name.endswith(f"@{container_id}@{ifname}.json")):
+            return parse(_encode(cached.config))
+        return None
+
     def attachments(self, network: str = "") -> list[_Cached]:
         """What was added and not deleted, of one network or of all."""
-        try:
-            names = sorted(os.listdir(self._cache))
-        except FileNotFoundError:
-            return []
-        loaded = (self._load(os.path.join(self._cache, name)) for name in names)
-        return [one for one in loaded if one is not None and network in ("", one.network)]
+        return self._load_all(lambda name: not network or name.startswith(f"{network}@"))
 
     # details
 
@@ -263,6 +267,14 @@ class Plugins:
             os.close(fd)
         os.rename(fresh, path)
 
+    def _load_all(self, fits: Callable[[str], bool]) -> list[_Cached]:
+        try:
+            names = sorted(os.listdir(self._cache))
+        except FileNotFoundError:
+            return []
+        loaded = (self._load(os.path.join(self._cache, name)) for name in names if fits(name))
+        return [one for one in loaded if one is not None]
+
     def _load(self, path: str) -> _Cached | None:
         try:
             with open(path, "rb") as file:
@@ -298,7 +310,8 @@ class _Run:
 
     def cached(self) -> _Cached:
         conf = self.conf
-        config = {"cniVersion": conf.version, "name": conf.name, "plugins": list(conf.plugins)}
+        config: dict[str, Any] = {"cniVersion": conf.version, "name": conf.name}
+        config |= {"disableCheck": conf.disable_check, "plugins": list(conf.plugins)}
         return _Cached(
             v=1, network=conf.name, id=self.id, ifname=self.ifname, netns=self.netns,
             args=self.args, capabilities=self.capabilities, config=config, result=self.result,

@@ -15,11 +15,12 @@ import os
 import socket
 import struct
 import subprocess
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
 from sampan.errors import FailedPrecondition, Unavailable
-from sampan.network import egress, ruleset
+from sampan.network import egress, links, ruleset
 from sampan.network.denials import group_of
 from sampan.network.netlink import (
     CREATE,
@@ -81,7 +82,12 @@ class Firewall:
         """
         restricted = list(self._restricted.values())
         rules = ruleset.table(self.name, self._elements(), group=group_of(self.name))
-        run_nft(rules + egress.doors_table(self.name, restricted))
+        there = [
+            # An interface that is on its way out must not keep the rules from being made.
+            replace(one, doors=tuple(door for door in one.doors if links.index_of(door[0])))
+            for one in restricted
+        ]
+        run_nft(rules + egress.doors_table(self.name, there))
         self.is_made = True
         self._rules = self._count()
 
@@ -137,13 +143,13 @@ class Firewall:
         if self._bridges.get(name) == (masquerade, internal):
             return
         self._bridges[name] = masquerade, internal
-        self._change(_NEWSETELEM, CREATE, _bridge_elements(name, masquerade, internal))
+        self._change(made=_bridge_elements(name, masquerade, internal))
 
     def drop_bridge(self, name: str) -> None:
         """Forget a bridge."""
         known = self._bridges.pop(name, None)
         if known is not None:
-            self._change(_DELSETELEM, 0, _bridge_elements(name, *known))
+            self._change(gone=_bridge_elements(name, *known))
 
     def add_ports(self, ports: tuple[Port, ...]) -> None:
         """Publish ports, all of them or none.
@@ -151,27 +157,32 @@ class Firewall:
         Raises:
             Unavailable: the kernel refused.
         """
-        new = [port for port in ports if port not in self._ports]
-        self._ports.update(dict.fromkeys(new))
-        try:
-            self._change(_NEWSETELEM, CREATE, _port_elements(new))
-        except BaseException:
-            for port in new:
-                del self._ports[port]
-            raise
+        self.move_ports((), ports)
 
     def drop_ports(self, ports: tuple[Port, ...]) -> None:
         """Take published ports back."""
-        known = [port for port in ports if port in self._ports]
+        self.move_ports(ports, ())
+
+    def move_ports(self, old: tuple[Port, ...], new: tuple[Port, ...]) -> None:
+        """Take ports back and publish others, at one moment: a port that is in both only leads
+        elsewhere. Raises as `add_ports`."""
+        before = dict(self._ports)
+        known = [port for port in old if port in before]
         for port in known:
             del self._ports[port]
+        fresh = [port for port in new if port not in self._ports]
+        self._ports.update(dict.fromkeys(fresh))
         used = {port.target for port in self._ports}
         gone = [
             one
             for one in _port_elements(known)
             if not one[0].startswith("selves") or _target_of(one) not in used
         ]
-        self._change(_DELSETELEM, 0, [(word, key, b"") for word, key, _ in gone])
+        try:
+            self._change([(word, key, b"") for word, key, _ in gone], _port_elements(fresh))
+        except BaseException:
+            self._ports = before
+            raise
 
     def forget(self) -> None:
         """Let go of the socket; the table stays."""
@@ -190,10 +201,11 @@ class Firewall:
             self._netlink = Netlink(NETFILTER)
         return self._netlink
 
-    def _change(self, kind: int, flags: int, elements: Sequence[Element]) -> None:
-        if not elements or not self.is_made:
+    def _change(self, gone: Sequence[Element] = (), made: Sequence[Element] = ()) -> None:
+        if not self.is_made or not (gone or made):
             return
-        messages = [_element_message(self.name, kind, flags, element) for element in elements]
+        messages = [_element_message(self.name, _DELSETELEM, 0, element) for element in gone]
+        messages += [_element_message(self.name, _NEWSETELEM, CREATE, element) for element in made]
         try:
             self.socket().batch(messages)
         except OSError as error:

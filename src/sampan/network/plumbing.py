@@ -16,7 +16,7 @@ from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING
 
 from sampan.errors import FailedPrecondition
-from sampan.network import forwarding, ipam, links, shaping, spaces
+from sampan.network import conntrack, forwarding, ipam, links, shaping, spaces
 from sampan.network.egress import Restricted
 from sampan.network.firewall import Firewall, Port
 from sampan.network.model import EVERY4, EVERY6, Driver
@@ -111,10 +111,9 @@ class Plumber:
         self.prepare()
         index = links.index_of(name)
         if not index:
-            mac = b"\x02\x42" + os.urandom(4)
-            self.host.run([links.new_bridge(name, mac, network.mtu)])
+            self.host.run([links.new_bridge(name, _mac_of_bridge(network), network.mtu)])
             index = links.index_of(name)
-        self._set_sysctls(network)
+        self._set_sysctls(network, own=self._is_own(network))
         messages = [links.change(name, up=True)]
         for pool in network.pools:
             if pool.gateway:
@@ -125,20 +124,28 @@ class Plumber:
         self._bridges[name] = index
 
     def remove_bridge(self, network: Network) -> None:
-        """Remove a network's bridge and its rules; what is gone is fine."""
+        """Remove a network's bridge and its rules; what is gone is fine, and what was there before
+        us stays."""
         name = network.interface
         for spare in [one for one in self._spares if one.bridge == name]:
             self._spares.remove(spare)
             spare.space.close()
         self._bridges.pop(name, None)
         self.firewall.drop_bridge(name)
-        self.host.run([links.delete(name)])
+        if self._is_own(network):
+            self.host.run([links.delete(name)])
 
-    def _set_sysctls(self, network: Network) -> None:
+    def _is_own(self, network: Network) -> bool:
+        """Whether a bridge was made by us and for this network: its address says so."""
+        mac = ":".join(f"{byte:02x}" for byte in _mac_of_bridge(network))
+        return links.mac_of(self.host, network.interface) == mac
+
+    def _set_sysctls(self, network: Network, *, own: bool) -> None:
         """No router's word; IPv6 only where the network has it; loopback for publishing."""
         v6, v4 = (f"net/{kind}/conf/{network.interface}" for kind in ("ipv6", "ipv4"))
-        spaces.set_sysctl(f"{v6}/accept_ra", "0")
-        spaces.set_sysctl(f"{v6}/disable_ipv6", "0" if network.ipv6 else "1")
+        if own:
+            spaces.set_sysctl(f"{v6}/accept_ra", "0")
+            spaces.set_sysctl(f"{v6}/disable_ipv6", "0" if network.ipv6 else "1")
         spaces.set_sysctl(f"{v4}/route_localnet", "0" if network.internal else "1")
         if network.ipv6:
             self._forward(6)
@@ -304,11 +311,22 @@ class Plumber:
 
     def publish(self, endpoint: Endpoint, published: Sequence[Published]) -> None:
         """Let published ports lead to the endpoint."""
-        self.firewall.add_ports(firewall_ports(endpoint, published))
+        ports = firewall_ports(endpoint, published)
+        self.firewall.add_ports(ports)
+        _forget_flows(ports)
 
     def withdraw(self, endpoint: Endpoint, published: Sequence[Published]) -> None:
         """Undo `publish`."""
-        self.firewall.drop_ports(firewall_ports(endpoint, published))
+        ports = firewall_ports(endpoint, published)
+        self.firewall.drop_ports(ports)
+        _forget_flows(ports)
+
+    def move(self, old: Endpoint, new: Endpoint | None, published: Sequence[Published]) -> None:
+        """Let published ports lead to another endpoint, or to none."""
+        ports = firewall_ports(new, published) if new is not None else ()
+        before = firewall_ports(old, published)
+        self.firewall.move_ports(before, ports)
+        _forget_flows(before)
 
     def close(self, idle: Sequence[Network]) -> None:
         """Let go of the spares and sockets. Bridges of `idle` networks go, and with the last one
@@ -325,6 +343,17 @@ class Plumber:
         if self._host is not None:
             self._host.close()
             self._host = None
+
+
+def _forget_flows(ports: Sequence[Port]) -> None:
+    """Streams end by themselves; datagrams go on."""
+    datagrams = [(port.host_port, port.target) for port in ports if port.protocol == "udp"]
+    if datagrams:
+        conntrack.forget(datagrams)
+
+
+def _mac_of_bridge(network: Network) -> bytes:
+    return b"\x02\x42" + bytes.fromhex(network.id[:8])
 
 
 def firewall_ports(endpoint: Endpoint, published: Sequence[Published]) -> tuple[Port, ...]:

@@ -1,23 +1,35 @@
-"""Published ports on the host's own `::1`: relayed by us, because the kernel cannot rewrite them.
+"""Connections that reach the socket that guards a published port, carried by us.
 
-IPv6 knows no `route_localnet`: a packet from `::1` never leaves loopback, whatever its destination
-was rewritten to. So who connects to `[::1]:PORT` reaches the socket that guards the port, and what
-he says is carried to the container. The container sees the host's address. Streams only.
+The kernel rewrites what comes to a published port, so nothing comes to its guard, but for two
+cases. IPv6 knows no `route_localnet`: a packet from `::1` never leaves loopback, whatever its
+destination was rewritten to. And while somebody has flushed the packet filter, or a container
+without a network keeps its ports, nobody rewrites. Such a connection is carried to the container,
+which sees the host's address then; where there is nobody to carry it to, it is closed, for a guard
+that only listened would let its client wait for ever.
+
+Datagrams are carried as well: each client has a socket of its own towards the container, until
+nothing has passed for a while.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import socket
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
+    Target = Callable[[], tuple[str, int] | None]
+
 MAX_STREAMS = 256
-"""Connections that are carried at once, for all ports."""
+"""Connections that are carried at once, for all ports; as many clients of datagrams besides."""
 
 PATIENCE = 10.0
+QUIET = 90.0
+"""Seconds without a datagram after which a client is forgotten."""
+
 _CHUNK = 1 << 16
 
 
@@ -27,26 +39,33 @@ class Relays:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._guards: set[int] = set()
+        self._clients: dict[tuple[int, tuple[Any, ...]], _Client] = {}
 
-    def open(self, guard: socket.socket, target: Callable[[], tuple[str, int] | None]) -> None:
-        """Carry what connects to `guard` to (address, port); None: to nobody, for now."""
+    def open(self, guard: socket.socket, target: Target) -> None:
+        """Carry what comes to `guard` to (address, port); None: to nobody, for now."""
         guard.setblocking(False)
         self._guards.add(guard.fileno())
-        asyncio.get_running_loop().add_reader(guard.fileno(), self._accept, guard, target)
+        accept = self._accept if guard.type == socket.SOCK_STREAM else self._receive
+        asyncio.get_running_loop().add_reader(guard.fileno(), accept, guard, target)
 
     def close(self, guard: socket.socket) -> None:
         """Take no more connections; those that there are go on."""
         if guard.fileno() in self._guards:
             self._guards.discard(guard.fileno())
             asyncio.get_running_loop().remove_reader(guard.fileno())
+            for key, client in tuple(self._clients.items()):
+                if key[0] == guard.fileno():
+                    client.close()
 
     async def aclose(self) -> None:
         """Break every connection off."""
+        for client in tuple(self._clients.values()):
+            client.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _accept(self, guard: socket.socket, target: Callable[[], tuple[str, int] | None]) -> None:
+    def _accept(self, guard: socket.socket, target: Target) -> None:
         try:
             sock, _ = guard.accept()
         except OSError:
@@ -58,6 +77,71 @@ class Relays:
         task = asyncio.get_running_loop().create_task(_carry(sock, *where))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _receive(self, guard: socket.socket, target: Target) -> None:
+        try:
+            data, source = guard.recvfrom(_CHUNK)
+        except OSError:
+            return
+        key = (guard.fileno(), source)
+        client = self._clients.get(key)
+        where = target()
+        if client is not None and client.where != where:
+            client.close()
+            client = None
+        if client is None:
+            if where is None or len(self._clients) >= MAX_STREAMS:
+                return
+            client = _Client(guard, source, where, partial(self._clients.pop, key, None))
+            self._clients[key] = client
+        client.send(data)
+
+
+class _Client:
+    """One sender of datagrams, and the socket that speaks for it."""
+
+    def __init__(
+        self,
+        guard: socket.socket,
+        source: tuple[Any, ...],
+        where: tuple[str, int],
+        forget: Callable[[], object],
+    ) -> None:
+        self.where = where
+        self._guard, self._source, self._forget = guard, source, forget
+        family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
+        self._sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._sock.connect_ex(where)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._sock.fileno(), self._answer)
+        self._end = loop.call_later(QUIET, self.close)
+
+    def send(self, data: bytes) -> None:
+        """On to the container; what does not fit is lost, as datagrams are."""
+        self._again()
+        try:
+            self._sock.send(data)
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """Forget it."""
+        self._end.cancel()
+        if self._sock.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._sock.fileno())
+            self._sock.close()
+        self._forget()
+
+    def _answer(self) -> None:
+        self._again()
+        try:
+            self._guard.sendto(self._sock.recv(_CHUNK), self._source)
+        except OSError:
+            return
+
+    def _again(self) -> None:
+        self._end.cancel()
+        self._end = asyncio.get_running_loop().call_later(QUIET, self.close)
 
 
 async def _carry(sock: socket.socket, address: str, port: int) -> None:

@@ -12,13 +12,11 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from sampan.engine.model import Container, ContainerConfig, HostConfig
 from sampan.engine.wiring import why_not
 from sampan.errors import InvalidArgument, NotFound, SampanError, Unavailable
 from sampan.network.cni import Plugins
-from sampan.network.conflist import load_conflists, parse
+from sampan.network.conflist import load_conflists
 from sampan.network.model import Binding, Driver, EndpointRequest
 
 if TYPE_CHECKING:
@@ -136,19 +134,12 @@ class Network:
         if network.startswith(ENGINE):
             self._networks.release(sandbox.id)
             return
-        conflist = self._kept(network, sandbox.id)
+        conflist = self._plugins.find(sandbox.id, INTERFACE)
         if conflist is None:
             return  # never added, or undone: the plugins keep a file of what they added
         await self._plugins.delete(
             conflist, path, sandbox.id, INTERFACE, arguments(sandbox), capabilities(sandbox)
         )
-
-    def _kept(self, network: str, sandbox_id: str) -> Conflist | None:
-        """The list that a sandbox was connected by, as it was then."""
-        for one in self._plugins.attachments(network):
-            if one.id == sandbox_id:
-                return parse(msgspec.json.encode(one.config))
-        return None
 
     def _why_no_fallback(self) -> str:
         """Why there is no network of the engine to fall back on, "" when there is one."""

@@ -56,11 +56,10 @@ class Pods:
         services = engine.services
         table = Table(services.db)
         table.load()
-        cache = f"{services.layout.root}/cni"
         network = Network(
             settings.cni_config,
             settings.cni_plugins,
-            cache,
+            services.layout.cni_of_pods,
             services.networks,
             settings.fallback_network,
         )

@@ -209,6 +209,11 @@ class Layout:
         return os.path.join(self.root, "cni-networks")
 
     @property
+    def cni_of_pods(self) -> str:
+        """The same for pods."""
+        return os.path.join(self.root, "cni")
+
+    @property
     def forwarding(self) -> str:
         """What the names of files begin with that are there when the host forwards packets only
         because we need it."""

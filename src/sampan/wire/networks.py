@@ -175,3 +175,11 @@ class OpenPort(Body, kw_only=True):
     host_port: int
     reach: str
     warning: str
+
+
+class MemberCheck(Body, kw_only=True):
+    """One entry of GET /networks/{id}/check, an extension of ours; `problem` "" is none."""
+
+    container: str
+    name: str
+    problem: str

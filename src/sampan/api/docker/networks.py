@@ -132,6 +132,17 @@ async def inspect(call: Call) -> StreamResponse:
     return answers.json(answer)
 
 
+async def check(call: Call) -> StreamResponse:
+    """GET /networks/{id}/check"""
+    found = await call.engine.networks.check(call.engine.networks.find(call.name))
+    return answers.json(
+        [
+            wire.MemberCheck(container=owner, name=_name(call.engine, owner), problem=problem)
+            for owner, problem in found.items()
+        ]
+    )
+
+
 async def remove(call: Call) -> StreamResponse:
     """DELETE /networks/{id}"""
     await call.engine.networks.remove(call.name)
@@ -195,13 +206,16 @@ def _fullness(pool: Pool, addresses: Sequence[IPv4Address | IPv6Address]) -> wir
     )
 
 
-def _member(engine: Engine, one: Endpoint) -> wire.Member:
+def _name(engine: Engine, owner: str) -> str:
     try:
-        name = engine.get(one.owner).name
+        return engine.get(owner).name
     except NotFound:
-        name = one.owner  # a pod
+        return owner  # a pod
+
+
+def _member(engine: Engine, one: Endpoint) -> wire.Member:
     return wire.Member(
-        name=name,
+        name=_name(engine, one.owner),
         endpoint_id=one.id,
         mac_address=one.mac,
         ipv4_address=f"{one.ipv4}/{one.prefix4}" if one.ipv4 else "",
@@ -216,6 +230,7 @@ PATHS = {
 }
 NAMED = {
     ("GET", "networks", ""): inspect,
+    ("GET", "networks", "check"): check,
     ("DELETE", "networks", ""): remove,
     ("POST", "networks", "connect"): connect,
     ("POST", "networks", "disconnect"): disconnect,

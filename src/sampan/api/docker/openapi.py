@@ -64,6 +64,7 @@ ANSWERS: Final[dict[str, tuple[int, Any]]] = {
     "GET /info": (200, system.Info),
     "GET /networks": (200, list[networks.Network]),
     "GET /networks/{name}": (200, networks.Network),
+    "GET /networks/{name}/check": (200, list[networks.MemberCheck]),
     "GET /system/df": (200, system.DiskUsage),
     "GET /version": (200, system.Version),
     "GET /volumes": (200, volumes.VolumeList),

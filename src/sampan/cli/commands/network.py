@@ -1,4 +1,4 @@
-"""`sampan network`: connect, create, disconnect, inspect, ls, prune, rm."""
+"""`sampan network`: check, connect, create, disconnect, inspect, ls, prune, rm."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ HEADERS = {
     "Name": "NAME",
     "Scope": "SCOPE",
 }
+CHECKED = {"Network": "NETWORK", "Container": "CONTAINER", "Problem": "PROBLEM"}
 _WARNING = "WARNING! This will remove all custom networks not used by at least one container."
 
 
@@ -55,29 +56,13 @@ def create(session: Session, flags: Values, words: list[str]) -> int:
 
 
 def _pools(flags: Values) -> list[dict[str, Any]]:
-    """The subnets, each with the gateway, range and reserved addresses that lie in it."""
-    from ipaddress import ip_address, ip_network
-
-    pools: dict[str, dict[str, Any]] = {text: {"Subnet": text} for text in flags.many("subnet")}
-
-    def home(text: str, what: str) -> dict[str, Any]:
-        try:
-            wanted = ip_address(text.partition("/")[0])
-            for subnet, pool in pools.items():
-                if wanted in ip_network(subnet, strict=False):
-                    return pool
-        except ValueError as error:
-            raise Failed(f"invalid {what} {text}: {error}") from error
-        raise Failed(f"no matching subnet for {what} {text}")
-
-    for text in flags.many("gateway"):
-        home(text, "gateway")["Gateway"] = text
-    for text in flags.many("ip-range"):
-        home(text, "range")["IPRange"] = text
-    for text in flags.many("aux-address"):
-        name, _, address = text.partition("=")
-        home(address, "aux-address").setdefault("AuxiliaryAddresses", {})[name] = address
-    return list(pools.values())
+    reserved = _pairs(flags.many("aux-address"))
+    try:
+        return network_calls.pools(
+            flags.many("subnet"), flags.many("gateway"), flags.many("ip-range"), reserved
+        )
+    except ValueError as error:
+        raise Failed(str(error)) from error
 
 
 def connect(session: Session, flags: Values, words: list[str]) -> int:
@@ -103,6 +88,16 @@ def inspect(session: Session, flags: Values, names: list[str]) -> int:
     for text in errors:
         session.error(text)
     return 1 if errors else 0
+
+
+def check(session: Session, flags: Values, names: list[str]) -> int:
+    rows = [
+        {"Network": name, "Container": one["Name"], "Problem": one["Problem"]}
+        for name in names
+        for one in session.call(network_calls.check(name))
+    ]
+    show(session, rows, "Network Container Problem", CHECKED, flags.text("format"))
+    return 1 if any(one["Problem"] for one in rows) else 0
 
 
 def row(network: dict[str, Any], *, full: bool) -> dict[str, Any]:
@@ -194,6 +189,22 @@ CONNECT = Command(
 """,
     least=2,
     most=2,
+)
+CHECK = Command(
+    check,
+    "[OPTIONS] NETWORK [NETWORK...]",
+    "Let the plugins of CNI networks see whether what they made is still as they made it",
+    """\
+      --format string   Format output using a custom template:
+                        'table':            Print output in table format
+                        with column headers (default)
+                        'table TEMPLATE':   Print output in table format
+                        using the given Go template
+                        'json':             Print in JSON format
+                        'TEMPLATE':         Print output using the given
+                        Go template.
+""",
+    least=1,
 )
 DISCONNECT = Command(
     disconnect,
