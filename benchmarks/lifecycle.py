@@ -28,14 +28,15 @@ BODY = {"Image": BUSYBOX, "Cmd": ["true"], "HostConfig": {"NetworkMode": "none"}
 class Life:
     """One engine's lives, and the times of their requests."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, body: dict[str, object] = BODY) -> None:
         self._api = Api(engine.socket)
+        self._body = body
         self.verbs: dict[str, list[float]] = {"create": [], "start": [], "wait": [], "remove": []}
 
     def __call__(self) -> float:
         """One whole life; milliseconds."""
         begin = time.perf_counter()
-        made = self._call("create", "POST", "/containers/create", BODY)["Id"]
+        made = self._call("create", "POST", "/containers/create", self._body)["Id"]
         self._call("start", "POST", f"/containers/{made}/start")
         code = self._call("wait", "POST", f"/containers/{made}/wait")["StatusCode"]
         self._call("remove", "DELETE", f"/containers/{made}")

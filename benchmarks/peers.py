@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 REGISTRY = "127.0.0.1:5000"
 BUSYBOX = f"{REGISTRY}/busybox:1"
 LARGE = f"{REGISTRY}/large:1"
+TOOLS = f"{REGISTRY}/tools:1"
+"""busybox, iperf3 and nginx."""
+SUBNET = "172.31.0.0/16"
 BIN = Path(sys.executable).parent
 
 
@@ -114,7 +117,8 @@ class Sampan(Engine):
         """Start the daemon in the foreground, as a service would."""
         self.place.mkdir(exist_ok=True)
         config = self.place / "config.toml"
-        config.write_text(f'cgroup_parent = "{lab.CGROUP}/sampan"\n')
+        # Each engine takes the first subnet that it finds free; none has made its bridge yet.
+        config.write_text(f'cgroup_parent = "{lab.CGROUP}/sampan"\nbridge_subnet = "{SUBNET}"\n')
         config.chmod(0o600)
         words = ["daemon", "--root", f"{self.place}/root", "--state", f"{self.place}/state"]
         argv = [str(BIN / "sampan"), *words, "--config", str(config)]

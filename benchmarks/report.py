@@ -22,9 +22,11 @@ import commands
 import execs
 import lifecycle
 import memory
+import networks
 import oci
 import pulls
 import scale
+import traffic
 
 if TYPE_CHECKING:
     from timing import Row
@@ -115,6 +117,13 @@ PROMISES = (
     Promise("load: best peer's x", archives.LOAD, "sampan", ("docker", "podman", "ctr"), 1.0),
     Promise("push: best peer's x", archives.PUSH, "sampan", ("docker", "podman", "ctr"), 1.0),
     Promise("pull: best peer's x", pulls.FIGURE, "sampan", ("docker", "podman", "ctr"), 0.7),
+    Promise("run in a bridge: docker run's x", networks.FIGURE, "sampan", ("docker",), 1 / 5),
+    Promise("life in a bridge: ms", networks.LIFE, "sampan", (), 25),
+    Promise("100 with a port: docker's x", networks.MANY, "sampan", ("docker",), 1 / 4),
+    *(
+        Promise(f"{what}: best peer's x", what, "sampan", ("docker", "podman"), 1.0, least=True)
+        for what in traffic.FIGURES
+    ),
 )
 
 

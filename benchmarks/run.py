@@ -2,11 +2,10 @@
 
     python benchmarks/run.py [--rounds N] [--only FIGURE ...] [--json FILE] [--docs FILE]
 
-Figures are life, commands, networks, oci, execs, clients, lives, streams, density, probes, pulls,
-archives, build and memory. The
-table and the promises go to standard output, everything that was taken to the JSON file, and the
-tables into the docs between their two marks. The code is 0 also when a promise is not kept: this
-measures, tests judge.
+Figures are life, commands, networks, traffic, ports, oci, execs, clients, lives, streams, density,
+probes, pulls, archives, build and memory. The table and the promises go to standard output,
+everything that was taken to the JSON file, and the tables into the docs between their two marks.
+The code is 0 also when a promise is not kept: this measures, tests judge.
 """
 
 from __future__ import annotations
@@ -33,12 +32,13 @@ import oci
 import pulls
 import report
 import scale
-from peers import BUSYBOX, ENGINES, LARGE, Engine
-from source import Registry, busybox
+import traffic
+from peers import BUSYBOX, ENGINES, LARGE, TOOLS, Engine
+from source import Registry, busybox, tools
 from timing import Row, Runner
 
 _SCALE = ("lives", "streams", "density", "probes")
-_SHARED = ("life", "commands", "networks", "execs", "clients", *_SCALE)
+_SHARED = ("life", "commands", "networks", "traffic", "ports", "execs", "clients", *_SCALE)
 FIGURES = (*_SHARED, "oci", "pulls", "archives", "build", "memory")
 
 
@@ -115,8 +115,19 @@ class Bench:
             return clients.measure(engines, self.runners[False], rounds)
         if name in _SCALE:
             return self._scale(name, engines)
+        if name == "traffic":
+            return self._traffic(engines)
+        if name == "ports":
+            return networks.many(engines, self.runners)
         figures = {"commands": commands, "networks": networks, "execs": execs}
         return figures[name].measure(engines, self.runners, rounds)
+
+    def _traffic(self, engines: dict[str, Engine]) -> list[Row]:
+        if not traffic.is_possible():
+            return []
+        self.registry.push(tools(self.place, self.rootfs), TOOLS)
+        rounds = max(3, self.options.rounds // 3)
+        return traffic.measure(networks.able_of(engines), self.runners, rounds)
 
     def _scale(self, name: str, engines: dict[str, Engine]) -> list[Row]:
         """Many at once. Density is of our own engine and podman: others need minutes to start."""

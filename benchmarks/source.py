@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -24,6 +25,23 @@ if TYPE_CHECKING:
 BUSYBOX = Path("/bin/busybox")
 _APPLETS = ("sh", "true", "sleep", "cat", "echo")
 _OCI = "application/vnd.oci.image"
+_NGINX = """\
+user root;
+worker_processes 1;
+pid /tmp/nginx.pid;
+error_log stderr crit;
+events { worker_connections 4096; }
+http {
+  access_log off;
+  keepalive_requests 100000000;
+  client_body_temp_path /tmp/body;
+  proxy_temp_path /tmp/proxy;
+  fastcgi_temp_path /tmp/fastcgi;
+  uwsgi_temp_path /tmp/uwsgi;
+  scgi_temp_path /tmp/scgi;
+  server { listen 80 backlog=4096; location / { return 200 "hello from a container\\n"; } }
+}
+"""
 
 
 class Registry(Engine):
@@ -91,6 +109,29 @@ def busybox(place: Path) -> Path:
     _write_layout(place / "layout", packed, ["true"])
     _write_layout(place / "pause", packed, ["sleep", "1000000"])
     return root
+
+
+def tools(place: Path, root: Path) -> Path:
+    """The busybox at `root` with Debian's iperf3 and nginx, as an OCI layout."""
+    full = place / "tools-rootfs"
+    shutil.copytree(root, full, symlinks=True)
+    for name in ("iperf3", "nginx"):
+        path = shutil.which(name)
+        assert path is not None
+        shutil.copy(path, full / "bin")
+        for library in _libraries(path):
+            copied = full / library.lstrip("/")
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(library, copied)
+    (full / "etc/nginx.conf").write_text(_NGINX)
+    packed = subprocess.run(["tar", "-C", full, "-c", "."], check=True, capture_output=True).stdout
+    _write_layout(place / "tools", packed, ["sleep", "100000"])
+    return place / "tools"
+
+
+def _libraries(program: str) -> list[str]:
+    listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+    return [word for word in listed.split() if word.startswith("/")]
 
 
 def _write_layout(folder: Path, tar: bytes, command: list[str]) -> None:
