@@ -177,11 +177,11 @@ class Foreign:
                 log.error("clean up network %s: %s", network.name, error)  # noqa: TRY400
         for one in self._plugins.attachments():  # of networks that are gone, or lists that are
             async with self._turns[one.network]:
-                conf = self._plugins.find(one.id, one.ifname)
-                if conf is None or (one.id, one.ifname) in self._valid(""):
+                added = self._plugins.find(one.id, one.ifname)
+                if added is None or (one.id, one.ifname) in self._valid(""):
                     continue
                 try:
-                    await self._plugins.delete(conf, "", one.id, one.ifname)
+                    await self._plugins.delete(added, "", one.id, one.ifname)
                 except SampanError as error:
                     log.error("clean up network %s: %s", one.network, error)  # noqa: TRY400
 
