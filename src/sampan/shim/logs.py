@@ -14,17 +14,22 @@ The file is opened at the first byte. When it has reached `max_size` it is rotat
 `.1`, `.1` becomes `.2`, and so on, `max_file` files in all (rotation.py).
 
 A log that cannot be written (full disk) never blocks or breaks the container: the records of that
-batch are dropped and counted, and a half-written one is cut off again.
+batch are dropped and counted, and a half-written one is cut off again. The first record that can be
+written afterwards leaves a line about it in the journal of drops beside the log (`DROPS`):
+`{"time":RFC3339Nano,"dropped":N,"reason":TEXT}`.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from json.encoder import encode_basestring
+from json.encoder import encode_basestring, encode_basestring_ascii
 from time import gmtime, time_ns
 
 from sampan.shim import rotation
+
+DROPS = ".drops"
+"""What the name of the journal of drops has behind the log's."""
 
 STREAMS = (b"", b"stdout", b"stderr")
 LONGEST = 16 * 1024
@@ -54,6 +59,7 @@ class JsonFile:
     __slots__ = (
         "_attributes",
         "_fd",
+        "_gap",
         "_max_file",
         "_max_size",
         "_packed",
@@ -87,6 +93,7 @@ class JsonFile:
         self._pending = [b"", b"", b""]
         self._second = 0
         self._prefix = b""
+        self._gap = (0, "")
         self.dropped = 0
 
     def write(self, stream: int, data: bytes) -> None:
@@ -145,8 +152,25 @@ class JsonFile:
                 if 0 < self._max_size <= self._size:
                     self._rotate()
                 records = self._append(records)
-        except OSError:
-            self.dropped += records.count(b"\n")
+                if self._gap[0]:
+                    self._note_gap()
+        except OSError as error:
+            lost = records.count(b"\n")
+            self.dropped += lost
+            self._gap = self._gap[0] + lost, error.strerror or str(error)
+
+    def _note_gap(self) -> None:
+        """Write down what was dropped; the disk has room again."""
+        count, reason = self._gap
+        now = self._now().decode("ascii")
+        line = f'{{"time":"{now}","dropped":{count},"reason":{encode_basestring_ascii(reason)}}}\n'
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(self._path + DROPS, flags, 0o640)
+        try:
+            os.write(fd, line.encode("ascii"))
+        finally:
+            os.close(fd)
+        self._gap = (0, "")
 
     def _append(self, records: bytes) -> bytes:
         """Write what belongs into the current file; the rest is for the next one."""
@@ -208,6 +232,10 @@ class CriFile(JsonFile):
         """
         self.reopen()
         self._open()
+
+    def _note_gap(self) -> None:
+        """The directory is its owner's."""
+        self._gap = (0, "")
 
     def _records(self, stream: int, data: bytes) -> bytes:
         head = b"%s %s " % (self._now(), STREAMS[stream])

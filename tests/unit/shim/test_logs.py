@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sampan.shim.logs import LONGEST, JsonFile
+from sampan.shim.logs import DROPS, LONGEST, JsonFile
 
 
 def read(path):
@@ -185,6 +185,11 @@ def test_a_symbolic_link_is_not_followed(path, tmp_path):
     assert not target.exists()
 
 
+def journal(path):
+    lines = path.with_name(path.name + DROPS).read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
 def test_a_fifo_does_not_block(path):
     os.mkfifo(path)
     assert written(path, b"x\n").dropped == 1
@@ -209,6 +214,11 @@ def test_a_full_disk_drops_whole_records_and_counts_them(path, monkeypatch):
     log.write(1, b"lost one\nlost two\n")
     monkeypatch.undo()
     assert log.dropped == 2
+    log.write(1, b"again\n")
+    assert [record["dropped"] for record in journal(path)] == [2]
+    assert "full" in journal(path)[0]["reason"].lower() or "space" in journal(path)[0]["reason"]
+    log.write(1, b"more\n")
+    assert len(journal(path)) == 1  # each gap once
     log.write(1, b"kept too\n")
     log.close()
-    assert texts(path) == ["kept\n", "kept too\n"]
+    assert texts(path) == ["kept\n", "again\n", "more\n", "kept too\n"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from sampan.cli.diagnosis import examine, explain
 from sampan.cli.session import Command, Refused, Session
 from sampan.client import calls
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from sampan.cli.flags import Values
 
 _HEAD = 8192
+_JOURNAL = 1 << 20
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BLOCK = 512
 
@@ -28,9 +31,22 @@ def tell(session: Session, _: Values, refs: list[str]) -> int:
             code = 1
             continue
         name = document["Name"].lstrip("/")
-        sentences = [*explain(document), *_program(session, document)]
+        sentences = [*explain(document), *_program(session, document), *_drops(document)]
         session.out(f"{name}: " + " ".join(sentences))
     return code
+
+
+def _drops(document: dict[str, Any]) -> list[str]:
+    """What is missing in its log; known where the engine's files can be read."""
+    journal = (document.get("LogPath") or "") + ".drops"
+    try:
+        with open(journal, encoding="ascii") as file:
+            entries = [json.loads(line) for line in file.read(_JOURNAL).split("\n")[:-1]]
+    except (OSError, ValueError):
+        return []
+    count = sum(entry["dropped"] for entry in entries)
+    last = entries[-1] if entries else {"reason": "", "time": ""}
+    return [f"{count} records of its log were dropped, until {last['time']}: {last['reason']}."]
 
 
 def _program(session: Session, document: dict[str, Any]) -> list[str]:
