@@ -20,39 +20,61 @@ from sampan.errors import InvalidArgument
 class ContainerOptions(TypedDict, total=False):
     """What can be said of a container beside its image and its command."""
 
+    annotations: Mapping[str, str]
+    blkio_weight: int
+    blkio_weight_device: Mapping[str, int]
     cap_add: Sequence[str]
     cap_drop: Sequence[str]
     cgroup_parent: str
+    cgroupns: str
+    cpu_period: int
+    cpu_quota: int
+    cpu_rt_period: int
+    cpu_rt_runtime: int
     cpu_shares: int
     cpus: float
     cpuset_cpus: str
+    cpuset_mems: str
+    depends_on: Sequence[str]
     device_cgroup_rules: Sequence[str]
+    device_read_bps: Mapping[str, int | str]
+    device_read_iops: Mapping[str, int]
+    device_write_bps: Mapping[str, int | str]
+    device_write_iops: Mapping[str, int]
     devices: Sequence[str]
     dns: Sequence[str]
     dns_options: Sequence[str]
     dns_search: Sequence[str]
+    domainname: str
     egress: Sequence[str]
     entrypoint: Sequence[str] | str
     env: Mapping[str, str] | Sequence[str]
     expose: Sequence[str]
     extra_hosts: Mapping[str, str] | Sequence[str]
+    gpus: int | str | Sequence[str]
     group_add: Sequence[str]
     healthcheck: Mapping[str, Any]
     hostname: str
     init: bool
     ip: str
     ip6: str
+    ipc: str
     labels: Mapping[str, str]
+    links: Sequence[str]
     log_driver: str
     log_options: Mapping[str, str]
     mac_address: str
     memory: int | str
+    memory_reservation: int | str
     memory_swap: int | str
+    memory_swappiness: int
     mounts: Sequence[Mapping[str, Any]]
     name: str
     network: str | Sequence[str] | Mapping[str, ConnectOptions]
     network_aliases: Sequence[str]
     on_unhealthy: str
+    oom_kill_disable: bool
+    oom_score_adj: int
     pid: str
     pids_limit: int
     platform: str
@@ -63,21 +85,27 @@ class ContainerOptions(TypedDict, total=False):
     read_only: bool
     remove: bool
     restart: str
+    runtime: str
     security_opt: Sequence[str]
     shm_size: int | str
-    sysctls: Mapping[str, str]
     stop_signal: str
     stop_timeout: int
+    storage_options: Mapping[str, str]
+    sysctls: Mapping[str, str]
     tmpfs: Mapping[str, str] | Sequence[str]
     tty: bool
     ulimits: Mapping[str, int | tuple[int, int]]
     user: str
+    userns: str
+    uts: str
+    volume_driver: str
     volumes: Sequence[str]
     volumes_from: Sequence[str]
     workdir: str
 
 
 _TEXT = {
+    "domainname": "Domainname",
     "hostname": "Hostname",
     "stop_signal": "StopSignal",
     "stop_timeout": "StopTimeout",
@@ -85,25 +113,54 @@ _TEXT = {
     "workdir": "WorkingDir",
 }
 _HOST = {
+    "blkio_weight": "BlkioWeight",
     "cgroup_parent": "CgroupParent",
+    "cgroupns": "CgroupnsMode",
+    "cpu_period": "CpuPeriod",
+    "cpu_quota": "CpuQuota",
+    "cpu_rt_period": "CpuRealtimePeriod",
+    "cpu_rt_runtime": "CpuRealtimeRuntime",
     "cpu_shares": "CpuShares",
     "cpuset_cpus": "CpusetCpus",
+    "cpuset_mems": "CpusetMems",
     "init": "Init",
+    "ipc": "IpcMode",
+    "memory_swappiness": "MemorySwappiness",
     "on_unhealthy": "OnUnhealthy",
+    "oom_kill_disable": "OomKillDisable",
+    "oom_score_adj": "OomScoreAdj",
     "pid": "PidMode",
     "pids_limit": "PidsLimit",
     "privileged": "Privileged",
     "publish_all": "PublishAllPorts",
     "read_only": "ReadonlyRootfs",
+    "runtime": "Runtime",
+    "userns": "UsernsMode",
+    "uts": "UTSMode",
+    "volume_driver": "VolumeDriver",
+}
+_HOST_PAIRS = {
+    "annotations": "Annotations",
+    "storage_options": "StorageOpt",
+    "sysctls": "Sysctls",
+}
+_BLOCK = {
+    "blkio_weight_device": ("BlkioWeightDevice", "Weight"),
+    "device_read_bps": ("BlkioDeviceReadBps", "Rate"),
+    "device_read_iops": ("BlkioDeviceReadIOps", "Rate"),
+    "device_write_bps": ("BlkioDeviceWriteBps", "Rate"),
+    "device_write_iops": ("BlkioDeviceWriteIOps", "Rate"),
 }
 _HOST_LISTS = {
     "cap_add": "CapAdd",
     "cap_drop": "CapDrop",
+    "depends_on": "DependsOn",
     "device_cgroup_rules": "DeviceCgroupRules",
     "dns": "Dns",
     "dns_options": "DnsOptions",
     "dns_search": "DnsSearch",
     "group_add": "GroupAdd",
+    "links": "Links",
     "mounts": "Mounts",
     "security_opt": "SecurityOpt",
     "volumes": "Binds",
@@ -115,7 +172,12 @@ _HEALTH_TIMES = {
     "start_period": "StartPeriod",
     "timeout": "Timeout",
 }
-_SIZES = {"memory": "Memory", "memory_swap": "MemorySwap", "shm_size": "ShmSize"}
+_SIZES = {
+    "memory": "Memory",
+    "memory_reservation": "MemoryReservation",
+    "memory_swap": "MemorySwap",
+    "shm_size": "ShmSize",
+}
 
 
 def container_body(
@@ -242,10 +304,36 @@ def _kernel(options: ContainerOptions, host: dict[str, Any]) -> None:
     if extra:
         pairs = extra.items() if isinstance(extra, Mapping) else None
         host["ExtraHosts"] = [f"{name}:{where}" for name, where in pairs] if pairs else list(extra)
-    if options.get("devices"):
-        host["Devices"] = [_device(text) for text in options["devices"]]
-    if options.get("sysctls"):
-        host["Sysctls"] = dict(options["sysctls"])
+    given: Mapping[str, Any] = options
+    for name, field in _HOST_PAIRS.items():
+        if given.get(name):
+            host[field] = dict(given[name])
+    for name, (field, key) in _BLOCK.items():
+        if given.get(name):
+            pairs = given[name].items()
+            host[field] = [{"Path": path, key: size(value)} for path, value in pairs]
+    _devices(options, host)
+
+
+def _devices(options: ContainerOptions, host: dict[str, Any]) -> None:
+    """Paths, names of vendors' devices (`vendor.com/class=name`), and processors of graphics."""
+    given = options.get("devices") or ()
+    requests: list[dict[str, Any]] = []
+    if paths := [text for text in given if "=" not in text]:
+        host["Devices"] = [_device(text) for text in paths]
+    if names := [text for text in given if "=" in text]:
+        requests.append({"Driver": "cdi", "DeviceIDs": names})
+    if (gpus := options.get("gpus")) is not None:
+        requests.append({"Driver": "", "Capabilities": [["gpu"]], **_gpus(gpus)})
+    if requests:
+        host["DeviceRequests"] = requests
+
+
+def _gpus(wanted: int | str | Sequence[str]) -> dict[str, Any]:
+    """`"all"`, a number of them, or which ones."""
+    if isinstance(wanted, int) or wanted == "all":
+        return {"Count": -1 if wanted == "all" else wanted}
+    return {"DeviceIDs": [wanted] if isinstance(wanted, str) else list(wanted)}
 
 
 def _device(text: str) -> dict[str, str]:

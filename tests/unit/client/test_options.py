@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from sampan.client.options import container_body
+from sampan.cli import container_options
+from sampan.client.options import ContainerOptions, container_body
 from sampan.errors import InvalidArgument
 
 
@@ -93,3 +96,58 @@ def test_ports_and_networks():
         "a": {"Aliases": ["x"], "IPAMConfig": {"IPv4Address": "10.0.0.5"}},
         "b": {},
     }
+
+
+def test_devices_and_what_is_rare():
+    body = container_body(
+        "i",
+        None,
+        (),
+        {
+            "devices": ["/dev/fuse", "vendor.com/net=one"],
+            "gpus": 2,
+            "device_read_bps": {"/dev/sda": "1mb"},
+            "blkio_weight_device": {"/dev/sda": 300},
+            "storage_options": {"size": "1g"},
+            "annotations": {"a": "b"},
+            "depends_on": ["db:healthy"],
+            "userns": "auto",
+            "domainname": "d",
+            "memory_reservation": "1k",
+            "cpu_rt_runtime": 5,
+        },
+    )
+    host = body["HostConfig"]
+    assert body["Domainname"] == "d"
+    assert [one["PathOnHost"] for one in host["Devices"]] == ["/dev/fuse"]
+    assert host["DeviceRequests"] == [
+        {"Driver": "cdi", "DeviceIDs": ["vendor.com/net=one"]},
+        {"Driver": "", "Capabilities": [["gpu"]], "Count": 2},
+    ]
+    assert host["BlkioDeviceReadBps"] == [{"Path": "/dev/sda", "Rate": 1 << 20}]
+    assert host["BlkioWeightDevice"] == [{"Path": "/dev/sda", "Weight": 300}]
+    assert host["StorageOpt"] == {"size": "1g"}
+    assert host["MemoryReservation"] == 1024
+    for gpus, wish in (("all", {"Count": -1}), (["U-1"], {"DeviceIDs": ["U-1"]})):
+        (request,) = container_body("i", None, (), {"gpus": gpus})["HostConfig"]["DeviceRequests"]
+        assert request == {"Driver": "", "Capabilities": [["gpu"]], **wish}
+
+
+def test_there_is_a_word_for_every_flag_of_run():
+    other = {
+        "add-host": "extra_hosts", "device": "devices", "device-cgroup-rule": "device_cgroup_rules",
+        "dns-option": "dns_options", "label": "labels", "link": "links", "log-opt": "log_options",
+        "mount": "mounts", "network-alias": "network_aliases", "annotation": "annotations",
+        "publish": "ports", "rm": "remove", "storage-opt": "storage_options", "sysctl": "sysctls",
+        "ulimit": "ulimits", "volume": "volumes",
+    }  # fmt: skip
+    # Of the command line's own streams and files, health checks (`healthcheck`), Linux's only
+    # isolation, and a directory, which is an argument.
+    elsewhere = re.compile(
+        "attach|cidfile|detach.*|env-file|health-.*|help|interactive|isolation|label-file|"
+        "no-healthcheck|quiet|rootfs|sig-proxy"
+    )
+    flags = re.findall(r"^ +(?:-\w, )?--([a-z0-9-]+)", container_options.OPTIONS, re.MULTILINE)
+    words = {other.get(name, name.replace("-", "_")) for name in flags if not elsewhere.match(name)}
+    assert len(words) > 60
+    assert words - set(ContainerOptions.__annotations__) == set()
