@@ -1,8 +1,6 @@
-"""From a gRPC call of containerd's interface to one of our functions.
+"""The functions that answer containerd's interface: the request, and who asks.
 
-A service is a table, as for the Kubernetes interface; here every function is also told who calls:
-the namespace and the lease that the client named in the metadata. A client finds its errors by the
-gRPC code alone.
+That is the namespace and the lease which the client named in the metadata.
 """
 
 from __future__ import annotations
@@ -11,20 +9,17 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
-from sampan.api.cri.calls import code_of, coders
-from sampan.errors import SampanError
+from sampan.api import rpc
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-    from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+    import grpc
+    from google.protobuf.descriptor import ServiceDescriptor
     from google.protobuf.message import Message
 
     Unary = Callable[["Caller", Any], Awaitable[Message]]
     Stream = Callable[["Caller", Any], AsyncIterator[Message]]
-    Context = grpc.aio.ServicerContext[Any, Any]
 
 NAMESPACE = "containerd-namespace"
 LEASE = "containerd-lease"
@@ -42,58 +37,23 @@ class Caller:
 def handler(
     service: ServiceDescriptor, table: Mapping[str, Unary], streams: Mapping[str, Stream]
 ) -> grpc.GenericRpcHandler[Any, Any]:
-    """The handler of a service; methods that are in neither table are answered UNIMPLEMENTED.
-
-    A stream's function gets the request, or the iterator of requests where those are a stream too.
-    """
-    methods = {}
-    for method in service.methods:
-        if method.name in table:
-            methods[method.name] = _unary(method, table[method.name])
-        elif method.name in streams:
-            methods[method.name] = _stream(method, streams[method.name])
-    return grpc.method_handlers_generic_handler(service.full_name, methods)
+    """The handler of a service, as `rpc.handler`."""
+    return rpc.handler(
+        service,
+        {name: _unary(answer) for name, answer in table.items()},
+        {name: _stream(answer) for name, answer in streams.items()},
+        _log,
+    )
 
 
-def _unary(method: MethodDescriptor, answer: Unary) -> grpc.RpcMethodHandler[Any, Any]:
-    async def call(request: Message, context: Context) -> Message:
-        try:
-            return await answer(_caller(context), request)
-        except Exception as error:  # the edge
-            await _refuse(context, method.name, error)
-        raise AssertionError("unreachable")
-
-    return grpc.unary_unary_rpc_method_handler(call, *coders(method))
+def _unary(answer: Unary) -> rpc.Unary:
+    return lambda context, request: answer(_caller(context), request)
 
 
-def _stream(method: MethodDescriptor, answer: Stream) -> grpc.RpcMethodHandler[Any, Any]:
-    async def call(request: Any, context: Context) -> AsyncIterator[Message]:
-        try:
-            messages = answer(_caller(context), request)
-            await context.send_initial_metadata(())  # from here on nothing is missed
-            async for message in messages:
-                yield message
-        except Exception as error:  # the edge
-            await _refuse(context, method.name, error)
-
-    both = grpc.stream_stream_rpc_method_handler, grpc.unary_stream_rpc_method_handler
-    return both[0 if method.client_streaming else 1](call, *coders(method))
+def _stream(answer: Stream) -> rpc.Stream:
+    return lambda context, request: answer(_caller(context), request)
 
 
-def _caller(context: Context) -> Caller:
+def _caller(context: rpc.Context) -> Caller:
     said = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
     return Caller(said.get(NAMESPACE, "default"), said.get(LEASE, ""))
-
-
-async def _refuse(context: Context, name: str, error: Exception) -> None:
-    if isinstance(error, grpc.aio.AbortError):
-        raise error
-    if isinstance(error, SampanError):
-        _log.info("%s: %s", name, error)
-        await context.abort(code_of(error), str(error))
-    if isinstance(error, OSError):
-        _log.warning("%s: %s", name, error)
-        await context.abort(grpc.StatusCode.INTERNAL, str(error))
-    _log.error("%s", name, exc_info=error)
-    text = f"internal error: {type(error).__name__}"
-    await context.abort(grpc.StatusCode.INTERNAL, text)

@@ -1,14 +1,11 @@
 """The gRPC server of the Kubernetes runtime interface.
 
-Importing this imports grpc, which costs 15 MiB and seven threads; the daemon does it at the first
-connection (`daemon/grpcsocket.py`).
+Importing this imports grpc; the daemon does it at the first connection (`daemon/grpcsocket.py`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-import grpc.aio
 
 from sampan.api.cri.calls import handler
 from sampan.api.cri.containers import Containers
@@ -18,25 +15,18 @@ from sampan.api.cri.runtime import Runtime
 from sampan.api.cri.sandboxes import Sandboxes
 from sampan.api.cri.stats import Stats
 from sampan.api.cri.streaming import Streaming
+from sampan.api.rpc import RpcServer
 from sampan.wire.cri import api_pb2 as pb
 
 if TYPE_CHECKING:
     from sampan.pods.service import Pods
-
-MAX_MESSAGE = 16 << 20
-GRACE = 5.0
-_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE),
-    ("grpc.max_send_message_length", MAX_MESSAGE),
-    ("grpc.so_reuseport", 0),
-)
 
 
 class CriServer:
     """RuntimeService and ImageService over one engine's pods."""
 
     def __init__(self, pods: Pods) -> None:
-        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server = RpcServer()
         containers = Containers(pods)
         listing = (Sandboxes(pods), containers, Stats(pods, containers), Metrics(pods))
         self._streaming = Streaming(pods)
@@ -45,19 +35,16 @@ class CriServer:
         streams = {name: call for part in listing for name, call in part.streams().items()}
         images = Images(pods)
         services = pb.DESCRIPTOR.services_by_name
-        self._server.add_generic_rpc_handlers(
-            (
-                handler(services["RuntimeService"], calls, streams),
-                handler(services["ImageService"], images.table(), images.streams()),
-            )
+        self._server.add(
+            handler(services["RuntimeService"], calls, streams),
+            handler(services["ImageService"], images.table(), images.streams()),
         )
 
     async def start(self, path: str) -> None:
         """Listen on the unix socket `path`, which is made."""
-        self._server.add_insecure_port(f"unix:{path}")
-        await self._server.start()
+        await self._server.start(path)
 
     async def aclose(self) -> None:
-        """No new calls; running ones have GRACE seconds."""
+        """No new calls; running ones have some seconds."""
         await self._streaming.aclose()
-        await self._server.stop(GRACE)
+        await self._server.aclose()
