@@ -124,6 +124,13 @@ def test_a_container_of_a_directory_cannot_be_committed(daemon):
     daemon.ask("DELETE", f"/containers/{made}")
 
 
+def test_a_container_that_wrote_nothing_has_no_size(daemon):
+    made = daemon.docker("run", "-d", "--network", "none", "bb:1", "true").out.strip()
+    daemon.ask("POST", f"/containers/{made}/wait")
+    seen = daemon.ask("GET", f"/containers/{made}/json?size=1")[1]
+    assert (seen["SizeRw"], daemon.ask("POST", "/containers/prune")[0]) == (0, 200)
+
+
 def test_sizes_and_df(daemon, changed):
     line = daemon.ask("GET", "/containers/json?size=1")[1][0]
     image = daemon.ask("GET", "/images/bb:1/json")[1]

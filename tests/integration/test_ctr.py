@@ -192,6 +192,26 @@ def test_a_container_survives_the_daemon(daemon):
     assert len(rows(good(ctr(daemon, "snapshots", "ls")))) == 2
 
 
+def test_labels_survive_the_daemon(daemon):
+    good(ctr(daemon, "images", "tag", BB, "docker.io/library/labelled:1"))
+    good(ctr(daemon, "images", "label", "docker.io/library/labelled:1", "a=b"))
+    good(ctr(daemon, "namespaces", "create", "kept", "c=d"))
+    digest = json.loads(good(sampan(daemon, "image", "inspect", "bb:1")))[0]["Id"]
+    good(ctr(daemon, "content", "label", digest, "e=f"))
+    daemon.stop()
+    daemon.start()
+    assert "a=b" in good(ctr(daemon, "images", "ls", "name~=labelled"))
+    assert rows(good(ctr(daemon, "namespaces", "ls")))[1:] == [["default"], ["kept", "c=d"]]
+    assert "e=f" in good(ctr(daemon, "content", "ls", f"digest=={digest}"))
+    good(sampan(daemon, "rmi", "labelled:1"))  # by another door, which tells nobody
+    daemon.stop()
+    daemon.start()
+    good(ctr(daemon, "images", "tag", BB, "docker.io/library/labelled:1"))
+    assert "a=b" not in good(ctr(daemon, "images", "ls", "name~=labelled"))
+    good(ctr(daemon, "images", "rm", "docker.io/library/labelled:1"))
+    good(ctr(daemon, "namespaces", "rm", "kept"))
+
+
 def test_nothing_is_executed_for_a_record(daemon):
     """A log that names a program, and a layer for a directory that is no snapshot's."""
     done = ctr(daemon, "run", "--rm", "--log-uri", "binary:///bin/true", BB, "log", "true")

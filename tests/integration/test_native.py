@@ -73,6 +73,27 @@ def exported(daemon, name):
         return tar.getnames()
 
 
+def test_what_a_container_wrote_is_counted(daemon):
+    for name, script in (("idle", "true"), ("busy", "echo x >/written")):
+        assert call(daemon, "run", "--name", name, *NONE, "bb:1", "sh", "-c", script).code == 0
+        size = daemon.ask("GET", f"/containers/{name}/json?size=1")[1]["SizeRw"]
+        assert (name, size) in (("idle", 0), ("busy", 4096))
+        assert call(daemon, "rm", name).code == 0
+
+
+def test_a_build_step_that_changes_nothing_makes_no_layer(daemon, tmp_path):
+    (tmp_path / "Dockerfile").write_text("FROM bb:1\nRUN true\nRUN echo x >/written\n")
+    done = call(daemon, "build", "--network", "none", "-t", "steps:1", str(tmp_path))
+    assert done.code == 0, done.err
+    base, made = (
+        daemon.ask("GET", f"/images/{name}/json")[1]["RootFS"]["Layers"]
+        for name in ("bb:1", "steps:1")
+    )
+    assert made[: len(base)] == base
+    assert len(made) == len(base) + 1
+    assert call(daemon, "rmi", "steps:1").code == 0
+
+
 def test_an_image_as_a_mount_is_read_only(daemon):
     mount = ("--mount", "type=image,source=bb:1,target=/m")
     script = "ls /m/bin/busybox; touch /m/x"

@@ -133,7 +133,7 @@ class Cache:
         lease: str,
         made_s: int,
     ) -> ResultRow:
-        changed = await self._services.on_disk(_has_changes, mount)
+        changed = await self._has_changes(mount)
         name = f"{active}-done"
 
         def write(conn: Connection) -> ResultRow:
@@ -146,6 +146,12 @@ class Cache:
         if not changed:
             await self._discard(active)
         return row
+
+    async def _has_changes(self, mount: Mount) -> bool:
+        """Whether anything was written, or the root itself changed."""
+        if await self._services.on_disk(_is_marked, mount):
+            return True
+        return "parent" in mount and bool(await self._services.images.changes(mount))
 
     # layers
 
@@ -202,17 +208,22 @@ def _behind(state: State, row: ResultRow) -> State:
     return replace(state, key=row.key, top=row.id, results=results, made_s=row.made_s)
 
 
-def _has_changes(mount: Mount) -> bool:
-    """Whether anything was written, or the root itself changed."""
-    if mount["type"] == "bind":
+def _is_marked(mount: Mount) -> bool:
+    """Whether the root itself changed, or there is anything in a directory of changes only."""
+    if mount["type"] == "overlay":
+        written, lower = mount["upper"], mount["lowers"][0]
+    elif "parent" in mount:
+        written, lower = mount["source"], mount["parent"]
+    else:
         return bool(os.listdir(mount["source"]))
-    upper, lower = os.stat(mount["upper"]), os.stat(mount["lowers"][0])
-    same = (upper.st_mode, upper.st_uid, upper.st_gid) == (
-        lower.st_mode,
-        lower.st_uid,
-        lower.st_gid,
-    )
-    return not same or bool(os.listdir(mount["upper"]))
+    if _dress(written) != _dress(lower):
+        return True
+    return mount["type"] == "overlay" and bool(os.listdir(written))
+
+
+def _dress(path: str) -> tuple[int, int, int]:
+    status = os.stat(path)
+    return status.st_mode, status.st_uid, status.st_gid
 
 
 def _writable(tree: Mount) -> Mount:

@@ -147,8 +147,7 @@ class Remover:
     async def _size(self, entry: Entry) -> int:
         if not _has_snapshot(entry.container):
             return 0
-        usage = await self._services.snapshots.usage(entry.id)
-        return usage.size
+        return await self._services.snapshots.written(entry.id)
 
 
 def _has_snapshot(container: Container) -> bool:

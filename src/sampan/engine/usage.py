@@ -23,7 +23,7 @@ class Sizes:
 async def sizes(services: Services, container: Container) -> Sizes:
     """Measure one container; the image's part is known from its unpacking."""
     try:
-        writable = (await services.snapshots.usage(container.id)).size
+        writable = await services.snapshots.written(container.id)
     except NotFound:  # it runs a directory of the host as it is
         writable = 0
     if not container.image_id:

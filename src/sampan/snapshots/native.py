@@ -56,6 +56,19 @@ class NativeSnapshotter(OverlaySnapshotter):
             return Usage(row.size, row.inodes)
         return await super().measure(key)
 
+    async def written(self, key: str) -> int:
+        """See `OverlaySnapshotter.written`: what is not as in the tree that it began as."""
+        number = self.info(key).number
+        below = self._db.read_now(lambda conn: snapshots.parents(conn, key))
+        if not below:
+            return await super().written(key)
+
+        def compare() -> int:
+            with self._opened((number,)) as tree, self._opened(below) as began:
+                return treecopy.changed_size(tree, began)
+
+        return await self._run(compare)
+
     def commit_now(
         self,
         conn: Connection,

@@ -148,6 +148,13 @@ class OverlaySnapshotter:
             await self._db.write(lambda conn: snapshots.set_usage(conn, row.number, size, inodes))
         return Usage(size, inodes)
 
+    async def written(self, key: str) -> int:
+        """Bytes on disk of the files of an active snapshot. Directories are no content: a container
+        that wrote nothing has written 0, as with dockerd. Raises NotFound."""
+        row = self.info(key)
+        size, _ = await self._run(partial(self._measure, row.number, directories=False))
+        return size
+
     def directories(self, name: str) -> list[str]:
         """The directories of the committed snapshot `name` and of all below it, topmost first, to
         be read only. Raises NotFound."""
@@ -305,13 +312,13 @@ class OverlaySnapshotter:
     def _root(self, number: int) -> str:
         return f"{self._layout.snapshot(number)}/fs"
 
-    def _measure(self, number: int) -> tuple[int, int]:
+    def _measure(self, number: int, *, directories: bool = True) -> tuple[int, int]:
         try:
             fd = os.open(self._layout.snapshot(number), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise NotFound(f"measure snapshot {number}: it is gone") from error
         try:
-            return trees.measure(fd, "fs")
+            return trees.measure(fd, "fs", directories=directories)
         finally:
             os.close(fd)
 

@@ -31,14 +31,14 @@ _BLOCK: Final = 512
 
 @dataclass(slots=True)
 class Shared:
-    """What a tree has by hard links: bytes on the disk and inodes."""
+    """Files that were counted: bytes on the disk and inodes, links once."""
 
     size: int = 0
     inodes: int = 0
     _seen: set[int] = field(default_factory=set)
 
     def add(self, status: os.stat_result) -> None:
-        """Count a file that was linked, once."""
+        """Count a file, by whichever of its names it comes first."""
         if status.st_ino not in self._seen:
             self._seen.add(status.st_ino)
             self.size += status.st_blocks * _BLOCK
@@ -62,6 +62,43 @@ def lay_under(upper: int, lower: int) -> Shared:
     shared = Shared()
     _lay_under(upper, lower, shared, _Copier(upper), b"", 0)
     return shared
+
+
+def changed_size(tree: int, began: int) -> int:
+    """Bytes on the disk of the files in `tree` that are not as in `began`, by what `stat` tells:
+    links once, directories not. Raises OSError.
+    """
+    changed = Shared()
+    _add_changed(tree, began, changed, 0)
+    return changed.size
+
+
+def _add_changed(tree: int, began: int, changed: Shared, depth: int) -> None:
+    for name in _names(tree):
+        status = os.stat(name, dir_fd=tree, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            there = _open_directory(began, name)
+            try:
+                with _opened(name, tree, depth) as here:
+                    _add_changed(here, there, changed, depth + 1)
+            finally:
+                if there >= 0:
+                    os.close(there)
+        elif _look(status) != _look(_status(began, name)):
+            changed.add(status)
+
+
+def _status(parent: int, name: bytes) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=parent, follow_symlinks=False) if parent >= 0 else None
+    except FileNotFoundError:
+        return None
+
+
+def _look(status: os.stat_result | None) -> tuple[int, ...]:
+    if status is None:
+        return ()
+    return status.st_mode, status.st_uid, status.st_gid, status.st_size, status.st_mtime_ns
 
 
 class _Copier:

@@ -90,12 +90,13 @@ def remove(parent_fd: int, name: str) -> None:
     os.rmdir(name, dir_fd=parent_fd)
 
 
-def measure(parent_fd: int, name: str) -> tuple[int, int]:
+def measure(parent_fd: int, name: str, *, directories: bool = True) -> tuple[int, int]:
     """Bytes on disk and inodes of the tree `name`, as du counts: blocks, each hard link once.
 
-    A tree that changes meanwhile is counted as well as it can be.
+    A tree that changes meanwhile is counted as well as it can be. Without `directories` they count
+    as nothing.
     """
-    total = _Total()
+    total = _Total(directories=directories)
     cursor = _Cursor(parent_fd, name)
     pending: list[Iterator[str]] = []
     try:
@@ -118,15 +119,19 @@ def measure(parent_fd: int, name: str) -> tuple[int, int]:
 
 
 class _Total:
-    __slots__ = ("_seen", "inodes", "size")
+    __slots__ = ("_directories", "_seen", "inodes", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, *, directories: bool) -> None:
+        self._directories = directories
         self.size = 0
         self.inodes = 0
         self._seen: set[tuple[int, int]] = set()
 
     def add(self, status: os.stat_result) -> None:
-        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+        is_directory = stat.S_ISDIR(status.st_mode)
+        if is_directory and not self._directories:
+            return
+        if status.st_nlink > 1 and not is_directory:
             identity = (status.st_dev, status.st_ino)
             if identity in self._seen:
                 return

@@ -19,7 +19,7 @@ from sampan.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from sampan.store import events
+from sampan.store import database, events
 from sampan.store.database import MAX_BATCH, Database, translate
 
 
@@ -237,6 +237,12 @@ def test_newer_schema_is_refused_and_left_alone(tmp_path):
     conn.close()
     with pytest.raises(FailedPrecondition, match="99"):
         Database.open(path)
+
+
+def test_migrations_are_numbered_without_gaps():
+    """A database is at one number: a file that came below it would be skipped."""
+    names = sorted(os.listdir(database._MIGRATIONS))
+    assert names == [f"{number:04}.sql" for number in range(1, len(names) + 1)]
 
 
 def test_open_again_keeps_rows_and_migrates_once(tmp_path):

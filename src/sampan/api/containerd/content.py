@@ -109,7 +109,7 @@ class Content:
     async def _update(self, caller: Caller, request: pb.UpdateRequest) -> pb.UpdateResponse:
         row = self._row(request.info.digest)
         paths = request.update_mask.paths
-        self._labels.update(caller.namespace, _KIND, row.digest, request.info.labels, paths)
+        await self._labels.update(caller.namespace, _KIND, row.digest, request.info.labels, paths)
         return pb.UpdateResponse(info=self._shown(caller, row))
 
     async def _list(
@@ -124,7 +124,7 @@ class Content:
     async def _delete(self, caller: Caller, request: pb.DeleteContentRequest) -> Empty:
         row = self._row(request.digest)
         await self._content.delete(row.digest)
-        self._labels.put(caller.namespace, _KIND, row.digest, {})
+        await self._labels.drop(caller.namespace, _KIND, row.digest)
         return Empty()
 
     async def _read(
@@ -210,7 +210,7 @@ class Content:
         await self._refuse_known(caller, expected)
         size = request.total or ingest.total or ingest.writer.offset
         digest = await ingest.writer.commit(size, expected or None)
-        self._labels.put(caller.namespace, _KIND, digest, request.labels)
+        await self._labels.put(caller.namespace, _KIND, digest, request.labels)
         return str(digest)
 
     async def _refuse_known(self, caller: Caller, expected: str) -> None:

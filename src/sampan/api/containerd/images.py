@@ -70,7 +70,7 @@ class Images:
         row = self._row(request.image.name)
         if not paths or any(path.startswith("target") for path in paths):
             await self._name(caller, request.image, move=True)
-        self._labels.update(caller.namespace, _KIND, row.name, request.image.labels, paths)
+        await self._labels.update(caller.namespace, _KIND, row.name, request.image.labels, paths)
         image = self._shown(caller, self._row(row.name))
         self._bus.tell(
             caller.namespace, "/images/update", pb.ImageUpdate(name=image.name, labels=image.labels)
@@ -80,7 +80,7 @@ class Images:
     async def _delete(self, caller: Caller, request: pb.DeleteImageRequest) -> Empty:
         row = self._row(request.name)
         await self._images.unname(row.name)
-        self._labels.put(caller.namespace, _KIND, row.name, {})
+        await self._labels.drop(caller.namespace, _KIND, row.name)
         self._bus.tell(caller.namespace, "/images/delete", pb.ImageDelete(name=request.name))
         return Empty()
 
@@ -88,7 +88,7 @@ class Images:
         reference = _reference(image.name)
         await self._images.name(reference, descriptor(image.target), move=move)
         if not move:
-            self._labels.put(caller.namespace, _KIND, str(reference), image.labels)
+            await self._labels.put(caller.namespace, _KIND, str(reference), image.labels)
         return self._shown(caller, self._row(str(reference)))
 
     def _row(self, name: str) -> ImageRow:

@@ -1,7 +1,8 @@
-"""Labels of images, content and snapshots, which containerd's clients set and read back.
+"""Labels of images, content, leases and snapshots, which containerd's clients set and read back.
 
-They mean nothing to us: what keeps what is known from documents and leases. So they are kept in
-memory, and gone after a restart. Those of containers are in the containers' records.
+They mean nothing to us: what keeps what is known from documents and leases. They are kept in the
+database all the same, for a client finds its own things by them. Those of containers are in the
+containers' records.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from sampan.errors import ResourceExhausted
+from sampan.store import labels as rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-MAX_OBJECTS: Final = 100_000
+    from sampan.store.database import Database
+
 _MAX_LABEL: Final = 4096  # bytes of key and value together, as containerd has it
 _PREFIX: Final = "labels."
 
@@ -21,31 +24,36 @@ _PREFIX: Final = "labels."
 class Labels:
     """The labels of all objects by (namespace, kind, name)."""
 
-    def __init__(self) -> None:
-        self._of: dict[tuple[str, str, str], dict[str, str]] = {}
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        db.write_now(rows.sweep)
 
     def get(self, namespace: str, kind: str, name: str) -> dict[str, str]:
         """What an object is labelled with."""
-        return self._of.get((namespace, kind, name), {})
+        return self._db.read_now(lambda conn: rows.get(conn, namespace, kind, name)) or {}
 
-    def put(self, namespace: str, kind: str, name: str, labels: Mapping[str, str]) -> None:
-        """Label an object with these and no others."""
+    async def put(self, namespace: str, kind: str, name: str, labels: Mapping[str, str]) -> None:
+        """Label an object with these and no others.
+
+        Raises:
+            ResourceExhausted: a label is too large, or too much is labelled.
+        """
         check(labels)
-        key = namespace, kind, name
-        if not labels:
-            self._of.pop(key, None)
-            return
-        if key not in self._of and len(self._of) >= MAX_OBJECTS:
-            raise ResourceExhausted(f"label {kind} {name}: {MAX_OBJECTS} objects have labels")
-        self._of[key] = dict(labels)
+        if labels:
+            await self._db.write(lambda conn: rows.put(conn, namespace, kind, name, labels))
+        else:
+            await self.drop(namespace, kind, name)
 
-    def update(
+    async def drop(self, namespace: str, kind: str, name: str) -> None:
+        """Take an object's labels away."""
+        await self._db.write(lambda conn: rows.drop(conn, namespace, kind, name))
+
+    async def update(
         self, namespace: str, kind: str, name: str, labels: Mapping[str, str], paths: Iterable[str]
-    ) -> dict[str, str]:
-        """Change the labels that the paths of a field mask name; the labels now."""
+    ) -> None:
+        """Change the labels that the paths of a field mask name."""
         changed = merged(self.get(namespace, kind, name), labels, paths)
-        self.put(namespace, kind, name, changed)
-        return changed
+        await self.put(namespace, kind, name, changed)
 
 
 def merged(

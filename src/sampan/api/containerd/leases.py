@@ -47,13 +47,13 @@ class Leases:
         if request.id and _ID.fullmatch(request.id) is None:
             raise InvalidArgument(f"invalid lease id {request.id[:80]!r}")
         made = await self._db.write(lambda conn: leases.create(conn, request.id))
-        self._labels.put(caller.namespace, _KIND, made, request.labels)
+        await self._labels.put(caller.namespace, _KIND, made, request.labels)
         return pb.CreateResponse(lease=pb.Lease(id=made, labels=request.labels))
 
     async def _delete(self, caller: Caller, request: pb.DeleteRequest) -> Empty:
         self._check(request.id)
         await self._db.write(lambda conn: leases.release(conn, request.id))
-        self._labels.put(caller.namespace, _KIND, request.id, {})
+        await self._labels.drop(caller.namespace, _KIND, request.id)
         if request.sync:
             await self._images.collect(Policy())  # without one: only what nothing needs
         return Empty()

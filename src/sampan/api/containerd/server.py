@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import grpc.aio
-
 from sampan.api.containerd.bus import Bus
 from sampan.api.containerd.calls import handler
 from sampan.api.containerd.containers import Containers
@@ -22,6 +20,7 @@ from sampan.api.containerd.records import Records
 from sampan.api.containerd.snapshots import Snapshots
 from sampan.api.containerd.system import Namespaces, System
 from sampan.api.containerd.tasks import Tasks
+from sampan.api.rpc import RpcServer
 from sampan.wire.containerd import (
     containers_pb2,
     content_pb2,
@@ -43,21 +42,13 @@ if TYPE_CHECKING:
     from sampan.api.containerd.calls import Stream, Unary
     from sampan.engine.engine import Engine
 
-MAX_MESSAGE = 16 << 20
-GRACE = 5.0
-_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE),
-    ("grpc.max_send_message_length", MAX_MESSAGE),
-    ("grpc.so_reuseport", 0),
-)
-
 
 class ContainerdServer:
     """containerd's services over one engine."""
 
     def __init__(self, engine: Engine) -> None:
-        self._server = grpc.aio.server(options=_OPTIONS)
-        labels, bus, records = Labels(), Bus(), Records(engine)
+        self._server = RpcServer()
+        labels, bus, records = Labels(engine.services.db), Bus(), Records(engine)
         system = System(engine.services.snapshots.kind)
         self._tasks = Tasks(engine, records, bus)
         content, snapshots = Content(engine, labels), Snapshots(engine, labels)
@@ -65,7 +56,7 @@ class ContainerdServer:
         self._add(version_pb2, "Version", system.version())
         self._add(introspection_pb2, "Introspection", system.introspection())
         self._add(health_pb2, "Health", system.health())
-        self._add(namespaces_pb2, "Namespaces", Namespaces(records).table())
+        self._add(namespaces_pb2, "Namespaces", Namespaces(engine.services.db, records).table())
         self._add(leases_pb2, "Leases", Leases(engine, labels).table())
         self._add(images_pb2, "Images", Images(engine, labels, bus).table())
         self._add(content_pb2, "Content", content.table(), content.streams())
@@ -83,14 +74,13 @@ class ContainerdServer:
         streams: dict[str, Stream] | None = None,
     ) -> None:
         service = module.DESCRIPTOR.services_by_name[name]
-        self._server.add_generic_rpc_handlers((handler(service, table, streams or {}),))
+        self._server.add(handler(service, table, streams or {}))
 
     async def start(self, path: str) -> None:
         """Listen on the unix socket `path`, which is made."""
-        self._server.add_insecure_port(f"unix:{path}")
-        await self._server.start()
+        await self._server.start(path)
 
     async def aclose(self) -> None:
-        """No new calls; running ones have GRACE seconds."""
-        await self._server.stop(GRACE)
+        """No new calls; running ones have some seconds."""
+        await self._server.aclose()
         await self._tasks.aclose()

@@ -64,7 +64,7 @@ class Snapshots:
         key = _active(caller, request.snapshotter, request.key)
         parent = self._committed(caller, request.parent) if request.parent else None
         mount = await self._snapshots.prepare(key, parent, lease=caller.lease or None)
-        self._labels.put(caller.namespace, _KIND, request.key, request.labels)
+        await self._labels.put(caller.namespace, _KIND, request.key, request.labels)
         return pb.PrepareSnapshotResponse(mounts=wire_mounts(mount))
 
     async def _view(
@@ -73,7 +73,7 @@ class Snapshots:
         key = _active(caller, request.snapshotter, request.key)
         parent = self._committed(caller, request.parent)
         mount = await self._snapshots.view(key, parent, lease=caller.lease or None)
-        self._labels.put(caller.namespace, _KIND, request.key, request.labels)
+        await self._labels.put(caller.namespace, _KIND, request.key, request.labels)
         return pb.ViewSnapshotResponse(mounts=wire_mounts(mount))
 
     async def _mounts(self, caller: Caller, request: pb.MountsRequest) -> pb.MountsResponse:
@@ -84,8 +84,8 @@ class Snapshots:
         key = _active(caller, request.snapshotter, request.key)
         name = _committed_name(caller, request.name)
         await self._snapshots.commit(name, key, lease=caller.lease or None)
-        self._labels.put(caller.namespace, _KIND, request.key, {})
-        self._labels.put(caller.namespace, _KIND, request.name, request.labels)
+        await self._labels.drop(caller.namespace, _KIND, request.key)
+        await self._labels.put(caller.namespace, _KIND, request.name, request.labels)
         return Empty()
 
     async def _remove(self, caller: Caller, request: pb.RemoveSnapshotRequest) -> Empty:
@@ -100,7 +100,7 @@ class Snapshots:
             await self._snapshots.remove(row.key)
         else:
             self._snapshots.discard((await self._db.write(write),))
-        self._labels.put(caller.namespace, _KIND, request.key, {})
+        await self._labels.drop(caller.namespace, _KIND, request.key)
         return Empty()
 
     async def _stat(
@@ -114,7 +114,7 @@ class Snapshots:
     ) -> pb.UpdateSnapshotResponse:
         info, paths = request.info, request.update_mask.paths
         row = self._row(caller, request.snapshotter, info.name)
-        self._labels.update(caller.namespace, _KIND, info.name, info.labels, paths)
+        await self._labels.update(caller.namespace, _KIND, info.name, info.labels, paths)
         return pb.UpdateSnapshotResponse(info=self._shown(caller, row))
 
     async def _usage(self, caller: Caller, request: pb.UsageRequest) -> pb.UsageResponse:

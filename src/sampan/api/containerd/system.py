@@ -11,18 +11,23 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.empty_pb2 import Empty
 
-from sampan.api.containerd.labels import merged
+from sampan.api.containerd.labels import check, merged
 from sampan.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from sampan.ids import new_id
 from sampan.spec.platform import Platform
+from sampan.store import labels
 from sampan.version import VERSION
 from sampan.wire.containerd import health_pb2, introspection_pb2, namespaces_pb2, version_pb2
 from sampan.wire.containerd.types_pb2 import Platform as WirePlatform
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sampan.api.containerd.calls import Caller, Unary
     from sampan.api.containerd.records import Records
+    from sampan.store.database import Database
 
+_KIND = "namespace"
 _PLUGINS = {
     "io.containerd.content.v1": "content",
     "io.containerd.differ.v1": "walking",
@@ -83,9 +88,9 @@ class System:
 class Namespaces:
     """Names that containers are sorted by; one that nobody made is there when it has some."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, db: Database, records: Records) -> None:
+        self._db = db
         self._records = records
-        self._made: dict[str, dict[str, str]] = {}
 
     def table(self) -> dict[str, Unary]:
         """Method -> answer."""
@@ -105,7 +110,8 @@ class Namespaces:
     async def _list(
         self, _caller: Caller, _: namespaces_pb2.ListNamespacesRequest
     ) -> namespaces_pb2.ListNamespacesResponse:
-        names = sorted({"default", *self._made, *self._records.namespaces()})
+        made = self._db.read_now(labels.namespaces)
+        names = sorted({"default", *made, *self._records.namespaces()})
         return namespaces_pb2.ListNamespacesResponse(
             namespaces=[self._found(name) for name in names]
         )
@@ -116,9 +122,9 @@ class Namespaces:
         name = request.namespace.name
         if not name or not name.replace("-", "").replace(".", "").replace("_", "").isalnum():
             raise InvalidArgument(f"namespace {name!r}: only letters, digits, - . _")
-        if name in self._made:
+        if self._labels(name) is not None:
             raise AlreadyExists(f"namespace {name} exists already")
-        self._made[name] = dict(request.namespace.labels)
+        await self._label(name, request.namespace.labels)
         return namespaces_pb2.CreateNamespaceResponse(namespace=self._found(name))
 
     async def _update(
@@ -127,7 +133,7 @@ class Namespaces:
         name = request.namespace.name
         before = self._found(name)
         paths = request.update_mask.paths
-        self._made[name] = merged(before.labels, request.namespace.labels, paths)
+        await self._label(name, merged(before.labels, request.namespace.labels, paths))
         return namespaces_pb2.UpdateNamespaceResponse(namespace=self._found(name))
 
     async def _delete(
@@ -138,11 +144,18 @@ class Namespaces:
             raise FailedPrecondition(
                 f"namespace {request.name} must be empty, but it still has containers"
             )
-        self._made.pop(request.name, None)
+        await self._db.write(lambda conn: labels.drop(conn, request.name, _KIND, ""))
         return Empty()
 
+    def _labels(self, name: str) -> dict[str, str] | None:
+        return self._db.read_now(lambda conn: labels.get(conn, name, _KIND, ""))
+
+    async def _label(self, name: str, wanted: Mapping[str, str]) -> None:
+        check(wanted)
+        await self._db.write(lambda conn: labels.put(conn, name, _KIND, "", wanted))
+
     def _found(self, name: str) -> namespaces_pb2.Namespace:
-        known = name in self._made or name == "default" or name in self._records.namespaces()
-        if not known:
+        made = self._labels(name)
+        if made is None and name != "default" and name not in self._records.namespaces():
             raise NotFound(f"namespace {name} not found")
-        return namespaces_pb2.Namespace(name=name, labels=self._made.get(name, {}))
+        return namespaces_pb2.Namespace(name=name, labels=made or {})
