@@ -194,6 +194,8 @@ class FakeRegistry:
         seen = Request(request.method, str(request.rel_url), dict(request.headers))
         self.requests.append(seen)
         self.token_requests.append(seen)
+        if "token" in self.faults:
+            return await self.faults["token"](self, request)
         if self.auth == "bearer" and request.headers.get("Authorization") != BASIC:
             return error(401, "UNAUTHORIZED")
         return web.json_response({"token": TOKEN, "expires_in": 300})

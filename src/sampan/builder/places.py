@@ -23,6 +23,9 @@ _LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def remove_places(mount: Mount, places: tuple[str, ...]) -> None:
     """Clean a writable layer of what only mounts at `places` needed."""
+    if mount["type"] == "bind" and "parent" in mount:
+        _clean_copy(mount["source"], mount["parent"], places)
+        return
     upper = mount["upper"] if mount["type"] == "overlay" else mount["source"]
     lowers = mount["lowers"] if mount["type"] == "overlay" else []
     for place in sorted(places, key=len, reverse=True):
@@ -31,6 +34,31 @@ def remove_places(mount: Mount, places: tuple[str, ...]) -> None:
             continue
         while parts and _clean(upper, lowers, parts):
             parts.pop()
+
+
+def _clean_copy(tree: str, began: str, places: tuple[str, ...]) -> None:
+    """The same where the layer is a whole tree that began as a copy: what was there stays, and a
+    directory that has nothing else than before has its time again."""
+    for place in sorted(places, key=len, reverse=True):
+        parts = [part for part in place.split("/") if part not in ("", ".")]
+        while parts and ".." not in parts and _look(began, parts) is None:
+            if not _remove(tree, parts, None):
+                break
+            parts.pop()
+        _restore_time(tree, began, parts)
+        _restore_time(tree, began, parts[:-1])
+
+
+def _restore_time(tree: str, began: str, parts: list[str]) -> None:
+    here, there = _walk(tree, parts), _walk(began, parts)
+    try:
+        if here >= 0 and there >= 0 and sorted(os.listdir(here)) == sorted(os.listdir(there)):
+            before = os.stat(there)
+            os.utime(here, ns=(before.st_atime_ns, before.st_mtime_ns))
+    finally:
+        for fd in (here, there):
+            if fd >= 0:
+                os.close(fd)
 
 
 def _clean(upper: str, lowers: list[str], parts: list[str]) -> bool:

@@ -16,7 +16,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from sampan.errors import ImageNotFound, InvalidArgument, SampanError, Unavailable
+from sampan.errors import DigestMismatch, ImageNotFound, InvalidArgument, SampanError, Unavailable
 from sampan.images import catalog
 from sampan.images import progress as steps
 from sampan.images.documents import links_of, top_snapshot
@@ -130,20 +130,34 @@ class Puller:
         async with self._blobs.hold(layer.digest):
             if await self._content.hold(layer.digest, lease):
                 return False
-            writer = await self._writer(layer, lease)
-            try:
-                meter = Meter(report, short, steps.DOWNLOADING, layer.size)
-                await repository.blob(layer, writer, meter)
-                report(Progress(short, steps.VERIFYING))
-                await finish(writer.commit())
-            except Unavailable:
-                await finish(writer.close())  # the next pull goes on from here
-                raise
-            except BaseException:
-                await finish(writer.abort())
-                raise
+            while True:
+                writer = await self._writer(layer, lease)
+                resumed = writer.offset > 0
+                try:
+                    await self._download(repository, layer, writer, report)
+                except DigestMismatch:
+                    if not resumed:
+                        raise
+                    continue  # what an earlier attempt got may have been the wrong part
+                break
         report(Progress(short, steps.DOWNLOADED))
         return True
+
+    async def _download(
+        self, repository: Repository, layer: Descriptor, writer: Writer, report: Report
+    ) -> None:
+        short = layer.digest.short
+        try:
+            meter = Meter(report, short, steps.DOWNLOADING, layer.size)
+            await repository.blob(layer, writer, meter)
+            report(Progress(short, steps.VERIFYING))
+            await finish(writer.commit())
+        except Unavailable:
+            await finish(writer.close())  # the next pull goes on from here
+            raise
+        except BaseException:
+            await finish(writer.abort())
+            raise
 
     async def unpack(self, image: Content) -> None:
         """Make the snapshots of an image whose blobs are here. Raises as `Unpacker.unpack`."""

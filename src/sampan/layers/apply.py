@@ -38,9 +38,10 @@ from sampan.layers.limits import (
 )
 from sampan.layers.tarstream import TarStream
 from sampan.spec.digest import Digest
+from sampan.store.room import room
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sampan.layers.header import Entry
 
@@ -50,6 +51,7 @@ _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLO
 _READ: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 _NO_ATTRIBUTES: Final = frozenset((errno.ENOTSUP, errno.ENODATA))
+_LOOK_EVERY: Final = 4  # chunks, of which several workers have some under way
 _ACLS: Final = (b"system.posix_acl_access", b"system.posix_acl_default")
 
 # mode, uid, gid, atime, mtime (nanoseconds, or -1 for as it is), attributes
@@ -398,6 +400,21 @@ def _refused(entry: Entry, error: OSError) -> LayerError | ResourceExhausted:
     return ResourceExhausted(text) if error.errno in _FULL else LayerError(text)
 
 
+def _while_there_is_room(feed: Feed, destination: int) -> Callable[[], memoryview]:
+    """The chunks of `feed`, until the disk has room for no more of them."""
+    chunks = 0
+
+    def next_chunk() -> memoryview:
+        nonlocal chunks
+        chunk = feed.next_chunk()
+        if chunks % _LOOK_EVERY == 0 and chunk and room(destination) < len(chunk):
+            raise ResourceExhausted("apply layer: the disk has no room for the rest of it")
+        chunks += 1
+        return chunk
+
+    return next_chunk
+
+
 def apply(
     blob: int,
     destination: int,
@@ -426,7 +443,7 @@ def apply(
     umask = os.umask(0)
     try:
         extractor = Extractor(destination, lowers)
-        stream = TarStream(feed.next_chunk)
+        stream = TarStream(_while_there_is_room(feed, destination))
         extractor.run(stream)
         if expected is None and not stream.closed:
             raise LayerError("apply layer: ends without an end marker")  # and no digest to check

@@ -10,6 +10,7 @@ the first byte too many.
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 import aiohttp
@@ -17,6 +18,7 @@ import aiohttp
 from sampan.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from sampan.registry import http
 from sampan.registry.resolver import ACCEPT, content_type, mismatch
+from sampan.registry.retry import PIECE, Slow
 from sampan.spec.digest import Digester
 from sampan.spec.image import MAX_MANIFEST, Descriptor
 
@@ -96,12 +98,35 @@ async def fetch_blob(
     while writer.offset < descriptor.size:
         before = writer.offset
         try:
-            await _attempt(session, descriptor, writer, progress)
+            await _attempt(session, descriptor, writer, _Pace(retry.patience, progress))
         except Unavailable as error:
-            attempt = 1 if writer.offset > before else attempt + 1
+            moved = writer.offset > before and not isinstance(error, Slow)
+            attempt = 1 if moved else attempt + 1
             if attempt > retry.blob_attempts:
                 raise
             await retry.pause(attempt, error)
+
+
+class _Pace:
+    """Tells how many bytes of a blob are here, and gives up on who sends next to nothing: a read
+    that gets a byte within its own time-out would go on for ever."""
+
+    def __init__(self, patience: float, progress: Callable[[int], None]) -> None:
+        self._patience = patience
+        self._progress = progress
+        self._offset = -1
+        self._since = 0.0
+
+    def __call__(self, offset: int) -> None:
+        now = time.monotonic()
+        if self._offset < 0 or offset - self._offset >= PIECE:
+            self._offset, self._since = offset, now
+        elif now - self._since > self._patience:
+            raise Slow(
+                f"fetch blob: the server sent {offset - self._offset} bytes in "
+                f"{now - self._since:.0f} s"
+            )
+        self._progress(offset)
 
 
 async def _attempt(
@@ -161,6 +186,8 @@ async def _copy(
     while piece := await content.readany():
         if skip:
             piece, skip = piece[skip:], max(0, skip - len(piece))
+            if not piece:
+                continue
         if writer.offset + len(piece) > descriptor.size:
             raise FailedPrecondition(
                 f"fetch blob {descriptor.digest}: more than the {descriptor.size} bytes that "

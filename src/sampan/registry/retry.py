@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from sampan.errors import Unavailable
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 _T = TypeVar("_T")
+PIECE: Final = 1 << 16
 
 
 class Busy(Unavailable):
@@ -27,6 +28,10 @@ class Busy(Unavailable):
         self.after = after
 
 
+class Slow(Unavailable):
+    """The registry sends too little to wait for the rest."""
+
+
 @dataclass(frozen=True, slots=True)
 class Retry:
     """Bounds of trying again. Times are in seconds."""
@@ -35,6 +40,7 @@ class Retry:
     blob_attempts: int = 8  # for a blob, counted anew whenever bytes arrived
     first: float = 0.2
     longest: float = 5.0
+    patience: float = 60.0  # within this a blob must bring PIECE bytes, or its rest
 
     async def pause(self, attempt: int, error: Unavailable) -> None:
         """Wait before trying again after failed attempt number `attempt`, counted from 1."""

@@ -21,6 +21,7 @@ from sampan.errors import (
     ResourceExhausted,
 )
 from sampan.spec.digest import Digest, Digester
+from sampan.store.room import room
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -257,12 +258,11 @@ def take_up(path: str, expected: Descriptor | None) -> OpenIngest:
 
 
 def _check_room(path: str, fd: int, needed: int) -> None:
-    status = os.fstatvfs(fd)
-    free = status.f_bavail * status.f_frsize
+    free = room(fd)
     if free < needed:
         if os.fstat(fd).st_size == 0:
             _remove(path)
-        raise ResourceExhausted(f"ingest {needed} bytes: the disk has {free} free")
+        raise ResourceExhausted(f"ingest {needed} bytes: the disk has room for {max(0, free)}")
 
 
 def _append(file: OpenIngest, chunks: list[bytes]) -> None:

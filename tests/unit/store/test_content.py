@@ -265,7 +265,7 @@ def test_disk_without_room_is_said_before_the_download(layout, db):
     huge = Descriptor("t", DIGEST, 1 << 60)
 
     async def test(content):
-        with pytest.raises(ResourceExhausted, match="free"):
+        with pytest.raises(ResourceExhausted, match="has room for"):
             await content.writer("x", huge)
 
     run(layout, db, test)
