@@ -116,6 +116,8 @@ class Committer:
             # It ends at this moment: its cgroup is gone, and the word of its end is on the way.
             await wait_for_end(entry, _ENDING_SECONDS)
             return False
+        except FailedPrecondition:
+            return False  # the engine of an ordinary user can pause nothing
         return True
 
     async def _thaw(self, entry: Entry) -> None:

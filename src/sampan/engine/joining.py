@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sampan.network.model import Network
 
 CONTAINER = "container:"
-_DEFAULTS = ("", "default")
+DEFAULTS = ("", "default")
 
 
 def is_shared(mode: str) -> bool:
@@ -58,13 +58,13 @@ def settle(
     Raises:
         NotFound: there is no such network. InvalidArgument: requests contradict each other.
     """
-    mode = default if host.network_mode in _DEFAULTS else host.network_mode
+    mode = default if host.network_mode in DEFAULTS else host.network_mode
     if host.egress is not None:
         egress.parse(host.egress)
         if is_shared(mode):
             raise InvalidArgument(f"egress rules need a network of the container's own, not {mode}")
     if is_shared(mode) or mode == NONE:
-        others = [name for name in wishes if name not in (*_DEFAULTS, mode)]
+        others = [name for name in wishes if name not in (*DEFAULTS, mode)]
         if others:
             raise InvalidArgument(
                 f"conflicting options: cannot attach the container to {others[0]} and to {mode}"
@@ -75,7 +75,7 @@ def settle(
         return replace(host, network_mode=mode), {}
     found = {mode: EndpointRequest()}
     for name, wish in wishes.items():
-        network = registry.find(default if name in _DEFAULTS else name).network
+        network = registry.find(default if name in DEFAULTS else name).network
         check(network, wish)
         found[network.name] = wish
     if host.egress is not None:

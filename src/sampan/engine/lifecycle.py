@@ -19,6 +19,7 @@ from sampan.engine.placement import cgroup_path
 from sampan.engine.remove import wait_for_end
 from sampan.errors import (
     Conflict,
+    FailedPrecondition,
     InvalidArgument,
     NameInUse,
     NotModified,
@@ -27,6 +28,7 @@ from sampan.errors import (
     Unavailable,
 )
 from sampan.kernel import cgroups
+from sampan.kernel.identity import is_unprivileged
 from sampan.tasks.task import TaskFailure
 
 if TYPE_CHECKING:
@@ -264,6 +266,11 @@ class Lifecycle:
 
     async def _on_cgroup(self, entry: Entry, verb: str, *arguments: Any) -> None:
         cgroup = cgroup_of(self._services, entry)
+        if is_unprivileged() and not cgroup.exists():
+            raise FailedPrecondition(
+                f"{verb} container {entry.container.name}: it has no cgroup, for the engine does "
+                "not run as root"
+            )
         try:
             await self._services.on_disk(getattr(cgroup, verb), *arguments)
         except (OSError, ValueError) as error:

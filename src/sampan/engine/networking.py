@@ -157,7 +157,8 @@ class Networks(NetworkTable):
             )
         except NotFound as error:  # to clients, "not found" means that the image is missing
             raise InvalidArgument(str(error)) from error
-        if wishes:
+        published = container.host.ports or container.host.publish_all
+        if wishes or (published and container.host.network_mode in joining.DEFAULTS):
             require()
         return replace(container, host=host, networks=wishes)
 

@@ -12,6 +12,7 @@ import marshal
 import os
 
 from sampan.kernel import cgroups, fds, machine
+from sampan.kernel.identity import is_unprivileged
 from sampan.kernel.machine import SYS
 from sampan.kernel.namespaces import KINDS
 from sampan.runtime import plan, validate
@@ -94,7 +95,7 @@ def spawn(
 
 def _refuse_unusual(state: dict[str, Any], process_spec: dict[str, Any]) -> None:
     if (
-        os.geteuid() != 0
+        is_unprivileged()  # who cannot come back to the host's pid namespace
         or not machine.is_available()
         or not _UNUSUAL.isdisjoint(state["namespaces"])
         or process_spec.get("terminal")

@@ -13,6 +13,7 @@ import os
 from sampan.kernel import cgroups, fds, namespaces, process
 from sampan.kernel import numbers as n
 from sampan.kernel.filters import FLAG_NEW_LISTENER
+from sampan.kernel.identity import is_unprivileged
 from sampan.kernel.paths import Root
 from sampan.runtime import init, plan, users, validate
 from sampan.runtime.blank import reap
@@ -203,9 +204,13 @@ def _clone(state: dict[str, Any], pidfd: int) -> tuple[int, int]:
 
         own_pids = n.CLONE_NEWPID if "pid" in state["namespaces"] else 0
         return birth.clone_beside(pidfd, _flags_of(state) | own_pids)
-    if "pid" in state["namespaces"]:
-        return namespaces.clone_in_pid_namespace(pidfd, 0)
-    return process.clone3(0)
+    if "pid" not in state["namespaces"]:
+        return process.clone3(0)
+    if is_unprivileged():  # our own pid namespace is not ours to come back to
+        from sampan.runtime import birth
+
+        return birth.clone_beside(pidfd, n.CLONE_NEWPID)
+    return namespaces.clone_in_pid_namespace(pidfd, 0)
 
 
 def resolve_inside(state: dict[str, Any], process_spec: dict[str, Any]) -> None:
