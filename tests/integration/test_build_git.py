@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import socket
 import subprocess
+import tarfile
 import time
 from contextlib import contextmanager
 
 import pytest
 
 from buildlab import BuildLab, with_builder
+from sampan.builder.language.failure import DockerfileError
 from sampan.builder.model import BuildOptions
 from sampan.engine.model import HostConfig
-from sampan.errors import Unavailable
+from sampan.errors import DigestMismatch, Unavailable
 
 pytestmark = pytest.mark.skipif(not shutil.which("git"), reason="needs git")
 WHO = ("-c", "user.name=x", "-c", "user.email=x@example.invalid")
@@ -23,7 +26,10 @@ WHO = ("-c", "user.name=x", "-c", "user.email=x@example.invalid")
 def git(place, *words):
     """One git command in a directory."""
     environ = {"PATH": os.environ["PATH"], "HOME": str(place), "GIT_CONFIG_NOSYSTEM": "1"}
-    subprocess.run(["git", *WHO, *words], cwd=place, env=environ, check=True, capture_output=True)
+    done = subprocess.run(
+        ["git", *WHO, *words], cwd=place, env=environ, check=True, capture_output=True
+    )
+    return done.stdout.decode().strip()
 
 
 def make_repository(base):
@@ -66,6 +72,43 @@ def served(base):
             yield f"git://127.0.0.1:{port}/repo.git"
         finally:
             os.killpg(server.pid, 15)
+
+
+@with_builder
+async def test_a_repository_that_stays_one(lab: BuildLab) -> None:
+    place = make_repository(lab.lab.path / "git")
+    commit = git(place, "rev-parse", "v1^{commit}")
+    with served(lab.lab.path / "git") as url:
+        text = f"FROM scratch\nADD --keep-git-dir=true --checksum={commit} {url}#v1 /r/\n"
+        first = await lab.build(text)
+        out = lab.lab.path / "out"
+        await unpack(lab, "t:1", out)
+        assert git(out / "r", "status", "--porcelain") == ""
+        assert git(out / "r", "rev-parse", "HEAD") == commit
+        assert git(out / "r", "log", "--format=%s") == "first"
+        assert git(out / "r", "remote", "get-url", "origin") == url
+        assert sorted(os.listdir(out / "r/.git"))[:3] == ["HEAD", "config", "index"]
+        assert "hooks" not in os.listdir(out / "r/.git")
+        again = await lab.build(text)
+        assert (again.cached, again.image.id) == (1, first.image.id)
+        with pytest.raises(DigestMismatch, match=f"not {'0' * 40}"):
+            await lab.build(text.replace(commit, "0" * 40))
+        with pytest.raises(DockerfileError, match="whole id of a commit"):
+            await lab.build(text.replace(commit, commit[:12]))
+        options = BuildOptions(
+            tags=("g:1",), host=HostConfig(), args={"BUILDKIT_CONTEXT_KEEP_GIT_DIR": "1"}
+        )
+        (place / "Dockerfile").write_text("FROM bb:1\nCOPY . /c/\nRUN cat /c/.git/HEAD\n")
+        git(place, "commit", "-q", "-a", "-m", "third")
+        await lab.builder.build(f"{url}#main", options, lab.notes.append)
+        assert lab.output.strip() == git(place, "rev-parse", "main")
+
+
+async def unpack(lab, image, target):
+    """The files of an image, as they are."""
+    pieces = [piece async for piece in await lab.engine.images.export(image)]
+    with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as tar:
+        tar.extractall(target)
 
 
 @with_builder

@@ -132,7 +132,8 @@ class Builder:
         """The context of a build, with the texts that say how."""
         names = [options.dockerfile, IGNORE, f"{options.dockerfile}{IGNORE}"]
         if isinstance(content, str):
-            context = await self._files.remote(content, names)
+            keep_git = options.args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR") in ("1", "true")
+            context = await self._files.remote(content, names, keep_git=keep_git)
         elif isinstance(content, Synced):
             context = await self._sources.merge(content, names)
         else:

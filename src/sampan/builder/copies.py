@@ -18,7 +18,7 @@ from sampan.builder.files.service import Context, CopyJob, InlineFile, Part
 from sampan.builder.language import instructions as ast
 from sampan.builder.language.failure import DockerfileError
 from sampan.builder.scope import expand
-from sampan.errors import DigestMismatch, InvalidArgument, NotImplementedHere
+from sampan.errors import DigestMismatch, InvalidArgument
 from sampan.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _OPENER: Final = re.compile(r"<<-?[\"']?[^<]+", re.ASCII)
 _NOBODY: Final = ("", "0", "root", "0:0", "root:root")
 _SECOND: Final = 10**9
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @dataclass(slots=True)
@@ -179,14 +180,13 @@ class Copies:
         return _Take(context, found.sha256, [f"/{name}"], bool(one.unpack))
 
     async def _cloned(self, one: ast.Add, word: str, undo: ExitStack) -> _Take:
-        if one.keep_git_dir:
-            raise NotImplementedHere(
-                "ADD --keep-git-dir: repositories are fetched without a working copy, so there is "
-                "no .git directory to keep"
+        if one.checksum and _COMMIT.fullmatch(one.checksum) is None:
+            raise DockerfileError(
+                "the checksum of a git repository is the whole id of a commit", one.origin.place
             )
-        if one.checksum:
-            raise NotImplementedHere("ADD --checksum of a git repository: name the commit instead")
-        context = await self._files.clone(git.parse(word))
+        context = await self._files.clone(
+            git.parse(word), keep=one.keep_git_dir, commit=one.checksum
+        )
         undo.callback(context.close)
         return _Take(context, "git", ["."])
 

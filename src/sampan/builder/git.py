@@ -15,12 +15,13 @@ import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from sampan.errors import InvalidArgument, Unavailable
+from sampan.builder import gitdirectory
+from sampan.errors import DigestMismatch, InvalidArgument, Unavailable
 from sampan.layers import header, tarwriter
 from sampan.store import trees
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 SECONDS: Final = 600.0
 MAX_ENTRIES: Final = 500_000
@@ -79,17 +80,29 @@ def parse(word: str) -> Repository:
     return Repository(url, ref, "/".join(parts))
 
 
-async def archive(repository: Repository, directory: str) -> AsyncIterator[bytes]:
+async def archive(
+    repository: Repository, directory: str, *, keep: bool = False, commit: str = ""
+) -> AsyncIterator[bytes]:
     """The files of a repository as a tar; a scratch directory below `directory` is used.
+
+    With `keep` its `.git` too, unless only a directory of it is wanted; `commit` is what it must
+    be.
 
     Raises:
         Unavailable: it cannot be fetched, or has no such ref or directory.
+        DigestMismatch: it is another commit.
     """
     scratch = tempfile.mkdtemp(prefix=_PREFIX, dir=directory)
     try:
         async with asyncio.timeout(SECONDS):
             git = _Git(scratch, repository)
             await git.fetch()
+            found = await git.commit()
+            if commit and found != commit:
+                raise DigestMismatch(f"git {repository.url}: its commit is {found}, not {commit}")
+            if keep and not repository.directory:
+                for piece in await git.directory(found):
+                    yield piece
             async for piece in git.tar():
                 yield piece
     except TimeoutError:
@@ -136,6 +149,16 @@ class _Git:
         wanted = self._repository.ref or "HEAD"
         flags = ("--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules")
         await self._run("fetch", *flags, "--", self._repository.url, wanted)
+
+    async def commit(self) -> str:
+        """What was fetched."""
+        return (await self._run("rev-parse", "FETCH_HEAD^{commit}")).decode().strip()
+
+    async def directory(self, commit: str) -> Iterator[bytes]:
+        """The entries of its `.git`."""
+        await self._run("read-tree", commit)
+        time = int(await self._run("log", "-1", "--format=%ct", commit))
+        return gitdirectory.pieces(f"{self._scratch}/git", commit, self._repository.url, time)
 
     async def tar(self) -> AsyncIterator[bytes]:
         time = int(await self._run("log", "-1", "--format=%ct", "FETCH_HEAD"))

@@ -168,19 +168,26 @@ class FileWork:
             index.store({b"": nodes.Node(nodes.DIRECTORY), name.encode(): node}, listing)
             return Context(os.dup(spooled.data), os.dup(listing), 1)
 
-    async def clone(self, repository: git.Repository) -> Context:
-        """The files of a git repository. Raises Unavailable."""
-        return await self.receive(git.archive(repository, self._directory), ())
+    async def clone(
+        self, repository: git.Repository, *, keep: bool = False, commit: str = ""
+    ) -> Context:
+        """The files of a git repository, as `git.archive` gives them. Raises as it does."""
+        tar = git.archive(repository, self._directory, keep=keep, commit=commit)
+        return await self.receive(tar, ())
 
-    async def remote(self, where: str, read: Sequence[str] = ()) -> Context:
-        """The archive at a URL, or a git repository; another file is refused.
+    async def remote(
+        self, where: str, read: Sequence[str] = (), *, keep_git: bool = False
+    ) -> Context:
+        """The archive at a URL, or a git repository (`keep_git`: with its `.git`); another file is
+        refused.
 
         Raises:
             InvalidArgument: it is neither.
             Unavailable: it cannot be had.
         """
         if git.is_repository(where):
-            return await self.receive(git.archive(git.parse(where), self._directory), read)
+            tar = git.archive(git.parse(where), self._directory, keep=keep_git)
+            return await self.receive(tar, read)
         if not fetch.is_remote(where):
             raise InvalidArgument(
                 f"context {where[:200]!r}: give a directory, docker-image://NAME, an http(s) URL "
