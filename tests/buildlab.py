@@ -105,13 +105,13 @@ def with_builder(test):
 
         async def main() -> None:
             async with asyncio.timeout(PATIENCE), lab.engine() as engine:
-                await engine.images.import_tar(once(_root(lab)), "bb:1")
+                await engine.images.import_tar(once(root_of(lab)), "bb:1")
                 builder = await Builder.open(engine)
                 try:
                     await test(BuildLab(lab, engine, builder))
                     assert engine.list(all=True, owner="builder") == []
                 finally:
-                    await _clean(engine, builder)
+                    await clean(engine, builder)
                 async with asyncio.timeout(20):
                     await eventually(lambda: os.listdir(tmp_path / "root/snapshots") == [])
             async with asyncio.timeout(20):
@@ -129,7 +129,8 @@ def with_builder(test):
     return needs_root(run)
 
 
-def _root(lab):
+def root_of(lab):
+    """The tar of the base image."""
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w") as tar:
         for name in ("proc", "sys", "dev", "tmp"):
@@ -140,7 +141,8 @@ def _root(lab):
     return target.getvalue()
 
 
-async def _clean(engine, builder):
+async def clean(engine, builder):
+    """Remove everything."""
     for container in [*engine.list(all=True), *engine.list(all=True, owner="builder")]:
         await engine.remove(container.id, force=True)
     await builder.prune()

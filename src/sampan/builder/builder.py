@@ -75,6 +75,12 @@ class Builder:
         builder = cls(engine)
         for container in engine.list(all=True, owner=OWNER):
             await engine.remove(container.id, force=True)
+        config = engine.services.config
+        if config.build_cache_unused_for or config.build_cache_max_size:
+            house = builder._upkeep.keep_house(
+                config.build_cache_unused_for, config.build_cache_max_size
+            )
+            engine.services.background.spawn(house, "keep the build cache within its bounds")
         return builder
 
     def __init__(self, engine: Engine) -> None:
@@ -126,7 +132,10 @@ class Builder:
                 with one_error("build"):
                     text = _dockerfile(context, options, dockerfile)
                     work = _Work(program, context, options, tags, text)
-                    return await self._carried_out(work, report, lease)
+                    try:
+                        return await self._carried_out(work, report, lease)
+                    finally:
+                        self._upkeep.stir()
 
     async def _received(self, content: Content, options: BuildOptions, undo: ExitStack) -> Context:
         """The context of a build, with the texts that say how."""

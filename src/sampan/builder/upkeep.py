@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +19,9 @@ if TYPE_CHECKING:
     from sampan.engine.services import Services
     from sampan.store.builder import MountRow, ResultRow
 
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS: Final = 600.0
 _SHOWN: Final = 25  # characters of a key that docker's tables have room for
 
 
@@ -24,6 +31,7 @@ class Upkeep:
     def __init__(self, services: Services, sources: Sources) -> None:
         self._services = services
         self._sources = sources
+        self._stirred = asyncio.Event()
 
     async def all_results(self) -> tuple[ResultRow, ...]:
         """All results, oldest first."""
@@ -65,13 +73,41 @@ class Upkeep:
             uses=1,
         )
 
+    def stir(self) -> None:
+        """Say that the cache has grown."""
+        self._stirred.set()
+
+    async def keep_house(self, unused_for: int, max_size: int) -> None:
+        """Keep the cache within its bounds (seconds, bytes; 0 is none), for ever."""
+        while unused_for or max_size:
+            await self.keep_within(unused_for, max_size)
+            self._stirred.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EVERY_SECONDS):
+                    await self._stirred.wait()
+
+    async def keep_within(self, unused_for: int, max_size: int) -> None:
+        """Remove what was not used for `unused_for` seconds, and then what is above `max_size`
+        bytes, the oldest use first."""
+        gone: list[PrunedCache] = []
+        if unused_for:
+            gone.append(await self.prune(before_ns=time.time_ns() - unused_for * 10**9))
+        if max_size:
+            gone.append(await self.prune(keep=max_size))
+        if count := sum(len(one.ids) for one in gone):
+            log.info("build cache: %d entries removed by its bounds", count)
+
     async def prune(self, *, before_ns: int | None = None, keep: int = 0) -> PrunedCache:
         """Remove results not used since `before_ns`, oldest use first, until `keep` bytes are left.
 
-        What images or running builds need stays on the disk until they are gone.
+        What images or running builds need stays on the disk until they are gone, so the layers of
+        images count for nothing here.
         """
         everything = await self.all_results()
-        sizes = {row.id: await self._size(row.snapshot) for row in everything}
+        sizes = {
+            row.id: 0 if _is_shared(row.snapshot) else await self._size(row.snapshot)
+            for row in everything
+        }
         gone_sources = await self._drop_sources(before_ns, keep, sum(sizes.values()))
         total, gone = sum(sizes.values()), set[int]()
         if keep:
@@ -90,8 +126,7 @@ class Upkeep:
             await self._services.db.write(partial(rows.delete, result_id=row.id))
         gone_mounts = [] if keep else await self._drop_mounts(before_ns)
         await self._services.images.collect(Policy())
-        own = {row.id for row in everything if not _is_shared(row.snapshot)}
-        freed = sum(sizes[each] for each in gone & own) + sum(one.size for one in gone_sources)
+        freed = sum(sizes[each] for each in gone) + sum(one.size for one in gone_sources)
         ids = [row.key[:_SHOWN] for row in everything if row.id in gone]
         sources = [one.key[:_SHOWN] for one in gone_sources]
         return PrunedCache(

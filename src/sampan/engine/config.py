@@ -36,7 +36,8 @@ class EngineConfig:
     `runtimes` are further OCI runtimes with runc's command line, by name.
     `registries` has more for each registry, see `registry.settings`, and `registry_directories` are
     looked at for certificates and hosts files. The four of images are the policy of
-    `images.retention`: seconds, bytes, bytes, and patterns of names. `trust_policy` is the file of
+    `images.retention`: seconds, bytes, bytes, and patterns of names; the two of the build cache are
+    its bounds, seconds and bytes. `trust_policy` is the file of
     `images.policy`; another than the default must be there, and "" is none. `snapshotter` is
     overlay, native, or auto: what works where the root is. `init_path` is the static program of
     `--init`, "" one that is found. `cdi_directories` have the files of
@@ -65,6 +66,8 @@ class EngineConfig:
     init_path: str = ""
     cdi_directories: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     hooks_directories: tuple[str, ...] = ()
+    build_cache_unused_for: int = 0
+    build_cache_max_size: int = 0
     image_unused_for: int = 0
     image_max_size: int = 0
     image_min_free: int = 0
