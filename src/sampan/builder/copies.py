@@ -6,9 +6,10 @@ here-documents, and what ADD fetches. Each is one `_Take`; the copy does them in
 
 from __future__ import annotations
 
+import asyncio
 import posixpath
 import re
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,10 +19,12 @@ from sampan.builder.files.service import Context, CopyJob, InlineFile, Part
 from sampan.builder.language import instructions as ast
 from sampan.builder.language.failure import DockerfileError
 from sampan.builder.scope import expand
-from sampan.errors import DigestMismatch, InvalidArgument
+from sampan.errors import DigestMismatch, InvalidArgument, SampanError
 from sampan.spec.digest import Digest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sampan.builder.model import State
     from sampan.builder.stage import StageWork
     from sampan.snapshots.base import Mount
@@ -138,7 +141,7 @@ class Copies:
             if not word:
                 raise DockerfileError(f"{one.origin.name}: a source is empty", one.origin.place)
             if isinstance(one, ast.Add) and git.is_repository(word):
-                takes.append(await self._cloned(one, word, undo))
+                takes.append(await self._cloned(one, word))
             elif isinstance(one, ast.Add) and fetch.is_remote(word):
                 takes.append(await self._fetched(one, word, target, undo))
             else:
@@ -159,9 +162,9 @@ class Copies:
     async def _fetched(
         self, one: ast.Add, url: str, target: tuple[str, bool], undo: ExitStack
     ) -> _Take:
-        spooled = self._files.spool()
-        undo.callback(spooled.close)
-        found = await fetch.fetch(url, spooled.fd)
+        spooled = await asyncio.shield(self._fetching(url))
+        found = spooled.fetched
+        assert found is not None
         if one.checksum:
             wanted, has = Digest.parse(one.checksum), Digest.parse(f"sha256:{found.sha256}")
             if wanted.algorithm != "sha256":
@@ -179,16 +182,51 @@ class Copies:
         undo.callback(context.close)
         return _Take(context, found.sha256, [f"/{name}"], bool(one.unpack))
 
-    async def _cloned(self, one: ast.Add, word: str, undo: ExitStack) -> _Take:
+    async def _cloned(self, one: ast.Add, word: str) -> _Take:
+        self._check_commit(one)
+        return _Take(await asyncio.shield(self._cloning(one, word)), "git", ["."])
+
+    def _cloning(self, one: ast.Add, word: str) -> asyncio.Task[Context]:
+        repository, keep, commit = git.parse(word), one.keep_git_dir, one.checksum
+
+        async def clone() -> Context:
+            return await self._files.clone(repository, keep=keep, commit=commit)
+
+        return self._stage.build.fetching(f"git {keep} {commit} {word}", clone)
+
+    def _fetching(self, url: str) -> asyncio.Task[Context]:
+        async def spool() -> Context:
+            spooled = self._files.spool()
+            try:
+                spooled.fetched = await fetch.fetch(url, spooled.fd)
+            except BaseException:
+                spooled.close()
+                raise
+            return spooled
+
+        return self._stage.build.fetching(f"url {url}", spool)
+
+    def fetch_ahead(self, instructions: Iterable[ast.Instruction]) -> None:
+        """Begin to fetch what instructions will want, where their words are plain: it depends on
+        nothing that happens before."""
+        for one in instructions:
+            if not isinstance(one, ast.Add):
+                continue
+            for word in one.sources:
+                if "$" in word or "\\" in word:
+                    continue
+                if git.is_repository(word):
+                    with suppress(SampanError):  # which is told in its turn
+                        self._check_commit(one)
+                        self._cloning(one, word)
+                elif fetch.is_remote(word):
+                    self._fetching(word)
+
+    def _check_commit(self, one: ast.Add) -> None:
         if one.checksum and _COMMIT.fullmatch(one.checksum) is None:
             raise DockerfileError(
                 "the checksum of a git repository is the whole id of a commit", one.origin.place
             )
-        context = await self._files.clone(
-            git.parse(word), keep=one.keep_git_dir, commit=one.checksum
-        )
-        undo.callback(context.close)
-        return _Take(context, "git", ["."])
 
     def _check_flags(self, one: ast.Copy) -> None:
         if isinstance(one, ast.Add) and one.checksum:

@@ -20,6 +20,8 @@ from sampan.errors import InvalidArgument
 from sampan.spec.platform import Platform
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from sampan.builder.cache import Cache
     from sampan.builder.commands import Commands
     from sampan.builder.files.service import Context, FileWork
@@ -72,8 +74,7 @@ class Build:
         self._tasks: asyncio.TaskGroup | None = None
         self._exported: frozenset[int] = frozenset()
         self._firsts: dict[int, int] = {}
-        self._remotes: dict[str, Context] = {}
-        self._remote_lock = asyncio.Lock()
+        self._fetched: dict[str, asyncio.Task[Context]] = {}
         self._before, self.label = place
         self.total = self._before
         self.is_single = False
@@ -170,16 +171,23 @@ class Build:
 
     async def remote(self, where: str) -> Context:
         """A named context that has to be fetched, once."""
-        async with self._remote_lock:
-            found = self._remotes.get(where)
-            if found is None:
-                found = self._remotes[where] = await self.files.remote(where)
-        return found
+        return await asyncio.shield(self.fetching(where, lambda: self.files.remote(where)))
+
+    def fetching(
+        self, key: str, fetch: Callable[[], Coroutine[Any, Any, Context]]
+    ) -> asyncio.Task[Context]:
+        """What is fetched for `key`: begun now, or by whoever wanted the same before."""
+        task = self._fetched.get(key)
+        if task is None:
+            assert self._tasks is not None
+            task = self._fetched[key] = self._tasks.create_task(fetch(), name=f"fetch {key[:80]}")
+        return task
 
     def close(self) -> None:
         """Let go of what was fetched."""
-        for context in self._remotes.values():
-            context.close()
+        for task in self._fetched.values():
+            if task.done() and not task.cancelled() and task.exception() is None:
+                task.result().close()
 
     def states(self) -> dict[int, State]:
         """What every stage came to that has files of its own, by the stage's number."""

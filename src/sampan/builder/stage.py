@@ -57,6 +57,7 @@ class StageWork:
     async def run(self) -> State:
         """All instructions; the state behind the last one."""
         base = self.stage.base
+        self._copies.fetch_ahead(self.stage.instructions)
         self._begin(base)
         state = await self.build.bases.state_of(self.stage, self)
         shown = state.key if self.build.bases.parent_of(self.stage) else state.image

@@ -37,7 +37,8 @@ _MODULE: Final = "sampan.builder.files.worker"
 @dataclass(slots=True)
 class Context:
     """An archive and its index. `texts` are the files that were asked for, by name; `hidden` are
-    files of it that are not to be copied; `identity` is the hash of the index, "" if nobody asked.
+    files of it that are not to be copied; `identity` is the hash of the index, "" if nobody asked;
+    `fetched` tells of the file of the web that it was.
     """
 
     data: int
@@ -47,6 +48,7 @@ class Context:
     texts: dict[str, bytes] = field(default_factory=dict)
     hidden: tuple[str, ...] = ()
     identity: str = ""
+    fetched: fetch.Fetched | None = None
 
     @property
     def fd(self) -> int:
