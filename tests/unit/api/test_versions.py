@@ -10,12 +10,12 @@ import pytest
 
 from sampan.api.docker import convert, endpoints, oldrequests, pictures, requests, system, versions
 from sampan.engine import model
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, NotImplementedHere
 from sampan.images.model import Image
 from sampan.network.model import Endpoint, EndpointRequest
 from sampan.spec.digest import Digest
 from sampan.spec.image import Descriptor, ImageConfig
-from sampan.wire import containers
+from sampan.wire import containers, hostconfig
 
 LEGACY = {
     "Bridge": "",
@@ -326,3 +326,12 @@ def test_an_old_wait_answers_as_a_whole(scenario):
         assert answer.json == {"StatusCode": 3}
 
     scenario(play)
+
+
+def test_limits_of_devices_in_an_update():
+    body = hostconfig.HostConfig(
+        blkio_device_read_bps=[hostconfig.ThrottleDevice(path="/", rate=1)]
+    )
+    oldrequests.update(body, 54)
+    with pytest.raises(NotImplementedHere, match="can be given to create only"):
+        oldrequests.update(body, 55)

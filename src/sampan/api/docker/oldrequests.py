@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, NotImplementedHere
 from sampan.wire import hostconfig
 from sampan.wire.networks import EndpointSettings, NetworkingConfig
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from sampan.wire.hostconfig import HostConfig, MountRequest
     from sampan.wire.networks import NetworkCreate
 
+_BLOCK_LIMITS = (
+    "blkio_weight_device blkio_device_read_bps blkio_device_write_bps blkio_device_read_iops "
+    "blkio_device_write_iops"
+).split()
 _MAC_IS_OLD = (
     "The container-wide MacAddress field is now deprecated. It should be specified in "
     "EndpointsConfig instead."
@@ -158,9 +162,15 @@ def _given(body: ContainerCreate) -> dict[str, EndpointSettings]:
 
 
 def update(host: HostConfig, minor: int) -> None:
-    """POST /containers/{id}/update."""
+    """POST /containers/{id}/update. Before 1.55 the limits of block devices meant nothing in it.
+
+    Raises:
+        NotImplementedHere: they mean something now, and are given.
+    """
     if minor < 40:
         host.pids_limit = None
+    if minor >= 55 and any(getattr(host, name) for name in _BLOCK_LIMITS):
+        raise NotImplementedHere("update: limits of block devices can be given to create only")
 
 
 def exec_(body: ExecCreate | ExecStart, minor: int) -> None:
