@@ -29,7 +29,14 @@ from sampan.spec.platform import Platform
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Mapping,
+        Sequence,
+    )
     from contextlib import AbstractAsyncContextManager
     from typing import Self
 
@@ -385,12 +392,21 @@ class Engine(NetworkVerbs):
         Raises:
             ContainerNotFound: at once. NotImplementedHere: the container keeps no log.
         """
+        return self._log(ref).read(query or LogQuery())
+
+    def log_pieces(
+        self, ref: str, query: LogQuery
+    ) -> AsyncGenerator[builtins.list[LogRecord], None]:
+        """The same, as many records at a time as are there. Raises as `logs`."""
+        return self._log(ref).pieces(query)
+
+    def _log(self, ref: str) -> LogReader:
         entry = self._find(ref)
         path = entry.container.log_path
         if not path:
             raise NotImplementedHere("configured logging driver does not support reading")
         end = entry.arm(WaitCondition.NOT_RUNNING)
-        return LogReader(path, end).read(query or LogQuery())
+        return LogReader(path, end)
 
     async def stats(self, ref: str) -> Stats:
         """One reading of the counters now; rates are the caller's to compute."""

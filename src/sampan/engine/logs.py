@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 from calendar import timegm
+from contextlib import aclosing
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
@@ -22,7 +23,7 @@ from sampan.engine.logfiles import PACKED, LogFile, close_all, open_file, paths
 from sampan.engine.model import LogQuery, LogRecord
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 
     from sampan.engine.containers import Wait
 
@@ -30,6 +31,7 @@ T = TypeVar("T")
 
 PIECE = 1 << 18
 LONGEST_LINE = 1 << 20
+_WHOLE = len("2006-01-02T15:04:05.000000000Z")
 _PAUSE = 0.5  # between looks where inotify is not to be had
 
 
@@ -53,18 +55,32 @@ class LogReader:
 
     async def read(self, query: LogQuery) -> AsyncIterator[LogRecord]:
         """The records that `query` wants, oldest first."""
+        async with aclosing(self.pieces(query)) as pieces:
+            async for piece in pieces:
+                for record in piece:
+                    yield record
+
+    async def pieces(self, query: LogQuery) -> AsyncGenerator[list[LogRecord], None]:
+        """The same, as many at a time as are there, about PIECE bytes at most."""
         wanted = _streams(query)
         for_tail = None
         if query.tail is not None:
             for_tail = await self._in_time(self._skip_to_tail, query, wanted)
         watch = self._watch() if query.follow else None
         try:
-            async for record in self._records(query.follow, watch, for_tail):
-                if record.stream not in wanted or record.time_ns < query.since:
-                    continue
-                if query.until and record.time_ns > query.until:
+            async for lines in self._lines(query.follow, watch, for_tail):
+                found = [
+                    record
+                    for record in map(self._parse, lines)
+                    if record and record.stream in wanted and record.time_ns >= query.since
+                ]
+                is_past = query.until and found and found[-1].time_ns > query.until
+                if is_past:
+                    found = [record for record in found if record.time_ns <= query.until]
+                if found:
+                    yield found
+                if is_past:
                     return
-                yield record
         finally:
             if watch is not None:
                 watch.close()
@@ -73,9 +89,9 @@ class LogReader:
 
     # forward
 
-    async def _records(
+    async def _lines(
         self, follow: bool, watch: DirectoryWatch | None, start: _Start | None
-    ) -> AsyncIterator[LogRecord]:
+    ) -> AsyncIterator[list[bytes]]:
         if start is None:
             start = await self._in_time(self._open_first)
         (file, offset), newer = start, None
@@ -89,8 +105,7 @@ class LogReader:
                     # Also before the read: a file that has a successor is written to its end.
                     newer = await self._in_time(self._open_newer, file)
                     while piece := _read_lines(file.fd, offset):
-                        for record in filter(None, map(self._parse, piece.lines)):
-                            yield record
+                        yield piece.lines
                         offset = piece.end
                         await asyncio.sleep(0)
                     if newer is None:
@@ -196,6 +211,8 @@ class _Clock:
             hour, minute, second = (int(part) for part in clock.split(":"))
             self._base = timegm((year, month, day, hour, minute, second)) * 10**9
             self._prefix = prefix
+        if len(text) == _WHOLE:
+            return self._base + int(text[20:29])
         fraction = text[20:].rstrip("Z")
         return self._base + (int(fraction.ljust(9, "0")[:9]) if fraction else 0)
 

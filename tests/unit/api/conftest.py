@@ -146,13 +146,13 @@ class FakeEngine:
             os.close(attachment.fd)
             raise self.raises["exec_start"]
 
-    async def logs(self, ref, query):
+    async def log_pieces(self, ref, query):
         self.calls.append(("logs", (ref, query), {}))
         try:
-            for record in self.log:
-                yield record
+            if self.log:
+                yield self.log
             if query.follow:
-                yield await self.feed.get()
+                yield [await self.feed.get()]
                 await self.feed.get()
         finally:
             self.closed_streams.append("logs")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import UNSET
@@ -30,7 +30,7 @@ from sampan.wire import containers as wire
 from sampan.wire import hostconfig, multiplex
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import Iterable
 
     from aiohttp.web_response import StreamResponse
 
@@ -308,15 +308,16 @@ async def logs(call: Call) -> StreamResponse:
     container = call.engine.get(reference(call))
     if not query.follow:
         await settle(call, container)
-    records = call.engine.logs(container.id, query)
+    pieces = call.engine.log_pieces(container.id, query)
     is_raw = container.config.tty
     is_old = call.minor < versions.FRAMED_TYPE
     kind = multiplex.RAW_CONTENT_TYPE if is_raw or is_old else multiplex.CONTENT_TYPE
-    async with aclosing(cast("AsyncGenerator[model.LogRecord, None]", records)) as lines:
+    async with aclosing(pieces) as read:
         call.cancel_when_gone()
         answer = await answers.stream(call.request, kind)
-        async for record in lines:
-            await answer.write(log_bytes(record, query, is_raw))
+        async for piece in read:
+            # All at once: a client has as many pieces to take as are written.
+            await answer.write(b"".join([log_bytes(record, query, is_raw) for record in piece]))
         await answer.write_eof()
     return answer
 
