@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from sampan.engine.config import EngineConfig
 
 STATS_SECONDS = 1.0
-SETTLE_SECONDS = 0.1
+SETTLE_SECONDS = 0.25
 _decode_create = msgspec.json.Decoder(wire.ContainerCreate)
 _decode_update = msgspec.json.Decoder(hostconfig.HostConfig)
 
