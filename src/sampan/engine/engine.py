@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sampan.engine import stats, usage
 from sampan.engine.attach import attach
 from sampan.engine.build import build
+from sampan.engine.checkpointverbs import CheckpointVerbs
 from sampan.engine.commit import CommitRequest
 from sampan.engine.config import EngineConfig
 from sampan.engine.exec import check_running
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
     from sampan.registry.credentials import Credentials
 
 
-class Engine(NetworkVerbs):
+class Engine(NetworkVerbs, CheckpointVerbs):
     """One engine over one root. Made by `open` only."""
 
     def __init__(self, parts: Parts, undo: AsyncExitStack) -> None:
@@ -157,34 +158,6 @@ class Engine(NetworkVerbs):
             drop(attachments)
             raise
         await self._parts.starter.start(entry, attachments)
-
-    async def start_from(self, ref: str, checkpoint: str, directory: str = "") -> None:
-        """Start a container where it was when a checkpoint was made.
-
-        Raises:
-            NotFound: there is no such checkpoint. StartFailed: CRIU cannot; its own words.
-        """
-        await self._parts.checkpoints.start(self._find(ref), checkpoint, directory)
-
-    async def checkpoint(
-        self, ref: str, name: str, directory: str = "", *, leave_running: bool = False
-    ) -> None:
-        """Write a container's processes down, and end them unless they are to go on.
-
-        Raises:
-            Conflict: it does not run, or the name is taken. InvalidArgument: it has a terminal.
-            Unavailable: CRIU is not there, or cannot; its own words.
-        """
-        made = self._parts.checkpoints
-        await made.create(self._find(ref), name, directory, leave_running=leave_running)
-
-    def checkpoints(self, ref: str, directory: str = "") -> Sequence[str]:
-        """The names of a container's checkpoints."""
-        return self._parts.checkpoints.list(self._find(ref), directory)
-
-    async def remove_checkpoint(self, ref: str, name: str, directory: str = "") -> None:
-        """Remove one. Raises NotFound."""
-        await self._parts.checkpoints.remove(self._find(ref), name, directory)
 
     async def stop(self, ref: str, timeout: int | None = None, signal: str | None = None) -> None:
         """Send the stop signal, wait `timeout` seconds (-1: without end), then SIGKILL.
