@@ -88,7 +88,9 @@ def test_sizes_keys_and_the_way_back(daemon):
     screen.wait_for(b"said")
     told = b""
     while b"40 120" not in told:  # the size travels by another connection than the keys
-        screen.wait_for(b"# ")  # what is typed while the shell sets its terminal may be lost
+        # Not ahead of the prompt: what is typed while a command runs is for that command to read.
+        # Nothing of it was lost in 300 runs of the shell alone on a terminal, and 30 through us.
+        screen.wait_for(b"# ")
         screen.type(b"stty size; echo m''ark\n")
         told = screen.wait_for(b"mark")
     screen.type(b"\x10\x11")
