@@ -8,6 +8,8 @@ import io
 import json
 import os
 import stat
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from urllib.parse import quote
@@ -21,7 +23,17 @@ pytestmark = [
     pytest.mark.skipif(not dockerlab.BUSYBOX, reason="needs a static busybox"),
 ]
 
-SWAP = "cd /v; while true; do mv real held; mv trap real; mv real trap; mv held real; done"
+# Says a byte after every thousand exchanges of two names (RENAME_EXCHANGE).
+SWAP = """
+import ctypes, os, sys
+rename = ctypes.CDLL(None, use_errno=True).renameat2
+names = [os.fsencode(f"{sys.argv[1]}/{name}") for name in ("real", "trap")]
+while True:
+    for _ in range(1000):
+        assert rename(-100, names[0], -100, names[1], 2) == 0
+    os.write(1, b"x")
+"""
+EXCHANGES = 20  # thousands
 
 
 @pytest.fixture(scope="module")
@@ -269,11 +281,17 @@ def test_a_race_of_exchanged_names_finds_nothing_of_the_host(daemon, make, tmp_p
     (shared / "real/f").write_text("inside")
     (canary / "f").write_text("secret")
     (shared / "trap").symlink_to(canary)
-    container = make("sh", "-c", SWAP, Binds=[f"{shared}:/v"])
-    for _ in range(8):
-        path = f"/containers/{container}/archive?path=/v/real/f"
-        assert b"secret" not in daemon.exchange("GET", path)[2]
-        put(daemon, container, "/v/real", tar(("planted", b"x")))
+    container = make("sleep", "1000", Binds=[f"{shared}:/v"])
+    path, seen, tries = f"/containers/{container}/archive?path=/v/real/f", b"", 0
+    words = [sys.executable, "-I", "-c", SWAP, str(shared)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as swapper:
+        os.set_blocking(swapper.stdout.fileno(), False)
+        while len(seen) < EXCHANGES or tries < 8:
+            tries += 1
+            assert b"secret" not in daemon.exchange("GET", path)[2]
+            put(daemon, container, "/v/real", tar(("planted", b"x")))
+            seen += swapper.stdout.read() or b""
+        swapper.kill()
     assert os.listdir(canary) == ["f"]
     assert (canary / "f").read_text() == "secret"
 
