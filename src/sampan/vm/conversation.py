@@ -28,6 +28,7 @@ _RUNTIME = (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from sampan.shim.program import Process
@@ -95,7 +96,7 @@ class Conversation:
             self._end()  # whoever was here before has not been seen leaving
             return self._make(call)
         if word == "start" and self._program is not None:
-            self._program.start()
+            _at(f"{CONTAINERS}/{self._container}", self._program.start)
             return {}
         if word == "machine":
             guestnet.configure(call)
@@ -225,12 +226,11 @@ class Conversation:
         self._say(document("Q", code=status))
 
     def _signal(self, number: int) -> None:
-        if self._process is None or self._program is None:
+        program = self._program
+        if self._process is None or program is None:
             return
         if self._container:
-            os.chdir(f"{CONTAINERS}/{self._container}")
-            self._program.kill(number)
-            os.chdir("/")
+            _at(f"{CONTAINERS}/{self._container}", lambda: program.kill(number))
         else:
             process.pidfd_send_signal(self._process.pidfd, number)
 
@@ -240,13 +240,11 @@ class Conversation:
         if not name:
             return
         place = f"{CONTAINERS}/{name}"
-        os.chdir(place)
-        try:
-            if self._program is not None:
-                self._program.delete()
-        except OSError as error:
-            print(f"delete {name}: {error}", flush=True)  # noqa: T201 - the console
-        os.chdir("/")
+        if self._program is not None:
+            try:
+                _at(place, self._program.delete)
+            except OSError as error:
+                print(f"delete {name}: {error}", flush=True)  # noqa: T201 - the console
         _unmake_place(place)
 
     def _end(self) -> None:
@@ -307,12 +305,24 @@ class Conversation:
                 self._agent.want(fd, out=bool(self._input) and fd == self._stdin, into=True)
 
 
+def _at(place: str, work: Callable[[], None]) -> None:
+    """Do it where the runtime keeps what it knows of a container: beside its bundle."""
+    os.chdir(place)
+    try:
+        work()
+    finally:
+        os.chdir("/")
+
+
 def _make_place(place: str, name: str, config: dict[str, Any]) -> None:
     """The bundle: the shared root with memory above it, and the configuration."""
     for part in ("", "/upper", "/work", "/rootfs", "/runtime"):
         os.mkdir(place + part)
     layers = f"lowerdir={SHARE}/{name}/rootfs,upperdir={place}/upper,workdir={place}/work"
     mounts.mount_with_data("overlay", f"{place}/rootfs", layers)
+    for mount in config.get("mounts") or ():
+        if mount.get("type") == "bind":
+            mount["source"] = f"{SHARE}/{name}/{mount['source']}"
     with open(f"{place}/config.json", "w", encoding="utf-8") as file:
         file.write(dumps(config))
 

@@ -41,7 +41,7 @@ def share(machine: str, qemu: int, name: str, spec: dict[str, Any]) -> dict[str,
                 read_only = bool({"ro", "rro"}.intersection(mount.get("options") or ()))
                 place = f"mount{number}"
                 found.append((_clone(mount["source"], read_only=read_only), place))
-                listed.append({**mount, "source": f"/share/{name}/{place}"})
+                listed.append({**mount, "type": "bind", "source": place})  # below the share
         _inside(qemu, lambda: _attach(f"{machine}/{SHARE}/{name}", found))
     finally:
         for fd, _ in found:

@@ -57,6 +57,7 @@ class StandIn:
             self._watch_size()
         if self._control is not None:
             self._watch(self._control.fileno(), self._asked, select.EPOLLIN)
+        self._hear(b"")  # what came with the answer to the call
         while self._code is None:
             for fd, events in self._poll.poll():
                 handler = self._handlers.get(fd)
@@ -145,6 +146,9 @@ class StandIn:
         if not data:
             self._code = 137  # the machine has ended
             return
+        self._hear(data)
+
+    def _hear(self, data: bytes) -> None:
         for letter, content in self._port.splitter.feed(data):
             self._heard(letter, content)
 
