@@ -305,3 +305,28 @@ def test_mistakes_change_nothing(tmp_path):
         assert [image.names for image in images] == [("bb:1",)]
 
     check(tmp_path)
+
+
+@with_builder
+async def test_what_a_stage_gives_is_known_by_its_files(lab: BuildLab) -> None:
+    noise = "head -c 8 /dev/urandom | busybox od -An -tx1"
+    text = (
+        f"FROM bb:1 AS made\nRUN {noise} > /m; echo same > /s; busybox chown 7 /s\n"
+        "FROM bb:1\nCOPY --from=made /m /m\nCOPY --from=made /s /s\n"
+        "RUN --mount=type=bind,from=made,source=/m,target=/b cat /b > /c\n"
+        "RUN --mount=type=bind,from=made,source=/s,target=/b cat /b > /d\n"
+    )
+    await lab.build(text)
+    first = await lab.sh("cat /m /c")
+    again = await lab.build(text, no_cache_filter=("made",))
+    second = await lab.sh("cat /m /c")
+    assert second != first
+    assert len(set(second.splitlines())) == 1
+    assert again.cached == 0  # each stands on one that is new
+    await lab.build("FROM bb:1 AS other\nRUN echo same > /s; busybox chown 7 /s\n" + text)
+    whole = await lab.build(text.replace("COPY --from=made /m /m\n", ""))
+    changed = text.replace("COPY --from=made /m /m\n", "").replace("echo same", "true; echo same")
+    cached = await lab.build(changed)
+    assert (whole.cached, cached.cached) == (1, 1)  # another command, and the same file /s
+    owned = await lab.build(changed.replace("chown 7", "chown 8"))
+    assert owned.cached == 0

@@ -81,6 +81,8 @@ class Copies:
                 files: Any = part.wish()
                 if isinstance(take.source, Context):
                     files = await self._files.key(take.source, part)
+                elif not take.key:
+                    files = await self._files.tree_key(take.source, part)
                 key.append([take.key, files])
                 sources.append(take.source)
                 parts.append(part)

@@ -144,7 +144,8 @@ class Build:
         return await asyncio.shield(self._task(stage))
 
     async def source(self, name: str, work: StageWork) -> tuple[Context | Mount | None, str]:
-        """Where `--from=name` takes files from ("" is the context), and its part of a key."""
+        """Where `--from=name` takes files from ("" is the context), and its part of a key, which is
+        "" where only the files themselves say what they are."""
         if not name:
             return self.context, "context"
         given = self.options.contexts.get(name)
@@ -154,7 +155,7 @@ class Build:
             if not given.startswith(IMAGE):
                 return await self.remote(given), "context"
             state = await self.bases.image(given.removeprefix(IMAGE), self.platform, work)
-            return await self.cache.tree(state), key_of("state", state.key)
+            return await self.cache.tree(state), _identity(state)
         stage = self.program.find(name, work.stage.index)
         if stage is not None:
             state = await self.state(stage)
@@ -167,7 +168,7 @@ class Build:
             return None, SCRATCH
         else:
             state = await self.bases.image(name, self.platform, work)
-        return await self.cache.tree(state), key_of("state", state.key)
+        return await self.cache.tree(state), _identity(state)
 
     async def remote(self, where: str) -> Context:
         """A named context that has to be fetched, once."""
@@ -217,6 +218,12 @@ class Build:
         """Report something that is allowed and probably wrong, once."""
         if text not in self.warnings:
             self.warnings.append(text)
+
+
+def _identity(state: State) -> str:
+    """What the files of a state count as. An image's are what its digests say; what was built may
+    be something else the next time, as with a command that stores the date."""
+    return "" if state.results else key_of("state", state.key)
 
 
 def _platforms(options: BuildOptions, host: Platform) -> tuple[Platform, dict[str, str]]:

@@ -136,9 +136,11 @@ class Runs:
             build = self._stage.build
             source, name = await build.source(mount.from_, self._stage)
             key += [mount.source, name]
+            part = Part(source=0, words=[mount.source or "."], is_directory=False)
             if isinstance(source, Context):
-                part = Part(source=0, words=[mount.source or "."], is_directory=False)
                 key.append(await build.files.key(source, part))
+            elif source is not None and not name:
+                key.append(await build.files.tree_key(source, part))
         return key
 
 

@@ -9,6 +9,7 @@ An archive is never unpacked: a file's data are read from where the index says t
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -66,6 +67,9 @@ class Source(Lookup, Protocol):
 
     def data(self, path: bytes, node: Node, target: int) -> None:
         """Write a file's bytes to the descriptor `target`."""
+
+    def hashed(self, path: bytes, node: Node) -> Node:
+        """The node with everything in its digest or link that a copy of it takes along."""
 
 
 def join(directory: bytes, name: bytes) -> bytes:
@@ -125,6 +129,10 @@ class Archive:
             if path:
                 directory, _, name = path.rpartition(b"/")
                 self._names.setdefault(directory, []).append(name)
+
+    def hashed(self, path: bytes, node: Node) -> Node:
+        """See Source: the index has the hash; whose the files were does not count."""
+        return node
 
     def node(self, path: bytes) -> Node | None:
         """See Source."""
@@ -215,11 +223,29 @@ class Directory:
             while left and (piece := os.read(fd, min(left, _PIECE))):
                 write_all(target, piece)
                 left -= len(piece)
-            for attribute in os.listxattr(fd):
-                if attribute == "security.capability" or attribute.startswith("user."):
-                    os.setxattr(target, attribute, os.getxattr(fd, attribute))
+            for attribute in filter(_travels, os.listxattr(fd)):
+                os.setxattr(target, attribute, os.getxattr(fd, attribute))
         finally:
             os.close(fd)
+
+    def hashed(self, path: bytes, node: Node) -> Node:
+        """See Source: the bytes, the owner, and the attributes that a layer may have."""
+        owner = f"{node.uid}:{node.gid}".encode()
+        if node.kind == LINK:
+            return node._replace(link=node.link + b"\0" + owner)
+        if node.kind != FILE:
+            return node._replace(digest=owner)
+        total = hashlib.sha256(owner)
+        directory, _, name = path.rpartition(b"/")
+        fd = os.open(name, _READ, dir_fd=self._parent(directory))
+        try:
+            while piece := os.read(fd, _PIECE):
+                total.update(piece)
+            for attribute in filter(_travels, sorted(os.listxattr(fd))):
+                total.update(attribute.encode() + b"\0" + os.getxattr(fd, attribute))
+        finally:
+            os.close(fd)
+        return node._replace(digest=total.digest())
 
     def _parent(self, path: bytes) -> int:
         """The open directory at a canonical path, one component at a time."""
@@ -245,3 +271,8 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def _travels(attribute: str) -> bool:
+    """Whether an extended attribute goes along with its file."""
+    return attribute == "security.capability" or attribute.startswith("user.")

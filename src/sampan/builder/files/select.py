@@ -104,10 +104,10 @@ def fingerprint(source: Source, picks: Sequence[Pick], ignore: Ignore) -> str:
     """The hash of everything that the picks copy, in hexadecimal."""
     total = hashlib.sha256()
     for pick in picks:
-        _digest(total, b"pick", pick.name, pick.node)
+        _digest(total, b"pick", pick.name, source.hashed(pick.path, pick.node))
         if pick.node.kind == nodes.DIRECTORY:
-            for _, below, node in walk(source, pick, ignore):
-                _digest(total, b"file", below, node)
+            for path, below, node in walk(source, pick, ignore):
+                _digest(total, b"file", below, source.hashed(path, node))
     return total.hexdigest()
 
 

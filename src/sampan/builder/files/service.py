@@ -229,10 +229,28 @@ class FileWork:
             said = await self.run(job, [context.index], undo)
         key: str = said["key"]
         if context.identity:
-            self._keys[known] = key
-            if len(self._keys) > MAX_KEYS:
-                self._keys.popitem(last=False)
+            self._remember(known, key)
         return key
+
+    async def tree_key(self, tree: Mount, part: Part) -> str:
+        """The fingerprint of what `part` would copy of a file system that never changes.
+
+        Raises InvalidArgument as the copy would.
+        """
+        known = json.dumps([tree, part.wish()])
+        found = self._keys.get(known)
+        if found is None:
+            with ExitStack() as undo:
+                job = {"do": "tree-key", "wish": part.wish()}
+                said = await self.run(job, [open_tree(tree, undo)], undo)
+            found = str(said["key"])
+            self._remember(known, found)
+        return found
+
+    def _remember(self, known: str, key: str) -> None:
+        self._keys[known] = key
+        if len(self._keys) > MAX_KEYS:
+            self._keys.popitem(last=False)
 
     async def texts(
         self, tree: Mount, names: Sequence[str], directories: Sequence[str]

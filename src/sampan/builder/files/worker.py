@@ -10,6 +10,7 @@ means nothing there.
     compare fds: manifest, stored, missing, empty   {"inode": of the data} -> {"missing", "here"}
     merge   fds: manifest, stored, data, index, texts, kept, empty
             {"base": where the archive begins, -1 for none, "inode", "read"} -> as index, "identity"
+    tree-key fds: tree, empty       {"wish": ...} -> as key, with owners and attributes
     texts   fds: tree, out, empty   {"names", "directories"} -> {"names", "sizes"}
     difference  fds: out, tree, perhaps the tree below, empty   {"newest"} -> as layers.worker
     copy    fds: request, root, scratch, scratch, sources..., empty    -> {"entries", "size"}
@@ -80,6 +81,17 @@ def _key(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
     source = Archive(-1, _visible(target, job["hidden"]))
     wish = Wish(**job["wish"])
     return {"key": fingerprint(source, select(source, wish), ignore_of(wish))}
+
+
+def _tree_key(job: dict[str, Any], fds: list[int], parent: int) -> dict[str, Any]:
+    tree, empty = fds
+    sandbox.enter(empty, parent)
+    source = Directory(tree)
+    wish = Wish(**job["wish"])
+    try:
+        return {"key": fingerprint(source, select(source, wish), ignore_of(wish))}
+    finally:
+        source.close()
 
 
 def _visible(fd: int, hidden: list[str]) -> dict[bytes, nodes.Node]:
@@ -165,4 +177,5 @@ _JOBS: Final[dict[str, worker.Job]] = {
     "key": _key,
     "merge": _merge,
     "texts": _texts_of,
+    "tree-key": _tree_key,
 }
