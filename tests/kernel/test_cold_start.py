@@ -32,7 +32,7 @@ LAUNCH = SMALL | set(
     "sampan.kernel.capabilities sampan.kernel.cgroups sampan.kernel.cgroups.applying "
     "sampan.kernel.cgroups.devices sampan.kernel.cgroups.fields sampan.kernel.cgroups.hierarchy "
     "sampan.kernel.cgroups.stats sampan.kernel.cgroups.tree sampan.kernel.cgroups.v1 "
-    "sampan.kernel.cgroups.v1_limits sampan.kernel.fds sampan.kernel.filters "
+    "sampan.kernel.cgroups.v1_limits sampan.kernel.elf sampan.kernel.fds sampan.kernel.filters "
     "sampan.kernel.keyrings sampan.kernel.libc sampan.kernel.loopback sampan.kernel.machine "
     "sampan.kernel.mounts sampan.kernel.namespaces sampan.kernel.numbers sampan.kernel.paths "
     "sampan.kernel.process sampan.kernel.rlimits sampan.kernel.trampoline "
@@ -41,8 +41,9 @@ LAUNCH = SMALL | set(
     "sampan.runtime.credentials sampan.runtime.devices sampan.runtime.direct "
     "sampan.runtime.direct_create sampan.runtime.facts sampan.runtime.launch "
     "sampan.runtime.mountoptions sampan.runtime.operations sampan.runtime.passing "
-    "sampan.runtime.plan sampan.runtime.readiness sampan.runtime.stage sampan.runtime.stock "
-    "sampan.runtime.unified sampan.runtime.validate sampan.runtime.variants".split()
+    "sampan.runtime.plan sampan.runtime.readiness sampan.runtime.shapes sampan.runtime.stage "
+    "sampan.runtime.stock sampan.runtime.unified "
+    "sampan.runtime.validate sampan.runtime.variants".split()
 )
 if cgroups.mode() == "unified":
     LAUNCH = {name for name in LAUNCH if "v1" not in name} | set(
@@ -50,7 +51,8 @@ if cgroups.mode() == "unified":
         "sampan.kernel.cgroups.v2_limits".split()
     )
 SHORTCUT = {"sampan.runtime.shortcut"}
-EXEC = (LAUNCH - {"sampan.runtime.launch", "sampan.runtime.direct_create"}) | {
+LAUNCHERS = {f"sampan.runtime.{name}" for name in ("direct_create", "launch", "shapes")}
+EXEC = (LAUNCH - LAUNCHERS) | {
     "sampan.runtime.direct_exec",
     "sampan.runtime.joining",
 }

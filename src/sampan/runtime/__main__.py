@@ -232,9 +232,10 @@ def _on_running(name: str, root: str, first: str, parsed: Parsed) -> None:
 def _print_plan(parsed: Parsed) -> None:
     """`plan`: what a bundle would do, in the order it would be done, without doing it."""
     from sampan.kernel import cgroups
-    from sampan.runtime import bundle, facts, plan, validate
+    from sampan.runtime import bundle, facts, plan, shapes, validate
 
     spec = bundle.load(bundle.directory(parsed.text("bundle")))
+    shapes.check(spec, shapes.CONFIG)
     validate.check(spec)
     path = (spec.get("linux") or {}).get("cgroupsPath") or "ID"
     known = facts.facts_of(cgroups.manager(path), spec["root"]["path"])

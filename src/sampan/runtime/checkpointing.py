@@ -18,7 +18,7 @@ from sampan.jsontext import decode, encode
 from sampan.kernel import cgroups, mounts, namespaces
 from sampan.kernel import numbers as n
 from sampan.kernel.identity import start_time
-from sampan.runtime import bundle, direct_create, launch, passing, shortcut, verbs
+from sampan.runtime import bundle, direct_create, launch, passing, shapes, shortcut, verbs
 from sampan.runtime.arguments import Parsed, UsageError
 from sampan.runtime.calling import forward_signals, wait, write_pid
 from sampan.runtime.failure import RuntimeFailure
@@ -89,6 +89,7 @@ def restore(root: str, container_id: str, options: Parsed) -> int:
     """
     where = bundle.directory(options.text("bundle"))
     spec = bundle.load(where)
+    shapes.check(spec, shapes.CONFIG)
     check(spec)
     _refuse_terminal(spec)
     _refuse_scope(options)

@@ -181,9 +181,10 @@ def _process(base: dict[str, Any], command: list[str], options: Parsed) -> dict[
     """The process of `--process`, or the container's own with the flags applied, as runc does."""
     if options.text("process"):
         path = options.text("process")
-        from sampan.runtime import bundle
+        from sampan.runtime import bundle, shapes
 
         spec = bundle.parse(_read_process(path, bundle.MAX_CONFIG + 1), path)
+        shapes.check(spec, shapes.PROCESS, "process")
         if not spec.get("args"):
             raise RuntimeFailure(0, "process args cannot be empty")
         passing.preserve(spec, options, listen=False)

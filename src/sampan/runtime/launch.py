@@ -11,7 +11,7 @@ import os
 
 from sampan.kernel import cgroups
 from sampan.kernel.capabilities import BITS
-from sampan.runtime import bundle, direct_create, passing, variants
+from sampan.runtime import bundle, direct_create, passing, shapes, variants
 from sampan.runtime.arguments import Parsed, UsageError
 from sampan.runtime.calling import forward_signals, use_every_cpu, wait, write_pid
 from sampan.runtime.direct import Direct, clear_of_report
@@ -102,6 +102,7 @@ def _create(root: str, container_id: str, options: Parsed, *, detached: bool) ->
     """The machine is tried first, and the interpreter makes what that cannot."""
     where = bundle.directory(options.text("bundle"))
     spec = bundle.load(where)
+    shapes.check(spec, shapes.CONFIG)
     check(spec)
     _check_terminal(spec, options, detached=detached)
     use_every_cpu()

@@ -386,7 +386,7 @@ def console_size(process: dict[str, Any]) -> tuple[int, int] | None:
     size = process.get("consoleSize") or {}
     if not size.get("height") and not size.get("width"):
         return None
-    return size["height"], size["width"]
+    return size.get("height", 0), size.get("width", 0)
 
 
 def locate(process: dict[str, Any], *, create_directory: bool) -> list[o.Operation]:
@@ -446,7 +446,7 @@ def _limits_and_user(
     groups = list(user.get("additionalGids") or [])
     return [
         *(
-            c.Limit(limit["type"], limit["soft"], limit["hard"])
+            c.Limit(limit["type"], limit.get("soft", 0), limit.get("hard", 0))
             for limit in process.get("rlimits") or []
         ),
         c.Bounding(sets.get("bounding") or []),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.runtime import bundle
+from sampan.runtime import bundle, shapes
 from sampan.runtime.arguments import Parsed, UsageError
 from sampan.runtime.failure import RuntimeFailure
 from sampan.runtime.state import StateDirectory, cgroup_of, status_of
@@ -69,6 +69,7 @@ def _resources(options: Parsed) -> dict[str, Any]:
     if not source:
         return from_flags(options)
     found = read(source)
+    shapes.check(found, shapes.RESOURCES, "linux.resources")
     found.pop("devices", None)
     pids = found.get("pids")
     if isinstance(pids, dict) and pids.get("limit") == 0:

@@ -82,7 +82,8 @@ def check_process(process: dict[str, Any]) -> None:
     for limit in process.get("rlimits") or []:
         kind = limit.get("type")
         _need(kind in LIMITS, "process.rlimits", f"unknown limit {kind!r}")
-        _need(limit["soft"] <= limit["hard"], "process.rlimits", f"{kind}: soft is above hard")
+        good = limit.get("soft", 0) <= limit.get("hard", 0)
+        _need(good, "process.rlimits", f"{kind}: soft is above hard")
     for name, values in (process.get("capabilities") or {}).items():
         _need(_is_strings(values), f"process.capabilities.{name}", "must be a list of names")
     score = process.get("oomScoreAdj") or 0
