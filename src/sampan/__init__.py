@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from sampan.client.results import StoreProblem as StoreProblem
     from sampan.client.results import Verified as Verified
     from sampan.client.sandbox import Sandbox as Sandbox
+    from sampan.client.shortcuts import build as build
     from sampan.client.volumes import Volume as Volume
     from sampan.version import VERSION as __version__  # noqa: N811
 
@@ -61,6 +62,7 @@ _WHERE = {
     "Sandbox": "sampan.client.sandbox",
     "Network": "sampan.client.networks",
     "Volume": "sampan.client.volumes",
+    "build": "sampan.client.shortcuts",
 } | dict.fromkeys(_RESULTS.split(), "sampan.client.results")
 
 __all__ = ["__version__", "errors", *_WHERE]  # noqa: PLE0604  literal names, by split

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -296,3 +297,37 @@ def test_the_rest_of_the_flags(sampan, place):
     Path(place / "Dockerfile").write_text("FROM bb:1\nRUN --network=host true\n")
     assert "not allowed" in sampan("build", ".", code=1).err
     sampan("build", "--allow", "network.host", ".")
+
+
+@pytest.mark.skipif(not shutil.which("docker-compose"), reason="needs docker-compose")
+def test_compose_builds_what_it_runs(daemon, place):
+    (place / "Dockerfile").write_text(
+        "FROM bb:1 AS base\nARG WHO=nobody\nRUN echo $WHO > /who\nFROM base AS app\nCOPY f /f\n"
+        "FROM base\nRUN false\n"
+    )
+    (place / "docker-compose.yml").write_text(
+        'version: "2.4"\nservices:\n  app:\n    image: made:1\n    network_mode: none\n'
+        "    build:\n      context: .\n      target: app\n      args: {WHO: compose}\n"
+        "      labels: {by: compose}\n    command: cat /who /f\n"
+    )
+
+    def compose(*words):
+        done = subprocess.run(
+            ["docker-compose", "--project-name", "made", *words],
+            cwd=place,
+            env={**daemon.environ, "DOCKER_BUILDKIT": "0", "COMPOSE_DOCKER_CLI_BUILD": "0"},
+            capture_output=True,
+            check=False,
+            timeout=dockerlab.PATIENCE,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    assert "Successfully tagged made:1" in compose("build")
+    assert "Using cache" in compose("build")
+    try:
+        assert "compose\n" in compose("up", "--no-color")
+        shown = daemon.ask("GET", "/images/made:1/json")[1]
+        assert shown["Config"]["Labels"]["by"] == "compose"
+    finally:
+        compose("down")

@@ -53,6 +53,23 @@ def test_a_directory_becomes_an_image(engine, tmp_path):
     assert engine.prune_builds() >= 0
 
 
+def test_a_build_without_an_engine_to_hold(daemon, engine, tmp_path):
+    (tmp_path / "Dockerfile").write_text("FROM bb:1\nRUN echo once > /x\n")
+    built = sampan.build(tmp_path, tags="once:1", host=daemon.host)
+    assert engine.run("once:1", command=["cat", "/x"]).text == "once\n"
+    assert built.image.names == ("once:1",)
+    with pytest.raises(sampan.CommandFailed) as failed:
+        sampan.build(None, dockerfile=b"FROM bb:1\nRUN exit 9\n", host=daemon.host)
+    assert failed.value.exit_code == 9
+
+
+def test_several_platforms(engine):
+    text = b"FROM scratch\nARG TARGETARCH\nLABEL for=$TARGETARCH\n"
+    built = engine.build(None, dockerfile=text, tags="two:1", platform="linux/amd64,linux/arm64")
+    assert built.digest != built.image.id
+    assert built.steps == 0
+
+
 def test_archives_and_texts(engine):
     tar = context({"D": "FROM bb:1\nRUN echo tar > /x\n"})
     built = engine.build([tar], dockerfile="D")
