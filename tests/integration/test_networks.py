@@ -112,6 +112,9 @@ def test_connect_and_disconnect_while_it_runs(docker):
     assert "10.91.0.7" not in docker("exec", "one", "cat", "/etc/hosts")
     assert "eth1" not in docker("exec", "one", "cat", "/proc/net/dev")
     assert "not connected" in docker("network", "disconnect", "back", "one", code=1)
+    words = ["--link-local-ip", "169.254.9.9", "back", "one"]
+    assert netdocker.sampan(docker.daemon, "network", "connect", *words) == (0, "")
+    assert "169.254.9.9" in docker("exec", "one", "busybox", "ip", "address", "show", "eth1")
     docker("restart", "-t", "0", "two")
     assert "10.91.0.9" in docker("inspect", "two")
 

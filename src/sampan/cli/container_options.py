@@ -98,6 +98,7 @@ OPTIONS = """\
   -l, --label list                  Set meta data on a container
       --label-file list             Read in a line delimited file of labels
       --link list                   Add link to another container
+      --link-local-ip list          Container IPv4/IPv6 link-local addresses
       --log-driver string           Logging driver for the container
       --log-opt list                Log driver options
       --mac-address string          Container MAC address (e.g.,

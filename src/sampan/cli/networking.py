@@ -97,6 +97,8 @@ def _own(flags: Values) -> dict[str, Any]:
     addresses = {"IPv4Address": flags.text("ip"), "IPv6Address": flags.text("ip6")}
     if any(addresses.values()):
         settings["IPAMConfig"] = {name: value for name, value in addresses.items() if value}
+    if flags.many("link-local-ip"):
+        settings.setdefault("IPAMConfig", {})["LinkLocalIPs"] = flags.many("link-local-ip")
     if flags.text("mac-address"):
         settings["MacAddress"] = flags.text("mac-address")
     return settings

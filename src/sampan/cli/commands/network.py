@@ -185,6 +185,7 @@ CONNECT = Command(
       --ip string            IPv4 address (e.g., "172.30.100.104")
       --ip6 string           IPv6 address (e.g., "2001:db8::33")
       --link list            Add link to another container
+      --link-local-ip list   Add a link-local address for the container
       --mac-address string   Container MAC address (e.g., 92:d0:c6:0a:29:33)
 """,
     least=2,
