@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.netlab import links, needs_net
+from tests.netlab import links, needs_cni, needs_net
 
 from enginelab import PATIENCE, Lab, eventually, shims_running
 from sampan.engine.model import HostConfig
@@ -36,14 +38,19 @@ async def main():
     )
     engine = await Engine.open(config)
     pools = (Pool(subnet="10.88.0.0/24"),)
-    await engine.networks.create(NetworkConfig(name="back", pools=pools))
+    wish = EndpointRequest(ipv4="10.88.0.9")
+    config = NetworkConfig(name="back", pools=pools)
+    if len(sys.argv) > 2:
+        config = NetworkConfig(name="back", driver="cni", options={"conflist": sys.argv[2]})
+        wish = EndpointRequest()
+    await engine.networks.create(config)
     made = await engine.create(
         ContainerConfig(rootfs=rootfs + ":O", command=("sleep", "1000")),
         HostConfig(network_mode="bridge", ports=(Binding(port=80, host_first=18099),)),
         "victim",
     )
     await engine.start("victim")
-    await engine.connect("back", "victim", EndpointRequest(ipv4="10.88.0.9"))
+    await engine.connect("back", "victim", wish)
     await engine.disconnect("back", "victim")
     await engine.networks.remove("back")
     await engine.remove("victim", force=True)
@@ -113,3 +120,36 @@ def test_a_kill_at(lab: Lab, step: str) -> None:
     while any(name.startswith("sv") for name in links()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@needs_cni
+@pytest.mark.parametrize("step", ["network-added", "network-connected", "network-disconnecting"])
+def test_a_kill_at_a_network_of_plugins(lab: Lab, tmp_path: Path, step: str) -> None:
+    """What the plugins gave is taken back, and the container runs on without it."""
+    leases = tmp_path / "leases"
+    ranges = [[{"subnet": "10.88.0.0/24"}]]
+    addresses = {"type": "host-local", "dataDir": str(leases), "ranges": ranges}
+    bridge = {"type": "bridge", "bridge": "cni-kill", "isGateway": True, "ipam": addresses}
+    path = tmp_path / "10-back.conflist"
+    path.write_text(json.dumps({"cniVersion": "1.0.0", "name": "back", "plugins": [bridge]}))
+    victim = lab.spawn(VICTIM, step, str(path))
+    assert victim.wait(60) == -signal.SIGKILL, f"step {step} was not reached"
+
+    def leased() -> list[str]:
+        return [name for name in os.listdir(leases / "back") if name.startswith("10.")]
+
+    async def main() -> None:
+        async with asyncio.timeout(PATIENCE), lab.engine() as engine:
+            container = engine.get("victim")
+            assert container.status.is_running
+            assert [one.interface for one in engine.networks.endpoints(container.id)] == ["eth0"]
+            await eventually(lambda: leased() == [])
+            await engine.connect("back", "victim")
+            assert len(leased()) == 1
+            await engine.remove("victim", force=True)
+            await eventually(lambda: leased() == [])
+
+    try:
+        asyncio.run(main())
+    finally:
+        subprocess.run(["ip", "link", "del", "cni-kill"], check=True)

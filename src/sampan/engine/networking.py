@@ -292,6 +292,7 @@ class Networks(NetworkTable):
             await self._wiring.connect(joined, network, endpoint, gateway, target)
             if network.driver is Driver.CNI:
                 before, endpoint = endpoint, await self._foreign.add(joined, endpoint)
+                reach(self._config, "network-added")
                 await self._refresh(joined, before, endpoint)
             if self._naming.needs_resolver(container) and not self.has_resolver(container.id):
                 await self._wiring.open_doors(joined)
