@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
 
 import pytest
 from tests import netdocker
@@ -292,6 +293,28 @@ def test_a_restricted_container_that_leaves_a_network_stays_restricted(daemon, d
         assert "hello" not in daemon.docker(*words).out
         assert daemon.ask("POST", "/containers/box/egress", {"Allow": None})[0] == 200
         assert "hello" in daemon.docker(*words).out
+
+
+def test_a_subnet_that_somebody_else_has_taken_meanwhile(tmp_path):
+    """Another engine on this host, started later, while ours had no bridge to be seen."""
+    lab = Lab(tmp_path)
+
+    async def subnet():
+        async with lab.engine() as engine:
+            return engine.networks.find("bridge").pools[0]
+
+    first = asyncio.run(subnet())
+    assert asyncio.run(subnet()) == first
+    run("ip", "link", "add", "theirs0", "type", "bridge")
+    try:
+        run("ip", "address", "add", first.subnet.replace(".0.0/", ".0.1/"), "dev", "theirs0")
+        second = asyncio.run(subnet())
+        assert not ip_network(second.subnet).overlaps(ip_network(first.subnet))
+        assert ip_address(second.gateway) in ip_network(second.subnet)
+        assert asyncio.run(subnet()) == second
+    finally:
+        run("ip", "link", "del", "theirs0")
+    lab.close()
 
 
 def bridges():

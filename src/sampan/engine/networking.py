@@ -20,12 +20,14 @@ from sampan.engine import joining, netrecords
 from sampan.engine.config import reach
 from sampan.engine.foreign import Foreign
 from sampan.engine.naming import Naming
-from sampan.engine.networks import DEFAULT_BRIDGE, Registry, predefined
+from sampan.engine.networks import DEFAULT_BRIDGE, Registry, moved, predefined
 from sampan.engine.networktable import NetworkTable, event, require
 from sampan.engine.publishing import Publishing, port_row
 from sampan.engine.wiring import Joined, Wiring
 from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
 from sampan.network import egress
+from sampan.network.ipam import parse_subnet
+from sampan.network.links import index_of
 from sampan.network.model import BRIDGE, Driver, Published
 from sampan.network.resolver import Resolver
 from sampan.store import networks as rows
@@ -77,6 +79,7 @@ class Networks(NetworkTable):
             for network in predefined(self._config, self._wiring.subnets_now()):
                 self._db.write_now(partial(rows.insert, row=netrecords.network_row(network)))
                 self._registry.enter(network)
+        self._move_clear()
         bridge = self.find(BRIDGE).interface
         if bridge != DEFAULT_BRIDGE:
             self._wiring.name_table(f"sampan-{bridge.removeprefix('sb-')}")
@@ -88,6 +91,27 @@ class Networks(NetworkTable):
                 port=row.port, protocol=row.protocol, host=row.host, host_port=row.host_port
             )
             self._joined.setdefault(row.owner, Joined(row.owner)).published.append(one)
+
+    def _move_clear(self) -> None:
+        """Choose the default network's subnet anew if somebody else has taken it while there was
+        no bridge of ours that would have told them."""
+        member = self._registry.find(BRIDGE)
+        network = member.network
+        if self._config.bridge_subnet or member.endpoints or index_of(network.interface):
+            return
+        others = [
+            parse_subnet(pool.subnet)
+            for one in self._registry
+            if one is not member
+            for pool in one.network.pools
+        ]
+        changed = moved(network, [*self._wiring.subnets_now(), *others])
+        if changed != network:
+            log.warning(
+                "the subnet of network bridge is in use: it is %s now", changed.pools[0].subnet
+            )
+            self._db.write_now(partial(rows.replace, row=netrecords.network_row(changed)))
+            self._registry.enter(changed)
 
     async def recover(self, find_path: Callable[[str], str]) -> None:
         """Take over what runs, drop what does not; `find_path` gives an owner's namespace or ""."""

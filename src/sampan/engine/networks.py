@@ -7,6 +7,7 @@ and `none` are made at the first start; their ids stay.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sampan.engine import netrecords
@@ -167,6 +168,17 @@ def predefined(config: EngineConfig, taken: Sequence[Subnet]) -> list[Network]:
         Network(id=new_id(), name=HOST, driver=Driver.HOST, created_at=now + 1),
         Network(id=new_id(), name=NONE, driver=Driver.NULL, created_at=now + 2),
     ]
+
+
+def moved(network: Network, taken: Sequence[Subnet]) -> Network:
+    """The default network with a subnet that overlaps none of `taken`; as it is, where it does not
+    overlap."""
+    subnet = ipam.parse_subnet(network.pools[0].subnet)
+    if not any(subnet.overlaps(one) for one in taken if one.version == subnet.version):
+        return network
+    fresh = ipam.choose_subnet(taken)
+    pool = Pool(subnet=str(fresh), gateway=str(ipam.first_host(fresh)))
+    return replace(network, pools=(pool, *network.pools[1:]))
 
 
 def prune_filter(wanted: Filters | None) -> Callable[[Network], bool]:

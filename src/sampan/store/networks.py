@@ -66,6 +66,11 @@ def insert(conn: Connection, row: NetworkRow) -> None:
         raise AlreadyExists(f"network with name {row.name} already exists") from error
 
 
+def replace(conn: Connection, row: NetworkRow) -> None:
+    """Write what has become of a network."""
+    conn.execute("UPDATE networks SET record = ? WHERE id = ?", (row.record, row.id))
+
+
 def delete(conn: Connection, network_id: str) -> None:
     """Remove a network; it may be gone.
 
