@@ -100,6 +100,13 @@ def test_capabilities_that_cannot_be_granted_are_told_and_left_out(bundle: Bundl
     assert "can't raise ambient capability CAP_CHOWN: " in result.stderr
 
 
+def test_the_ambient_capabilities_of_older_bundles_are_no_noise(bundle: Bundle):
+    sets = bundle.config["process"]["capabilities"]
+    sets["ambient"] = list(sets["permitted"])
+    result = bundle.run("grep CapAmb /proc/self/status")
+    assert (result.stdout, result.stderr) == ("CapAmb:\t0000000000000000\n", "")
+
+
 def test_a_log_that_cannot_be_written_is_an_error(bundle: Bundle):
     bundle.save()
     result = bundle.oci("--log", "/nonexistent/log", "run", bundle.id)

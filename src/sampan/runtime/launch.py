@@ -216,7 +216,11 @@ def _interpreted(
 
 
 def _warn_of_capabilities(spec: dict[str, Any]) -> None:
-    """What cannot be granted is told and left out (runtime-spec, config.md, "capabilities")."""
+    """What cannot be granted is told and left out (runtime-spec, config.md, "capabilities").
+
+    Not of ambient ones where nothing is inheritable: runc's `spec` wrote them so into each bundle
+    up to 1.1, which gave nothing and said nothing. Newer versions tell of each.
+    """
     sets = spec["process"].get("capabilities") or {}
     granted = frozenset(sets.get("inheritable") or []).intersection(sets.get("permitted") or [])
     refused = sorted({name for names in sets.values() for name in names if name not in BITS})
@@ -224,7 +228,7 @@ def _warn_of_capabilities(spec: dict[str, Any]) -> None:
     lines += [
         f"can't raise ambient capability {name}: it is not inheritable and permitted"
         for name in sets.get("ambient") or []
-        if name in BITS and name not in granted
+        if name in BITS and name not in granted and sets.get("inheritable")
     ]
     for line in lines:
         os.write(2, f"sampan-oci: warning: {line}\n".encode("utf-8", "replace"))
