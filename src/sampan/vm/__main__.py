@@ -126,7 +126,7 @@ _VERBS: dict[str, Callable[[dict[str, str], str], None]] = {
 
 def _create_container(options: dict[str, str], name: str, spec: dict[str, Any], home: str) -> int:
     qemu = _pid(f"{home}/init.pid")
-    if not machine.is_qemu(qemu):
+    if not machine.is_machine(qemu, home):
         raise OSError(3, "the pod's machine does not run")
     cgroups.manager(spec["linux"]["cgroupsPath"]).create({})
     config = sharing.share(home, qemu, name, spec)

@@ -146,16 +146,29 @@ def _check_alive(control: _Qmp) -> None:
 
 
 def end(pid: int) -> None:
-    """Kill QEMU, if it is that."""
-    if is_qemu(pid):
-        os.kill(pid, process.SIGKILL)
+    """Kill the machine of the current directory, if the process is that."""
+    try:
+        pidfd = process.pidfd_open(pid) if pid else -1
+    except ProcessLookupError:
+        return
+    if pidfd < 0:
+        return
+    try:
+        # Looked at behind the descriptor: what the number meant before is of no interest.
+        if is_machine(pid, "."):
+            process.pidfd_send_signal(pidfd, process.SIGKILL)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
 
 
-def is_qemu(pid: int) -> bool:
-    """Whether the process is a machine."""
+def is_machine(pid: int, home: str) -> bool:
+    """Whether the process is the machine whose bundle is `home`, which it was started in."""
     try:
         with open(f"/proc/{pid}/comm", encoding="ascii", errors="replace") as file:
-            return file.read().startswith("qemu-system")
+            name = file.read()
+        return name.startswith("qemu-system") and os.path.samefile(f"/proc/{pid}/cwd", home)
     except OSError:
         return False
 
