@@ -74,7 +74,11 @@ def mounted() -> list[Hierarchy]:
     if not _found:
         with open("/proc/self/mountinfo", "rb") as stream:
             mounts = parse_mountinfo(os.fsdecode(stream.read()))
-        _found.extend(Hierarchy(*mount) for mount in mounts)
+        for mount in mounts:
+            try:
+                _found.append(Hierarchy(*mount))
+            except FileNotFoundError:
+                continue  # something is mounted above it
     return _found
 
 
