@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -131,6 +132,18 @@ async def test_a_file_that_others_may_write_is_refused(lab: Lab, engine: Engine)
     made = await engine.create(lab.config_of("true"))
     with pytest.raises(errors.PermissionDenied, match="others than root may write it"):
         await engine.start(made.id)
+
+
+@with_engine
+async def test_the_daemon_s_umask_is_not_the_container_s(lab: Lab, engine: Engine) -> None:
+    hook(lab, "x.json", "true", stages=["prestart"])
+    script = "umask; for d in /sys/fs/cgroup /sys/fs/cgroup/*; do ls $d >/dev/null; done"
+    before = os.umask(0o077)
+    try:
+        _, output = await lab.run(engine, "sh", "-c", script, user="bob")
+    finally:
+        os.umask(before)
+    assert output == "0022\n"
 
 
 @needs_root

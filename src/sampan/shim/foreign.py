@@ -52,6 +52,7 @@ def main(orders: int) -> NoReturn:
     status = 1
     try:
         process.set_name("sampan-shim")
+        os.umask(0o022)  # the daemon's is for its own files; cgroups are seen from inside
         process.set_child_subreaper()
         process.set_not_dumpable()
         sock = _socket.socket(-1, -1, -1, orders)
