@@ -32,6 +32,7 @@ import oci
 import pulls
 import report
 import scale
+import store
 import traffic
 from peers import BUSYBOX, ENGINES, LARGE, TOOLS, Engine
 from source import Registry, busybox, tools
@@ -39,7 +40,7 @@ from timing import Row, Runner
 
 _SCALE = ("lives", "streams", "density", "probes")
 _SHARED = ("life", "commands", "networks", "traffic", "ports", "execs", "clients", *_SCALE)
-FIGURES = (*_SHARED, "oci", "pulls", "archives", "build", "memory")
+FIGURES = (*_SHARED, "oci", "pulls", "archives", "images", "build", "memory")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -164,6 +165,12 @@ class Bench:
             place, rounds = self.place / "pulls", options.pulls
             measured = pulls.measure(self.kinds, place, self.registry, self.runners, rounds)
             self._took("pulls", measured)
+        if "images" in only:
+            layout = self._large()
+            self.registry.push(layout, LARGE)
+            place = self.place / "i"
+            measured = store.measure(self.kinds, place, layout, self.registry, self.runners)
+            self._took("images", measured)
         if "archives" in only:
             self.registry.push(self._large(), LARGE)
             place, rounds = self.place / "a", options.pulls  # podman takes 50 characters
