@@ -63,6 +63,15 @@ class Manifests:
         self._content = content
         self._lookup = lookup
 
+    async def target(self, ref: str) -> Descriptor:
+        """What a name leads to; another name of the same image may lead to another index.
+
+        Raises:
+            ImageNotFound: there is no such image.
+        """
+        _, _, target = await self._lookup.find(ref, None)
+        return target
+
     async def of(self, target: Descriptor) -> Sequence[ManifestState]:
         """Every manifest below `target`, in the index's order. Raises DataLoss."""
         return [await self._state(entry) for entry in self._entries(target)]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aiohttp.web_response import StreamResponse
 
     from sampan.api.docker.call import Call
-    from sampan.images.model import Image
+    from sampan.spec.image import Descriptor
 
 
 _decode_platform = msgspec.json.Decoder(distribution.Platform).decode
@@ -44,7 +44,7 @@ async def listing(call: Call) -> StreamResponse:
     for image in found:
         line = pictures.summary(image, len(users.get(image.id, ())), shared.get(image.id, -1))
         if with_manifests:
-            line.manifests = await manifests_of(call, image)
+            line.manifests = await manifests_of(call, image.target)
         versions.image_summary(line, call.minor)
         lines.append(line)
     return answers.json(lines)
@@ -58,10 +58,10 @@ def users_of_images(call: Call) -> dict[str, list[str]]:
     return found
 
 
-async def manifests_of(call: Call, image: Image) -> list[bodies.ManifestSummary]:
-    """The manifests of an image, as far as they are known here."""
+async def manifests_of(call: Call, target: Descriptor) -> list[bodies.ManifestSummary]:
+    """The manifests below a target, as far as they are known here."""
     users = users_of_images(call)
-    states = await call.engine.images.manifests.of(image.target)
+    states = await call.engine.images.manifests.of(target)
     return [pictures.manifest(state, users) for state in states]
 
 
@@ -229,7 +229,9 @@ async def inspect(call: Call) -> StreamResponse:
     others = await call.engine.images.list() if len(image.config.history) > 1 else ()
     answer = pictures.inspect(image, others)
     if with_manifests:
-        answer.manifests = await manifests_of(call, image)
+        target = await call.engine.images.manifests.target(call.name)
+        answer.descriptor = pictures.descriptor(target)
+        answer.manifests = await manifests_of(call, target)
     versions.image(answer, call.minor)
     return answers.json(answer)
 
@@ -244,10 +246,10 @@ async def attestations(call: Call) -> StreamResponse:
     """GET /images/{name}/attestations?platform&type&statement: in-toto statements about it"""
     if len(call.values("platform")) > 1:
         raise InvalidArgument("attestations: only one platform can be asked for")
-    image = await call.engine.images.get(call.name)
     manifests = call.engine.images.manifests
+    target = await manifests.target(call.name)
     kinds, with_words = call.values("type"), call.flag("statement")
-    found = manifests.statements(image.target, platform_of(call) or Platform.host())
+    found = manifests.statements(target, platform_of(call) or Platform.host())
     return answers.json(
         [
             bodies.Statement(
