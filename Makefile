@@ -1,6 +1,6 @@
 # `make demo` and `make test` do everything, set-up included. Both need root.
 DEMO_PACKAGES = busybox-static docker-registry
-TEST_PACKAGES = $(DEMO_PACKAGES) buildah containerd containernetworking-plugins docker-compose docker.io git iproute2 iptables \
+TEST_PACKAGES = $(DEMO_PACKAGES) buildah containerd containernetworking-plugins dbus-daemon docker-compose docker.io git iproute2 iptables \
 	crun libarchive-tools libseccomp2 nftables openssh-client podman runc runsc skopeo strace tmux uidmap umoci util-linux xfsprogs
 
 .PHONY: demo test test-vm bench clean
