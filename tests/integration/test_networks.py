@@ -162,6 +162,7 @@ def test_a_container_shares_the_network_of_another(docker):
         (["network", "create", "--subnet", "10.93.0.0/24", "--gateway", "10.94.0.1", "x"],
          "no matching subnet for gateway"),
         (["network", "create", "-o", "com.docker.network.bridge.name=a/b", "x"], "a/b"),
+        (["network", "create", "--config-only", "x"], "ConfigOnly is of swarm"),
         (["network", "rm", "host"], "pre-defined network"),
         (["network", "rm", "nosuch"], "network nosuch not found"),
         (["network", "connect", "nosuch", "nosuch"], "No such container: nosuch"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING
@@ -346,10 +347,12 @@ class Plumber:
 
 
 def _forget_flows(ports: Sequence[Port]) -> None:
-    """Streams end by themselves; datagrams go on."""
+    """Streams end by themselves; datagrams go on. A kernel that cannot list flows forgets them when
+    their clients pause."""
     datagrams = [(port.host_port, port.target) for port in ports if port.protocol == "udp"]
     if datagrams:
-        conntrack.forget(datagrams)
+        with suppress(OSError):
+            conntrack.forget(datagrams)
 
 
 def _mac_of_bridge(network: Network) -> bytes:

@@ -48,7 +48,12 @@ def create(session: Session, flags: Values, words: list[str]) -> int:
         "Options": _pairs(flags.many("opt")),
         "Labels": _pairs(flags.many("label")),
     }
-    for name, member in (("ipv4", "EnableIPv4"), ("ipv6", "EnableIPv6")):
+    if flags.text("config-from"):
+        body["ConfigFrom"] = {"Network": flags.text("config-from")}
+    if flags.text("scope"):
+        body["Scope"] = flags.text("scope")
+    switches = {"config-only": "ConfigOnly", "ingress": "Ingress"}
+    for name, member in (("ipv4", "EnableIPv4"), ("ipv6", "EnableIPv6"), *switches.items()):
         if flags.has(name):
             body[member] = flags.on(name)
     session.out(session.call(network_calls.create(body))["Id"])
@@ -156,9 +161,13 @@ CREATE = Command(
       --attachable           Enable manual container attachment
       --aux-address map      Auxiliary IPv4 or IPv6 addresses that no container
                              gets
+      --config-from string   The network from which to copy the configuration:
+                             not here
+      --config-only          Create a configuration only network: not here
   -d, --driver string        Driver to manage the Network: bridge, macvlan, cni
                              (default "bridge")
       --gateway list         IPv4 or IPv6 Gateway for the master subnet
+      --ingress              Create swarm routing-mesh network: not here
       --internal             Restrict external access to the network
       --ip-range list        Allocate container ip from a sub-range
       --ipam-driver string   IP Address Management Driver (default "default")
@@ -167,6 +176,7 @@ CREATE = Command(
       --ipv6                 Enable or disable IPv6 address assignment
       --label list           Set metadata on a network
   -o, --opt map              Set driver specific options
+      --scope string         Control the network's scope: local
       --subnet list          Subnet in CIDR format that represents a network
                              segment
 """,
