@@ -76,6 +76,7 @@ class ConnectOptions(TypedDict, total=False):
     links: Sequence[str]
     ip: str
     ip6: str
+    link_local_ips: Sequence[str]
     mac_address: str
     options: Mapping[str, str]
     gateway_priority: int
@@ -116,9 +117,12 @@ def endpoint(given: ConnectOptions) -> dict[str, Any]:
     """What is asked of a network, in the API's words. Raises InvalidArgument."""
     _refuse_unknown("join network", given, ConnectOptions)
     addresses = {"IPv4Address": given.get("ip"), "IPv6Address": given.get("ip6")}
+    own: dict[str, Any] = {name: value for name, value in addresses.items() if value}
+    if given.get("link_local_ips"):
+        own["LinkLocalIPs"] = list(given["link_local_ips"])
     found: dict[str, Any] = {
         "Aliases": list(given.get("aliases") or ()),
-        "IPAMConfig": {name: value for name, value in addresses.items() if value},
+        "IPAMConfig": own,
         "MacAddress": given.get("mac_address"),
         "Links": list(given.get("links") or ()),
         "DriverOpts": dict(given.get("options") or {}),

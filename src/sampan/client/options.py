@@ -61,6 +61,7 @@ class ContainerOptions(TypedDict, total=False):
     ipc: str
     labels: Mapping[str, str]
     links: Sequence[str]
+    link_local_ips: Sequence[str]
     log_driver: str
     log_options: Mapping[str, str]
     mac_address: str
@@ -248,6 +249,7 @@ def _join(options: ContainerOptions, body: dict[str, Any]) -> None:
         "aliases": options.get("network_aliases") or (),
         "ip": options.get("ip") or "",
         "ip6": options.get("ip6") or "",
+        "link_local_ips": options.get("link_local_ips") or (),
         "mac_address": options.get("mac_address") or "",
     }
     wishes[first] |= endpoint(own)

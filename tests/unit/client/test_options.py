@@ -78,6 +78,7 @@ def test_ports_and_networks():
             "network": ["a", "b"],
             "network_aliases": ["x"],
             "ip": "10.0.0.5",
+            "link_local_ips": ["169.254.1.1"],
             "dns": ["1.1.1.1"],
             "extra_hosts": {"h": "1.2.3.4"},
         },
@@ -93,7 +94,10 @@ def test_ports_and_networks():
         },
     }
     assert body["NetworkingConfig"]["EndpointsConfig"] == {
-        "a": {"Aliases": ["x"], "IPAMConfig": {"IPv4Address": "10.0.0.5"}},
+        "a": {
+            "Aliases": ["x"],
+            "IPAMConfig": {"IPv4Address": "10.0.0.5", "LinkLocalIPs": ["169.254.1.1"]},
+        },
         "b": {},
     }
 
@@ -137,6 +141,7 @@ def test_there_is_a_word_for_every_flag_of_run():
     other = {
         "add-host": "extra_hosts", "device": "devices", "device-cgroup-rule": "device_cgroup_rules",
         "dns-option": "dns_options", "label": "labels", "link": "links", "log-opt": "log_options",
+        "link-local-ip": "link_local_ips",
         "mount": "mounts", "network-alias": "network_aliases", "annotation": "annotations",
         "publish": "ports", "rm": "remove", "storage-opt": "storage_options", "sysctl": "sysctls",
         "ulimit": "ulimits", "volume": "volumes",
