@@ -78,7 +78,10 @@ def main(fd: int, jobs: dict[str, Job] | None = None) -> None:
             descriptors.close_all(fds)
         if answer is None:
             return
-        descriptors.send(sock, answer)
+        try:
+            descriptors.send(sock, answer)
+        except OSError:  # who asked was killed in that moment
+            return
 
 
 def _warm() -> None:
