@@ -46,16 +46,18 @@ MIDDLE = ("left", "right", "up", "down")
 
 
 class Buildah(Podman):
-    """buildah, which has no daemon either; its images are its own."""
+    """buildah, which has no daemon either; its images are its own, its runtime is runc."""
 
     name = "buildah"
+    hide_v2 = False
 
     def command(self, *words: str) -> list[str]:
         """With directories of its own; `build` as our other builders mean it."""
         places = ["buildah", "--root", f"{self.place}/root", "--runroot", f"{self.place}/run"]
         if words[0] != "build":
             return [*places, *words]
-        return [*places, "bud", "--layers", "--format", "docker", *words[1:]]
+        kept = ["--runtime", "runc", "--layers", "--format", "docker"]
+        return [*places, "bud", *kept, *words[1:]]
 
 
 def measure(
