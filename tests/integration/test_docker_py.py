@@ -328,14 +328,6 @@ def test_a_link_that_is_taken_away(client, container):
         client.api.remove_container(made)
 
 
-def test_words_of_a_container_that_was_just_started(client):
-    """Clients ask for the log behind the start; dockerd's start takes longer than the command."""
-    made = client.api.create_container("bb:1", ["echo", "words"])
-    client.api.start(made)
-    assert client.api.logs(made) == b"words\n"
-    client.api.remove_container(made, force=True)
-
-
 def test_a_platform_that_is_none(client):
     for ask in (
         lambda: list(client.api.build(fileobj=io.BytesIO(b"FROM bb:1\n"), platform="foobar")),

@@ -113,7 +113,7 @@ class FakeEngine:
             raise self.raises["create"]
         return model.Created(id=ID, warnings=("careful",))
 
-    def arm_wait(self, ref, condition):
+    def arm_wait(self, ref, condition=model.WaitCondition.NOT_RUNNING):
         self.calls.append(("arm_wait", (ref, condition), {}))
         self.get(ref)
         self.waits.append(Wait(self))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 
 import pytest
 
+from sampan.api.docker import containers
 from sampan.engine import model
 from sampan.errors import ContainerNotFound, ImageNotFound
 from sampan.images.progress import Progress
@@ -328,5 +330,31 @@ def test_a_wait_on_a_container_that_goes_away(scenario):
             "Error": {"Message": "No such container: c1"},
             "StatusCode": -1,
         }
+
+    scenario(play)
+
+
+def test_a_log_behind_a_start_waits_for_the_first_words(scenario, make_container, monkeypatch):
+    """Clients ask for it at once; dockerd's start takes longer than many a command."""
+    monkeypatch.setattr(containers, "SETTLE_SECONDS", 60)
+
+    async def play(client):
+        began = model.State(status=model.Status.RUNNING, pid=1, started_at=time.time_ns())
+        client.engine.containers = {"x": make_container(state=began)}
+        client.engine.log = [model.LogRecord("stdout", 1, b"words\n")]
+        await client.send("GET", "/containers/c1/logs?stdout=1")
+        await until(lambda: client.engine.waits)
+        assert not [call for call in client.engine.calls if call[0] == "logs"]
+        client.engine.waits[0].future.set_result(model.WaitResult(exit_code=0))
+        assert (await client.answer()).body.endswith(b"words\n")
+        assert client.engine.waits[0].cancelled
+
+    scenario(play)
+
+
+def test_an_older_container_is_not_waited_for(scenario):
+    async def play(client):
+        await client.ask("GET", "/containers/c1/logs?stdout=1")
+        assert client.engine.waits == []
 
     scenario(play)
