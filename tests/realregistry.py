@@ -19,10 +19,11 @@ available = shutil.which("docker-registry") is not None
 
 
 @contextmanager
-def real_registry(directory, *, login: bool = False, tls=None, client_ca=None, name=""):
+def real_registry(directory, *, login=False, tls=None, client_ca=None, auth=None, name=""):
     """Serve from `directory`; the value is the registry's host and port, `name` if it is given.
 
-    `tls` is the certificate and the key to serve with, `client_ca` who signs the clients' then.
+    `tls` is the certificate and the key to serve with, `client_ca` who signs the clients' then,
+    `auth` the registry's own setting in place of `login`.
     """
     name = name or f"127.0.0.1:{_free_port()}"
     config = {
@@ -38,6 +39,8 @@ def real_registry(directory, *, login: bool = False, tls=None, client_ca=None, n
     if login:
         (directory / "htpasswd").write_text(_HTPASSWD)
         config["auth"] = {"htpasswd": {"realm": "test", "path": f"{directory}/htpasswd"}}
+    if auth:
+        config["auth"] = auth
     (directory / "config.yml").write_text(json.dumps(config))  # JSON is YAML
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
