@@ -157,7 +157,7 @@ def _signer(
     """Who signed the image as the requirement wants it. Raises Untrusted."""
     image = repository.reference
     if not found.found:
-        raise Untrusted(f"{image.familiar()}: it is not signed, and the policy asks for that")
+        raise Untrusted(f"{image.familiar()}: it is not signed")
     reasons: list[str] = []
     for digest, payload, signature in found.found:
         try:

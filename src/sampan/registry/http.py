@@ -14,6 +14,7 @@ the caller as it is.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import time
@@ -250,9 +251,15 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, asyncio.TimeoutError):
         return "the server did not answer in time"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"connect to {error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
+        return f"connect to {error.host}:{error.port}: {_words(error.os_error)}"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the server closed the connection"
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the server ended the answer early"
     return str(error)[:300] or type(error).__name__
+
+
+def _words(error: OSError) -> str:
+    """The kernel's words for a failed connect, where Python puts its own; a resolver's as it is."""
+    known = error.errno is not None and error.errno > 0 and not isinstance(error, socket.gaierror)
+    return os.strerror(error.errno or 0).lower() if known else error.strerror or str(error)

@@ -159,7 +159,7 @@ def test_a_registry_that_is_not_there_is_unavailable_and_says_where():
     async def run():
         registry = Registry(retry=FAST)
         try:
-            with pytest.raises(Unavailable, match=r"connect to 127\.0\.0\.1:1"):
+            with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1: connection refused"):
                 await registry.repository(Reference.parse("127.0.0.1:1/x:y")).resolve()
         finally:
             await registry.aclose()
