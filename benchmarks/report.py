@@ -26,6 +26,7 @@ import networks
 import oci
 import pulls
 import scale
+import store
 import traffic
 
 if TYPE_CHECKING:
@@ -116,7 +117,10 @@ PROMISES = (
     Promise("save: best peer's x", archives.SAVE, "sampan", ("docker", "podman", "ctr"), 1.0),
     Promise("load: best peer's x", archives.LOAD, "sampan", ("docker", "podman", "ctr"), 1.0),
     Promise("push: best peer's x", archives.PUSH, "sampan", ("docker", "podman", "ctr"), 1.0),
-    Promise("pull: best peer's x", pulls.FIGURE, "sampan", ("docker", "podman", "ctr"), 0.7),
+    Promise("pull: best peer's x", pulls.FIGURE, "sampan", ("docker", "podman", "ctr"), 0.5),
+    Promise("pull of 500 MB: MiB of memory", store.PEAK, "sampan, 500 MB", (), 143),
+    Promise("second pull: of the new layer", store.MOVED, "sampan", ("the new layer",), 1.05),
+    Promise("200 images: ms", store.LIST, "sampan, over the API", (), 30),
     Promise("run in a bridge: docker run's x", networks.FIGURE, "sampan", ("docker",), 1 / 5),
     Promise("life in a bridge: ms", networks.LIFE, "sampan", (), 25),
     Promise("100 with a port: docker's x", networks.MANY, "sampan", ("docker",), 1 / 4),

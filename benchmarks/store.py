@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import random
 import shutil
 import tarfile
 import threading
@@ -79,7 +80,7 @@ def _second(layout: Path, place: Path, registry: Registry) -> int:
     made = image.Layout(place)
     manifest = _blob(place, index["manifests"][0]["digest"])
     config = _blob(place, manifest["config"]["digest"])
-    tar = _tar({"new": b"new" * 10_000})
+    tar = _tar({"new": random.Random("new").randbytes(1_000_000)})
     layer = made.add(image.gzip(tar), manifest["layers"][0]["mediaType"])
     config["rootfs"]["diff_ids"].append(f"sha256:{_sha256(tar)}")
     manifest["layers"].append(layer)
