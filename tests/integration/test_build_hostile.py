@@ -114,6 +114,29 @@ REFUSED = {
     "shell": ('FROM bb:1\nSHELL ["/bin/sh\\u0000"]\n', "NUL"),
     "platform": ("FROM --platform=linux/../../x bb:1\n", "platform"),
     "no-stage": ("RUN true\n", "FROM"),
+    "mount-dev": (BASE + "RUN --mount=target=/dev true\n", "invalid mount target"),
+    "mount-sys": (BASE + "RUN --mount=type=tmpfs,target=//sys/. true\n", "invalid mount target"),
+    "mount-twice": (BASE + "RUN --mount=target=/a,dst=/b true\n", "given twice"),
+    "mount-sharing": (BASE + "RUN --mount=type=cache,target=/c,sharing=all true\n", "sharing"),
+    "mount-size": (BASE + "RUN --mount=type=tmpfs,target=/t,size=-1 true\n", "invalid size"),
+    "mount-mode": (BASE + "RUN --mount=type=cache,target=/c,mode=777777 true\n", "invalid mode"),
+    "mount-from": (BASE + "RUN --mount=from=../../etc,target=/m true\n", "invalid reference"),
+    "cache-from-out": (
+        BASE + "RUN --mount=type=cache,target=/c,id=o,from=bb:1,source=../../.. true\n",
+        "outside|file not found",
+    ),
+    "secret-required": (BASE + "RUN --mount=type=secret,id=no,required true\n", "not found"),
+    "agent-required": (BASE + "RUN --mount=type=ssh,required true\n", "not found"),
+    "checksum-of-a-file": (
+        f"FROM bb:1\nADD --checksum=sha256:{'0' * 64} Dockerfile /\n",
+        "checksum can't be specified",
+    ),
+    "commit-in-part": (
+        BASE + "ADD --checksum=abc1234 git://127.0.0.1:1/x.git /\n",
+        "whole id of a commit",
+    ),
+    "option-by-argument": ("ARG X=--platform=a/b\nFROM $X\n", "invalid reference"),
+    "onbuild-maintainer": (BASE + "ONBUILD MAINTAINER x\n", "isn't allowed"),
     "target-file": ("FROM bb:1\nCOPY Dockerfile /etc/passwd/x\n", "not a directory"),
 }
 
