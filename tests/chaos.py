@@ -21,7 +21,7 @@ from typing import Any
 
 from chaosload import TEXT
 from enginelab import Lab, eventually, shims_running
-from sampan.engine.model import Event, Status
+from sampan.engine.model import Container, Event, Status
 from sampan.tasks.recovery import LOST, LOST_CODE
 
 Fact = dict[str, Any]
@@ -170,12 +170,13 @@ async def judge(chaos: Chaos) -> list[str]:
         left = {one.id: one for one in engine.list(all=True)}
         events = [event async for event in engine.events(since=1, until=time.time_ns())]
         wrong += judge_events(facts, events, set(left), chaos.lost)
-        wrong += judge_codes(facts, chaos)
+        lost = lost_of(facts, chaos, list(left.values()))
+        wrong += judge_codes(facts, lost)
         codes = {fact["id"]: fact["code"] for fact in facts if fact["what"] == "starting"}
         for one in left.values():
             wanted = codes.get(one.id)
             is_over = one.status is Status.EXITED and one.state.finished_at
-            if not is_over or wanted is None or one.id in chaos.lost:
+            if not is_over or wanted is None or one.id in lost:
                 pass
             elif one.state.exit_code != wanted:
                 wrong.append(f"{one.name} was to end with {wanted}: {one.state}")
@@ -190,12 +191,14 @@ async def judge(chaos: Chaos) -> list[str]:
     for folder in ("state/shims", "root/containers", "root/snapshots"):
         if left_files := os.listdir(lab.path / folder):
             wrong.append(f"{folder} has {left_files}")
-    if groups := lab.cgroups():
-        wrong.append(f"cgroups are left: {groups}")
+    try:
+        await eventually(lambda: lab.cgroups() == [], 10)
+    except AssertionError:
+        wrong.append(f"cgroups are left: {lab.cgroups()}")
     return wrong
 
 
-def _is_busy(container: Any) -> bool:
+def _is_busy(container: Container) -> bool:
     """Whether it will still change by itself."""
     text = " ".join(container.args)
     ends = "exit" in text and "trap" not in text
@@ -244,18 +247,24 @@ def _disorder(actions: list[str]) -> list[str]:
     return found
 
 
-def judge_codes(facts: list[Fact], chaos: Chaos) -> list[str]:
-    """Every code and line is the one that the program gave, or its monitor was killed.
+def lost_of(facts: list[Fact], chaos: Chaos, left: list[Container]) -> set[str]:
+    """The containers whose monitor was killed.
 
-    A shim that was killed while it got its container was nobody's yet: so many may be lost more.
+    One that was killed while it got its container was nobody's yet, and so was a second monitor,
+    which a keeper started: so many may be lost more.
     """
-    wrong = []
-    lost = set(chaos.lost)
+    said = [one.id for one in left if one.state.error == LOST]
     for fact in facts:
         is_lost = fact["what"] in ("ended", "swept") and fact.get("error") == LOST
-        is_lost |= fact["what"] == "exec" and fact["code"] == LOST_CODE
-        if is_lost and fact["id"] not in lost and len(lost - chaos.lost) < chaos.unknown:
-            lost.add(fact["id"])
+        if is_lost or (fact["what"] == "exec" and fact["code"] == LOST_CODE):
+            said.append(fact["id"])
+    more = [ref for ref in dict.fromkeys(said) if ref not in chaos.lost]
+    return chaos.lost | set(more[: chaos.unknown])
+
+
+def judge_codes(facts: list[Fact], lost: set[str]) -> list[str]:
+    """Every code and line is the one that the program gave, but of those that were lost."""
+    wrong = []
     codes = {fact["id"]: fact["code"] for fact in facts if fact["what"] == "starting"}
     for fact in facts:
         what, ref = fact["what"], fact.get("id")

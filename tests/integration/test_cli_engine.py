@@ -104,7 +104,8 @@ def test_completion(sampan, tmp_path):  # noqa: F811
     bash = shutil.which("bash")
     assert bash
     done = subprocess.run([bash, "-c", ask], check=True, capture_output=True, text=True)
-    assert done.stdout.split() == ["create", "inspect", "list", "ls", "prune", "remove", "rm"]
+    words = ["create", "export", "import", "inspect", "list", "ls", "prune", "remove", "rm"]
+    assert done.stdout.split() == words
     flags = f"{begin} COMP_WORDS=(sampan run --hea); {end}"
     done = subprocess.run([bash, "-c", flags], check=True, capture_output=True, text=True)
     assert "--health-cmd" in done.stdout.split()
