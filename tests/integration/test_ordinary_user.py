@@ -155,8 +155,9 @@ def test_a_life_without_root(user):
     s rm one
     s run --rm -v kept:/v made:1 sh -c 'cat /mark; echo more >/v/x'
     s run --rm -v kept:/v made:1 cat /v/x
-    printf 'FROM bb:1\nRUN echo built >/b && chown 5 /b\nCMD ["cat","/b"]\n' >Dockerfile
-    s build -q -t built:1 . | sed 1d
+    mkdir context
+    printf 'FROM bb:1\nRUN echo built >/b && chown 5 /b\nCMD ["cat","/b"]\n' >context/Dockerfile
+    s build -q -t built:1 context | sed 1d
     s run --rm built:1
     s save -o made.tar made:1
     s rmi made:1 | sed '/^[UD]/d'

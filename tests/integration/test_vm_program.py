@@ -64,6 +64,7 @@ def machine(tmp_path):
         [sys.executable, "-c", MACHINE_OF_OURS, str(home), str(containers), str(SOURCE)],
         env={**os.environ, "PYTHONPATH": str(SOURCE)},
         stdout=subprocess.PIPE,
+        cwd=home,  # it is known by that
     )
     assert made.stdout.readline() == b"ready\n"
     (home / "init.pid").write_text(str(made.pid))

@@ -90,7 +90,7 @@ def test_a_process_file_takes_the_place_of_all_flags(bundle: Bundle, tmp_path: P
         ({"cwd": "x", "args": ["true"]}, "process.cwd"),
         (
             {"cwd": "/", "args": ["true"], "user": {"uid": -1}},
-            "process.user: id -1 is out of range",
+            "process.user.uid: must be a whole number, not below zero",
         ),
         ([], "not a JSON object"),
     ],
