@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import dockerlab
-from sampan.kernel import process
+from sampan.kernel import numbers, process
 from sampan.shim.program import Program
 from sampan.vm import finding
 from sampan.vm.words import MACHINE
@@ -112,6 +112,8 @@ def bundle(tmp_path, machine, monkeypatch):
     monkeypatch.chdir(place)
     process.set_child_subreaper()
     yield place
+    # An orphan of a later test that nobody reaps would keep its pid namespace, and its cgroup.
+    process.prctl(numbers.PR_SET_CHILD_SUBREAPER, 0)
     for tree in Path("/sys/fs/cgroup").glob(f"*/sampan-test/vm-{os.getpid()}"):
         for one in (*tree.iterdir(), tree):
             if one.is_dir():

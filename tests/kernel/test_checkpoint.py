@@ -28,8 +28,8 @@ def bundle(tmp_path: Path):
     mounts = made.config["mounts"]
     made.config["mounts"] = [one for one in mounts if one["destination"] not in gone]
     yield made
-    made.oci("delete", "--force", made.id)
-    assert made.cgroup_is_gone()
+    done = made.oci("delete", "--force", made.id)
+    assert made.cgroup_is_gone(), done
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
 
 

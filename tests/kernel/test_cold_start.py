@@ -83,8 +83,8 @@ sys.exit(status)
 def bundle(tmp_path: Path):
     made = Bundle(tmp_path)
     yield made
-    made.oci("delete", "--force", made.id)
-    assert made.cgroup_is_gone()
+    done = made.oci("delete", "--force", made.id)
+    assert made.cgroup_is_gone(), done
 
 
 def loaded(bundle: Bundle, *words: str) -> set[str]:

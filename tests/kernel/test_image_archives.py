@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from enginelab import eventually
 from imagelab import store
 from layer_tars import END, directory, file, head, symlink
 from sampan.errors import (
@@ -103,7 +104,7 @@ def test_what_is_saved_is_loaded(tmp_path, kind, compression):
             assert (again.id, again.target.digest) == (image.id, image.target.digest)
             assert describe(top(other, again)) == describe(top(one, image))
             assert other.leftovers() == []
-            assert os.listdir(other.layout.trash) == []
+            await eventually(lambda: os.listdir(other.layout.trash) == [])
             assert await saved(other, "a:1", "b.example/c", kind=kind) == data
 
     asyncio.run(main())
@@ -272,7 +273,7 @@ async def check_untouched(one) -> None:
     assert one.keys() == set()
     assert one.leftovers() == []
     assert one.ingests() == []
-    assert os.listdir(one.layout.trash) == []
+    await eventually(lambda: os.listdir(one.layout.trash) == [])
     assert await one.service.list() == []
 
 

@@ -27,8 +27,8 @@ REFUSED = 99
 def bundle(tmp_path: Path):
     made = Bundle(tmp_path)
     yield made
-    made.oci("delete", "--force", made.id)
-    assert made.cgroup_is_gone()
+    done = made.oci("delete", "--force", made.id)
+    assert made.cgroup_is_gone(), done
 
 
 @pytest.fixture

@@ -31,8 +31,8 @@ SHAPES = "absolute relative dangling fd exe loop fifo socket device file sparse 
 def bundle(tmp_path: Path):
     made = Bundle(tmp_path / "bundle")
     yield made
-    made.oci("delete", "--force", made.id)
-    assert made.cgroup_is_gone()
+    done = made.oci("delete", "--force", made.id)
+    assert made.cgroup_is_gone(), done
 
 
 @pytest.fixture

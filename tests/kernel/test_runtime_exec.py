@@ -24,8 +24,8 @@ STATUS = (
 def bundle(tmp_path: Path):
     made = Bundle(tmp_path)
     yield made
-    made.oci("delete", "--force", made.id)
-    assert made.cgroup_is_gone()
+    done = made.oci("delete", "--force", made.id)
+    assert made.cgroup_is_gone(), done
 
 
 def execute(bundle: Bundle, script: str, *words: str) -> str:

@@ -19,8 +19,8 @@ def bundle(tmp_path: Path):
     made = Bundle(tmp_path)
     made.config["root"]["readonly"] = False
     yield made
-    made.oci("delete", "--force", made.id)
-    assert made.cgroup_is_gone()
+    done = made.oci("delete", "--force", made.id)
+    assert made.cgroup_is_gone(), done
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
 
 

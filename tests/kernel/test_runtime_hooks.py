@@ -23,8 +23,8 @@ def bundle(tmp_path: Path):
     made.config["root"]["readonly"] = False
     yield made
     made.config.pop("hooks", None)
-    made.oci("delete", "--force", made.id)
-    assert made.cgroup_is_gone()
+    done = made.oci("delete", "--force", made.id)
+    assert made.cgroup_is_gone(), done
 
 
 def shell(script: str, **more: object) -> dict[str, object]:

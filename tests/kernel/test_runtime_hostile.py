@@ -23,8 +23,8 @@ KINDS = ("bounding", "effective", "permitted", "inheritable", "ambient")
 def bundle(tmp_path: Path):
     made = Bundle(tmp_path)
     yield made
-    made.oci("delete", "--force", made.id)
-    assert made.cgroup_is_gone()
+    done = made.oci("delete", "--force", made.id)
+    assert made.cgroup_is_gone(), done
 
 
 def grant(bundle: Bundle, *names: str, kinds: tuple[str, ...] = KINDS[:3]) -> None:

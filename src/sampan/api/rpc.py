@@ -11,6 +11,7 @@ connection (`daemon/grpcsocket.py`).
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -19,7 +20,6 @@ from google.protobuf import message_factory
 from sampan.errors import SampanError
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -37,6 +37,17 @@ _OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE),
     ("grpc.so_reuseport", 0),
 )
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether the library tells something else than a client that left in the middle of a stream.
+
+    It has a traceback for that, as for a defect.
+    """
+    return not record.getMessage().startswith("ExecuteBatchError raised in core")
+
+
+logging.getLogger("grpc._cython.cygrpc").addFilter(is_news)
 
 
 class RpcServer:
