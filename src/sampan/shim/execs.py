@@ -112,7 +112,6 @@ class Execs:
         except BaseException:
             self._undo(one)
             raise
-        self._announce({"event": "exec-started", "exec": name, "pid": one.pid})
         return {"pid": one.pid}
 
     def get(self, name: str) -> Exec:

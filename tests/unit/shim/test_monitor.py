@@ -399,7 +399,7 @@ def attached_exec(shim, name, *args, **entry):
 def test_an_exec_has_its_own_code(sleeper):
     answer = sleeper.call("exec", exec="e1", process={"args": sh("exit 9")})
     assert answer["ok"]
-    assert sleeper.next_event("exec-started")["pid"] == answer["pid"]
+    assert answer["pid"] > 0
     event = sleeper.next_event("exec-exit")
     assert (event["exec"], event["code"], event["signal"]) == ("e1", 9, 0)
     assert sleeper.call("state")["state"]["exec_exits"][0]["code"] == 9
