@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from enginelab import Lab, with_engine
+from enginelab import Lab, eventually, with_engine
 from sampan import errors
 from sampan.engine import profiles, specgen
 from sampan.engine.engine import Engine
@@ -283,7 +283,8 @@ async def test_execs_that_leave_something_behind_cost_nothing(lab: Lab, engine: 
     for _ in range(20):
         await one()
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 1
-    assert len(lab.pids(engine.get(made.id))) == 1  # what they left was killed with them
+    # What they left was killed with them, and is gone when it has been reaped.
+    await eventually(lambda: len(lab.pids(engine.get(made.id))) == 1)
 
 
 @with_engine
