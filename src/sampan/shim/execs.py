@@ -45,19 +45,22 @@ def take_status(pidfd: int, *, block: bool = False) -> tuple[int, int] | None:
         return LOST
 
 
-def _kill_member(pid: int, session: int) -> None:
+def _kill_member(pid: int, session: int) -> bool:
+    """Kill the process if it is of the session; whether it was."""
     try:
         pidfd = process.pidfd_open(pid)
     except ProcessLookupError:
-        return
+        return False
     try:
         # Looked at behind the descriptor: what the number meant before is of no interest.
-        if os.getsid(pid) == session:
-            process.pidfd_send_signal(pidfd, process.SIGKILL)
+        if os.getsid(pid) != session:
+            return False
+        process.pidfd_send_signal(pidfd, process.SIGKILL)
     except ProcessLookupError:
-        pass
+        return False
     finally:
         os.close(pidfd)
+    return True
 
 
 class Exec:
@@ -132,17 +135,19 @@ class Execs:
             raise OSError(errno.ESRCH, f"exec {name}: it has ended")
         process.pidfd_send_signal(one.pidfd, number)
 
-    def kill_session(self, name: str, pids: list[int]) -> None:
-        """End an exec and, of `pids`, every process of its session; do not wait for its output.
+    def kill_session(self, name: str, pids: Callable[[], list[int]]) -> None:
+        """End an exec and every process of its session; do not wait for its output.
 
-        Who started a session of its own has left; what it writes to our pipes is not read.
+        `pids` lists the container's processes. Who has been killed starts no other, so it is over
+        when a look finds nobody new. Who started a session of its own has left; what it writes to
+        our pipes is not read.
         """
         one = self.get(name)
-        for pid in pids:
-            if pid != one.pid:
-                _kill_member(pid, one.pid)
         if one.status is None:
             process.pidfd_send_signal(one.pidfd, process.SIGKILL)
+        killed = {one.pid}
+        while found := {pid for pid in pids() if pid not in killed and _kill_member(pid, one.pid)}:
+            killed |= found
         one.session.hurry()
 
     def reap(self, pid: int) -> bool:

@@ -330,7 +330,7 @@ class Monitor:
     def op_exec_signal(self, message: Message, _fds: list[int]) -> Message | None:
         name = str(message["exec"])
         if message.get("all"):
-            self._execs.kill_session(name, self._runtime.cgroup(self._container).pids())
+            self._execs.kill_session(name, self._runtime.cgroup(self._container).pids)
         else:
             self._execs.signal(name, int(message["sig"]))
         return None
