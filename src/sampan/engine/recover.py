@@ -144,7 +144,10 @@ class Recovery:
             log.error("the shim of %s names the cgroup %s, which is not its own", container_id, own)
             own = ""
         if all([await self._bury(path) for path in dict.fromkeys((usual, own or usual))]):
-            recovery.clear(directory)
+            try:
+                recovery.clear(directory)
+            except OSError as error:
+                log.error("clear the directory of a shim: %s", error)  # noqa: TRY400
 
     async def _bury(self, path: str) -> bool:
         """Kill what is left in a container's cgroup; whether nothing is."""

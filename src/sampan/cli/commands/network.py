@@ -205,16 +205,7 @@ CHECK = Command(
     check,
     "[OPTIONS] NETWORK [NETWORK...]",
     "Let the plugins of CNI networks see whether what they made is still as they made it",
-    """\
-      --format string   Format output using a custom template:
-                        'table':            Print output in table format
-                        with column headers (default)
-                        'table TEMPLATE':   Print output in table format
-                        using the given Go template
-                        'json':             Print in JSON format
-                        'TEMPLATE':         Print output using the given
-                        Go template.
-""",
+    TABLE_FORMAT,
     least=1,
 )
 DISCONNECT = Command(
