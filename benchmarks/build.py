@@ -8,8 +8,10 @@ buildah is too, which is what podman builds with; it keeps layers only when it i
 
 from __future__ import annotations
 
+import json
 import os
 import random
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from commands import runner_of
@@ -78,6 +80,8 @@ def measure(
             for engine in engines:
                 for name, build in builders(engine, runners):
                     _round(taken, name, build, context, place / f"new-{name}-{number}")
+                if engine.name == "sampan":
+                    _diamond(taken[DIAMOND], engine, runner_of(engine, runners), place / "diamond")
     finally:
         for engine in engines:
             engine.stop()
@@ -120,11 +124,37 @@ def _round(
         return  # BuildKit would leave out what no instruction reads: another figure
     write_context(fresh, "FROM scratch\nCOPY Dockerfile /\nLABEL a=b\n")
     taken[SEND].setdefault(name, []).append(build("-t", tag, str(fresh)))
+
+
+def _diamond(taken: dict[str, list[float]], engine: Engine, run: Runner, place: Path) -> None:
+    """The whole, the sum of what its commands took meanwhile, and the same work in one stage.
+
+    The sum is of the same moments as the whole: two processors of a virtual machine that are one
+    core's threads make each other slower, so the work alone says nothing of who was at work.
+    """
+    place.mkdir(exist_ok=True)
+    words = engine.command("build", "--network", "none", "--no-cache", "--progress", "rawjson")
     for case, text in (("side by side", diamond()), ("one after the other", chain())):
-        file = fresh / "Diamond"
-        file.write_text(text)
-        seconds = build("--no-cache", "-f", str(file), str(fresh))
-        taken[DIAMOND].setdefault(f"{name}, {case}", []).append(seconds)
+        (place / "Dockerfile").write_text(text)
+        log = place / "log"
+        seconds = run(["sh", "-c", 'exec "$@" 2> "$0"', str(log), *words, str(place)]) / 1e3
+        taken.setdefault(f"sampan, {case}", []).append(seconds)
+        if text == diamond():
+            taken.setdefault("sampan, sum of its stages", []).append(_of_commands(log.read_text()))
+
+
+def _of_commands(log: str) -> float:
+    """Seconds that the RUN steps of a build took, one by one."""
+    vertexes = [one for line in log.splitlines() for one in json.loads(line).get("vertexes", ())]
+    return sum(
+        (_time(one["completed"]) - _time(one["started"])).total_seconds()
+        for one in vertexes
+        if " RUN " in one["name"] and "completed" in one
+    )
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def write_context(place: Path, dockerfile: str = STEPS) -> Path:

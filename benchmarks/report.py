@@ -108,10 +108,10 @@ PROMISES = (
     Promise("build, cached: s", build.CACHED, "sampan", (), 0.2),
     Promise("build, files sent: s", build.SEND, "sampan", (), 1.0),
     Promise(
-        "build, diamond: of one after the other",
+        "build, diamond: of the sum of its stages",
         build.DIAMOND,
         "sampan, side by side",
-        ("sampan, one after the other",),
+        ("sampan, sum of its stages",),
         0.6,
     ),
     Promise("save: best peer's x", archives.SAVE, "sampan", ("docker", "podman", "ctr"), 1.0),

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
@@ -88,12 +87,9 @@ def _client(socket: str, results: object) -> None:
 
 def density(engine: Engine, runner: Runner, count: int) -> list[Row]:
     """Start `count` sleeping containers; the time of that, of the list, memory and idle CPU."""
-    names = [f"dense{number}" for number in range(count)]
     before = charged() / 1024
-    begin = time.perf_counter()
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda name: _quietly(engine.detach(name, "sleep", "1000000")), names))
-    started = time.perf_counter() - begin
+    start = engine.detach("dense{}", "sleep", "1000000")
+    started = runner(["sh", "-c", f'seq {count} | xargs -P 8 -I "{{}}" "$@"', "sh", *start]) / 1e3
     time.sleep(QUIET)
     used = (charged() / 1024 - before) / count
     listed = [runner(engine.command("ps", "-q")) for _ in range(5)]
@@ -101,10 +97,9 @@ def density(engine: Engine, runner: Runner, count: int) -> list[Row]:
     time.sleep(QUIET)
     idle = (lab.cpu_ms() - cpu) / QUIET / 10
     asked = _asked(engine.socket) if engine.socket else []
-    begin = time.perf_counter()
-    for start in range(0, count, 50):
-        _quietly(engine.remove(*names[start : start + 50]))
-    ended = time.perf_counter() - begin
+    names = [f"dense{number}" for number in range(1, count + 1)]
+    groups = [names[first : first + 50] for first in range(0, count, 50)]
+    ended = sum(runner(engine.remove(*group)) for group in groups) / 1e3
     figures = {
         START: ("s", [started]),
         LIST: ("ms", listed),

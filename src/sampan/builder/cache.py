@@ -14,8 +14,7 @@ import asyncio
 import hashlib
 import json
 import os
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sampan.errors import NotFound
@@ -29,7 +28,7 @@ from sampan.store import leases, snapshots
 from sampan.store.locks import KeyedLocks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from sampan.builder.model import State
     from sampan.engine.services import Services
@@ -44,6 +43,14 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A snapshot with files that are no result yet: its key while it is active, and its mount."""
+
+    active: str
+    mount: Mount
+
+
 class Cache:
     """The results of one root."""
 
@@ -56,24 +63,53 @@ class Cache:
         state: State,
         key: str,
         title: str,
-        work: Callable[[str, Mount], Awaitable[None]],
+        make: Callable[[], Awaitable[Filled]],
         *,
         lease: str,
         made_s: int,
         use: bool = True,
     ) -> tuple[State, bool]:
-        """The state behind an instruction, from the cache or by `work`, and whether it was there.
+        """The state behind an instruction, from the cache or by `make`, and whether it was there.
 
-        `work` gets the key and mount of a snapshot to change. One task at a time makes one key.
+        `make` gives the files, in a snapshot above the state or above nothing (`filled`). One task
+        at a time makes one key.
         """
         async with self._locks.hold(key):
             found = await self._find(key, state.top, lease) if use else None
             if found is not None:
                 return _behind(state, found), True
-            async with self._active(state, lease) as (active, mount):
-                await work(active, mount)
-                row = await finish(self._record(state, key, title, active, mount, lease, made_s))
+            made = await make()
+            try:
+                row = await finish(self._record(state, key, title, made, lease, made_s))
+            except BaseException:
+                await finish(self.discard(made.active))
+                raise
             return _behind(state, row), False
+
+    async def filled(
+        self, state: State | None, lease: str, fill: Callable[[str, Mount], Awaitable[None]]
+    ) -> Filled:
+        """A snapshot above a state, or above nothing, that `fill` wrote by its key and mount."""
+        active = f"build-{new_id()[:32]}"
+
+        def prepare(conn: Connection) -> Mount:
+            parent = None if state is None else top_snapshot(conn, state)
+            return self._services.snapshots.prepare_now(conn, active, parent, lease=lease)
+
+        try:
+            mount = await self._services.db.write(prepare)
+            await fill(active, mount)
+        except BaseException:
+            await finish(self.discard(active))
+            raise
+        return Filled(active, mount)
+
+    async def discard(self, active: str) -> None:
+        """Remove a snapshot that did not become a result."""
+        try:
+            await self._services.snapshots.remove(active)
+        except NotFound:
+            return
 
     async def note(self, state: State, key: str, title: str, made_s: int) -> tuple[int, bool]:
         """Remember an instruction that changes no files: its time, and whether it was known."""
@@ -102,49 +138,24 @@ class Cache:
 
         return await self._services.db.write(look)
 
-    @asynccontextmanager
-    async def _active(self, state: State, lease: str) -> AsyncIterator[tuple[str, Mount]]:
-        """A snapshot above the state, gone again when the block fails or did not commit it."""
-        active = f"build-{new_id()[:32]}"
-
-        def prepare(conn: Connection) -> Mount:
-            parent = top_snapshot(conn, state)
-            return self._services.snapshots.prepare_now(conn, active, parent, lease=lease)
-
-        try:
-            yield active, await self._services.db.write(prepare)
-        except BaseException:
-            await finish(self._discard(active))
-            raise
-
-    async def _discard(self, active: str) -> None:
-        try:
-            await self._services.snapshots.remove(active)
-        except NotFound:
-            return
-
     async def _record(
-        self,
-        state: State,
-        key: str,
-        title: str,
-        active: str,
-        mount: Mount,
-        lease: str,
-        made_s: int,
+        self, state: State, key: str, title: str, made: Filled, lease: str, made_s: int
     ) -> ResultRow:
-        changed = await self._has_changes(mount)
-        name = f"{active}-done"
+        changed = await self._has_changes(made.mount)
+        name = f"{made.active}-done"
 
         def write(conn: Connection) -> ResultRow:
             if changed:
-                self._services.snapshots.commit_now(conn, name, active, lease=lease)
+                parent = top_snapshot(conn, state)
+                self._services.snapshots.commit_now(
+                    conn, name, made.active, parent=parent, lease=lease
+                )
             kept = name if changed else None
             return rows.get(conn, rows.insert(conn, key, state.top, kept, title, made_s))
 
         row = await self._services.db.write(write)
         if not changed:
-            await self._discard(active)
+            await self.discard(made.active)
         return row
 
     async def _has_changes(self, mount: Mount) -> bool:

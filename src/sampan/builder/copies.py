@@ -1,7 +1,8 @@
 """COPY, ADD and WORKDIR: what they take, what it is keyed by, and the copy itself.
 
 An instruction takes files from several places at once: the context or what `--from` names, its own
-here-documents, and what ADD fetches. Each is one `_Take`; the copy does them in order.
+here-documents, and what ADD fetches. Each is one `_Take`; the copy does them in order. With
+`--link` it reads nothing of its own stage, and may be done ahead (`builder.ahead`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import posixpath
 import re
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,8 +24,10 @@ from sampan.errors import DigestMismatch, InvalidArgument, SampanError
 from sampan.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
+    from sampan.builder.cache import Filled
+    from sampan.builder.language.words import Expander
     from sampan.builder.model import State
     from sampan.builder.stage import StageWork
     from sampan.snapshots.base import Mount
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 _OPENER: Final = re.compile(r"<<-?[\"']?[^<]+", re.ASCII)
 _NOBODY: Final = ("", "0", "root", "0:0", "root:root")
 _SECOND: Final = 10**9
+_NUMBERS: Final = re.compile(r"(?:[0-9]+(?::[0-9]+)?)?", re.ASCII)
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -43,6 +47,15 @@ class _Take:
     key: Any
     words: list[str]
     unpack: bool | None = False
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an instruction comes to: the job, its files, and all that they count for in the key."""
+
+    job: CopyJob
+    sources: list[Context | Mount]
+    parts: list[Any]
 
 
 class Copies:
@@ -60,7 +73,35 @@ class Copies:
 
     async def copy(self, state: State, one: ast.Copy) -> State:
         """A COPY or ADD."""
-        words = self._stage.words(state)
+        stage = self._stage
+        title = f"{one.origin.name} {one.origin.rest}"
+        async with self.ordered(state, one, stage.words(state)) as order:
+
+            async def apart() -> Filled:
+                return await stage.ahead.take(one, order) or await self.apart(order)
+
+            made = apart if is_linked(one, order.job) else None
+            return await stage.files_step(state, order.parts, title, self._work(order), made)
+
+    async def apart(self, order: Order) -> Filled:
+        """The files of an order in a snapshot above nothing."""
+        build = self._stage.build
+        return await build.cache.filled(None, build.lease, self._work(order))
+
+    def _work(self, order: Order) -> Callable[[str, Mount], Awaitable[None]]:
+        async def work(_: str, mount: Mount) -> None:
+            await self._files.copy(order.job, mount, order.sources)
+
+        return work
+
+    @asynccontextmanager
+    async def ordered(self, state: State, one: ast.Copy, words: Expander) -> AsyncIterator[Order]:
+        """What a COPY or ADD comes to at this state, for the block.
+
+        Raises:
+            InvalidArgument: there are no such files.
+            DockerfileError: a word is wrong.
+        """
         target, into = absolute(state.config, expand(one, one.target, words.word))
         if len(one.sources) > 1 and not into:
             name = one.origin.name
@@ -70,7 +111,7 @@ class Copies:
                 one.origin.place,
             )
         with ExitStack() as undo:
-            takes = await self._takes(state, one, (target, into), undo)
+            takes = await self._takes(state, one, words, (target, into), undo)
             sources: list[Context | Mount] = []
             parts: list[Part] = []
             key: list[Any] = []
@@ -78,12 +119,7 @@ class Copies:
                 if take.source is None:
                     raise self._missing(one, take.words[0])
                 part = self._part(one, take, len(sources), into=into)
-                files: Any = part.wish()
-                if isinstance(take.source, Context):
-                    files = await self._files.key(take.source, part)
-                elif not take.key:
-                    files = await self._files.tree_key(take.source, part)
-                key.append([take.key, files])
+                key.append([take.key, await self._key(take, part)])
                 sources.append(take.source)
                 parts.append(part)
             job = CopyJob(
@@ -93,25 +129,15 @@ class Copies:
                 chmod=expand(one, one.chmod, words.word),
                 keep=bool(one.from_),
             )
-            return await self._carried_out(state, one, job, key, sources)
+            yield Order(job, sources, _counted(one, job, key))
 
-    async def _carried_out(
-        self,
-        state: State,
-        one: ast.Copy,
-        job: CopyJob,
-        key: list[Any],
-        sources: list[Context | Mount],
-    ) -> State:
-        async def work(_: str, mount: Mount) -> None:
-            await self._files.copy(job, mount, sources)
-
-        unpack = [part.unpack for part in job.parts]
-        manner = [job.target, [part.is_directory for part in job.parts], job.chown, job.chmod]
-        parts = ["copy", *manner, job.keep, unpack, key]
-        return await self._stage.files_step(
-            state, parts, f"{one.origin.name} {one.origin.rest}", work
-        )
+    async def _key(self, take: _Take, part: Part) -> Any:
+        """What the files count for."""
+        if isinstance(take.source, Context):
+            return await self._files.key(take.source, part)
+        if take.source is not None and not take.key:
+            return await self._files.tree_key(take.source, part)
+        return part.wish()
 
     def _part(self, one: ast.Copy, take: _Take, source: int, *, into: bool) -> Part:
         return Part(
@@ -124,10 +150,14 @@ class Copies:
         )
 
     async def _takes(
-        self, state: State, one: ast.Copy, target: tuple[str, bool], undo: ExitStack
+        self,
+        state: State,
+        one: ast.Copy,
+        words: Expander,
+        target: tuple[str, bool],
+        undo: ExitStack,
     ) -> list[_Take]:
         """Everything that an instruction takes: what it names first, then documents and URLs."""
-        words = self._stage.words(state)
         plain: list[str] = []
         takes: list[_Take] = []
         documents = list(one.heredocs)
@@ -150,7 +180,7 @@ class Copies:
                 plain.append(word)
         if plain:
             self._check_flags(one)
-            source, key = await self._source(one, state)
+            source, key = await self._source(one, words)
             unpack = one.unpack if isinstance(one, ast.Add) else False
             takes.insert(0, _Take(source, key, plain, unpack))
         return takes
@@ -236,11 +266,25 @@ class Copies:
                 "checksum can't be specified for sources that are no URL", one.origin.place
             )
 
-    async def _source(self, one: ast.Copy, state: State) -> tuple[Context | Mount | None, str]:
+    async def _source(self, one: ast.Copy, words: Expander) -> tuple[Context | Mount | None, str]:
         """Where files come from, and what that counts as in the key."""
-        name = expand(one, one.from_, self._stage.words(state).word)
+        name = expand(one, one.from_, words.word)
         return await self._stage.build.source(name, self._stage)
 
     def _missing(self, one: ast.Copy, word: str) -> InvalidArgument:
         where = f" from {one.from_}" if one.from_ else ""
         return InvalidArgument(f"{one.origin.name} {word[:200]}{where}: there are no files")
+
+
+def is_linked(one: ast.Copy, job: CopyJob) -> bool:
+    """Whether the files may be made apart from what is below: the flag says so, and no user's name
+    has to be looked up there."""
+    return one.link and _NUMBERS.fullmatch(job.chown) is not None
+
+
+def _counted(one: ast.Copy, job: CopyJob, key: list[Any]) -> list[Any]:
+    """The parts of a step's key."""
+    unpack = [part.unpack for part in job.parts]
+    manner = [job.target, [part.is_directory for part in job.parts], job.chown, job.chmod]
+    linked = ["link"] if is_linked(one, job) else []
+    return ["copy", *manner, job.keep, unpack, key, *linked]

@@ -92,6 +92,12 @@ class Scope:
         self._globals = globals_
         self.values: dict[str, str] = {}
 
+    def copy(self) -> Scope:
+        """The same, to be changed apart."""
+        made = Scope(self._globals)
+        made.values = dict(self.values)
+        return made
+
     def declare(self, arg: Arg, env: Mapping[str, str]) -> None:
         """An ARG of the stage."""
         for name, default in arg.pairs:

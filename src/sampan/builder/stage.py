@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sampan.builder import configure
+from sampan.builder.ahead import Ahead
 from sampan.builder.cache import key_of
 from sampan.builder.copies import Copies
 from sampan.builder.language import instructions as ast
@@ -24,6 +25,7 @@ from sampan.spec.image import History, RunConfig
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from sampan.builder.cache import Filled
     from sampan.builder.graph import Build
     from sampan.builder.language.stages import Stage
     from sampan.builder.language.words import Expander
@@ -53,9 +55,16 @@ class StageWork:
         )
         self._copies = Copies(self)
         self._runs = Runs(self)
+        self.ahead = Ahead(self, self._copies)
 
     async def run(self) -> State:
         """All instructions; the state behind the last one."""
+        try:
+            return await self._run()
+        finally:
+            await self.ahead.aclose()
+
+    async def _run(self) -> State:
         base = self.stage.base
         self._copies.fetch_ahead(self.stage.instructions)
         self._begin(base)
@@ -67,7 +76,8 @@ class StageWork:
         self.note(NoteKind.DONE, shown)
         for text in triggers:
             state = await self._one(state, trigger(text, "\\", base.origin.place), counted=False)
-        for one in self.stage.instructions:
+        for place, one in enumerate(self.stage.instructions):
+            self.ahead.following = self.stage.instructions[place + 1 :]
             state = await self._one(state, one)
         return state
 
@@ -108,14 +118,23 @@ class StageWork:
         parts: list[Any],
         title: str,
         work: Callable[[str, Mount], Awaitable[None]],
+        apart: Callable[[], Awaitable[Filled]] | None = None,
     ) -> State:
-        """A step that may change files; `parts` are what it is made of."""
+        """A step that may change files; `parts` are what it is made of, `apart` makes the files
+        where they do not depend on what is below."""
         build = self.build
+
+        async def make() -> Filled:
+            self.ahead.begin(state, self.scope)
+            if apart is not None:
+                return await apart()
+            return await build.cache.filled(state, build.lease, work)
+
         made, hit = await build.cache.step(
             state,
             key_of(state.key, *parts),
             title,
-            work,
+            make,
             lease=build.lease,
             made_s=build.epoch(state),
             use=self._use_cache,
