@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from commands import runner_of
+from lifecycle import BURST
 from timing import Api, Row, interleave, rows
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def measure(engines: dict[str, Engine], runners: dict[bool, Runner], rounds: int
 
     words = {name: partial(command, engine) for name, engine in engines.items()}
     try:
-        found = rows(FIGURE, "ms", interleave(calls, rounds, warm=3))
+        found = rows(FIGURE, "ms", interleave(calls, rounds, warm=2, burst=BURST))
         found += rows(COMMANDS, "ms", interleave(words, rounds))
     finally:
         for api in clients.values():

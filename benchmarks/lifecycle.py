@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 FIGURE = "life over the API"
 CPU = "CPU time of a life"
+BURST = 4
+_WARM = 2  # turns that are not kept
 _QUIET = 0.5  # seconds, for what goes on behind the last life
 BODY = {"Image": BUSYBOX, "Cmd": ["true"], "HostConfig": {"NetworkMode": "none"}}
 
@@ -59,15 +61,25 @@ def measure(engines: dict[str, Engine], rounds: int) -> list[Row]:
     lives = {name: Life(engine) for name, engine in engines.items() if engine.socket}
     cases: dict[str, Callable[[], float]] = dict(lives)
     try:
-        found = rows(FIGURE, "ms", interleave(cases, rounds, warm=3))
+        found = rows(FIGURE, "ms", interleave(cases, rounds, _WARM, BURST))
         used = {name: [_cpu(life, rounds)] for name, life in lives.items()}
     finally:
         for life in lives.values():
             life.close()
     for name, life in lives.items():
-        verbs = {f"{name}: {verb}": values[3 : 3 + rounds] for verb, values in life.verbs.items()}
+        verbs = {f"{name}: {verb}": _kept(values, rounds) for verb, values in life.verbs.items()}
         found += rows(f"{FIGURE}, by request", "ms", verbs)
     return found + rows(CPU, "ms", used)
+
+
+def _kept(values: list[float], rounds: int) -> list[float]:
+    """The values of the lives that were kept: of each turn all but the first."""
+    turn = BURST + 1
+    return [
+        one
+        for number, one in enumerate(values[: turn * (rounds + _WARM)])
+        if number >= turn * _WARM and number % turn
+    ]
 
 
 def _cpu(life: Life, rounds: int) -> float:

@@ -61,7 +61,7 @@ def _lives(engines: dict[str, Engine], rounds: int) -> list[Row]:
         name: lifecycle.Life(engine, body) for name, engine in engines.items() if engine.socket
     }
     try:
-        return rows(LIFE, "ms", interleave(dict(lives), rounds, warm=3))
+        return rows(LIFE, "ms", interleave(dict(lives), rounds, 2, lifecycle.BURST))
     finally:
         for life in lives.values():
             life.close()

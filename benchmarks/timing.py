@@ -1,7 +1,8 @@
 """How things are timed: rows of figures, commands run by a small process, a plain API client.
 
 A `Row` holds every value that was taken of one case; nothing is dropped. Cases of one figure are
-taken in turns (`interleave`), so that a noisy minute hits all of them. A `Runner` is a process of
+taken in turns (`interleave`), so that a noisy minute hits all of them; a turn of the API's figures
+is a few in a row, as an idle machine with one busy client has it. A `Runner` is a process of
 its own that starts commands by vfork and waits for them: what it costs does not depend on the size
 of the benchmark's process. One of two runners has the v2 tree of a hybrid machine hidden, because
 crun refuses that mode.
@@ -58,15 +59,21 @@ class Row:
 
 
 def interleave(
-    cases: Mapping[str, Callable[[], float]], rounds: int, warm: int = 1
+    cases: Mapping[str, Callable[[], float]], rounds: int, warm: int = 1, burst: int = 0
 ) -> dict[str, list[float]]:
-    """Every case once per round; the first `warm` rounds are not kept."""
+    """Every case once per round; the first `warm` rounds are not kept.
+
+    With `burst` a turn is so many in a row, behind one that is not kept: the case before it has
+    still something to do when it has answered, and has taken the caches.
+    """
     taken: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(rounds + warm):
         for name, case in cases.items():
-            value = case()
+            if burst:
+                case()
+            values = [case() for _ in range(burst or 1)]
             if number >= warm:
-                taken[name].append(value)
+                taken[name] += values
     return taken
 
 

@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 WINDOW = 0.01
 """Seconds that a deferred change waits for company."""
 
+UNHEARD = 0.1
+"""The same of what changes no row, while nobody listens: execs tell three things each."""
+
 RETRY = 1.0
 """Seconds until a row that could not be written is tried again."""
 
@@ -294,7 +297,7 @@ class Containers:
     def emit(self, entry: Entry, action: str, **attributes: str) -> None:
         """Tell of something that changes no row; it is stored soon."""
         entry.unwritten.append(self.event(entry.container, action, **attributes))
-        self._mark(entry, WINDOW)
+        self._mark(entry, WINDOW if self._events.has_listeners else UNHEARD)
 
     async def flush(self, entry: Entry) -> None:
         """Write what was deferred for one container. Raises as `change`."""
@@ -349,8 +352,12 @@ class Containers:
 
     def _mark(self, entry: Entry, delay: float) -> None:
         self._deferred[entry.id] = entry
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(delay, self._due)
+        loop = asyncio.get_running_loop()
+        if self._timer is not None and self._timer.when() <= loop.time() + delay:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_later(delay, self._due)
 
     def _due(self) -> None:
         self._timer = None

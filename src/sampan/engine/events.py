@@ -99,6 +99,11 @@ class Events:
         """`write` stores events that somebody still holds back."""
         self._write_deferred = write
 
+    @property
+    def has_listeners(self) -> bool:
+        """Whether anybody waits for what happens."""
+        return bool(self._listeners)
+
     def publish(self, stored: Iterable[Event]) -> None:
         """Tell every listener; the events have their numbers."""
         for event in stored:

@@ -1,8 +1,8 @@
 """Further processes in running containers.
 
 An exec is prepared, started once, and remembered with its exit code while its container is there
-(the last MAX_KEPT that have ended). It gets the container's own sandbox: user, capabilities,
-limits, filter and cgroup come from the same functions as those of the first process.
+(at least the last MAX_KEPT that have ended). It gets the container's own sandbox: user,
+capabilities, limits, filter and cgroup come from the same functions as those of the first process.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from sampan.tasks.task import Task
 
 MAX_KEPT = 256
+_ROOM = 64
+"""So many more are kept, for it to be worth to look through all."""
 MAX_PREPARED = 4096
 _LOST_CODE = 137
 
@@ -194,6 +196,8 @@ class Execs:
 
     def _trim(self, entry: Entry) -> None:
         """Forget the oldest that have ended; refuse more than can be held."""
+        if len(entry.execs) < MAX_KEPT + _ROOM:
+            return
         ended = [key for key, session in entry.execs.items() if session.exec.exit_code is not None]
         for exec_id in ended[: max(0, len(ended) - MAX_KEPT)]:
             del entry.execs[exec_id]

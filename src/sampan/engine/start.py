@@ -415,6 +415,8 @@ def attach_entry(attachment: Attachment) -> dict[str, Any]:
     }
     if attachment.detach_keys is not None:
         entry["detach_keys"] = ",".join(str(byte) for byte in attachment.detach_keys)
+    if attachment.settle:
+        entry["settle"] = True
     return entry
 
 

@@ -24,7 +24,8 @@ class Attachment:
 
     The engine owns `fd` from the call on, also when the call fails. `logs` replays what the log
     holds first. `stream` False means that only the replay is wanted. `detach_keys` None means
-    ctrl-p ctrl-q where stdin is attached to a terminal.
+    ctrl-p ctrl-q where stdin is attached to a terminal. `settle`: output waits until the client has
+    taken what was written to it before.
     """
 
     fd: int
@@ -35,6 +36,7 @@ class Attachment:
     stream: bool = True
     framing: Framing = Framing.MULTIPLEXED
     detach_keys: bytes | None = None
+    settle: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

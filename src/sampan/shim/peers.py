@@ -7,13 +7,19 @@ taken half of it. A stuck peer that takes nothing for PATIENCE seconds is droppe
 
 The socket belongs to the client too (it may be non-blocking or not), so its flags are never
 changed: every call says MSG_DONTWAIT.
+
+A peer that must *settle* gets nothing before it has read what was written to its socket before it
+was attached, the head of an HTTP answer: a client that reads that through a buffer would lose what
+comes with it. A Unix socket knows how much of it is unread, a TCP socket how much is on its way.
 """
 
 from __future__ import annotations
 
 import _socket
+import fcntl
 from collections import deque
 from itertools import islice
+from time import monotonic
 
 from sampan.shim.loop import GONE, IN, OUT, RDHUP
 
@@ -21,6 +27,8 @@ BOUND = 1024 * 1024
 FAR_BEYOND = 4 * BOUND
 """More than any pipe held when the bound was met; only a drain reads on until then."""
 PATIENCE = 10.0
+SETTLE = 0.1
+"""Seconds at most that output waits for a client to read what came before it."""
 DETACH_KEYS = b"\x10\x11"  # ctrl-p, ctrl-q
 
 _SEND = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
@@ -28,6 +36,8 @@ _AT_ONCE = 64
 """Pieces in one sendmsg(2): what waits is neither joined nor moved."""
 _CHUNK = 32 * 1024
 _LAST_WORDS = 1024 * 1024
+_LOOK_AGAIN = 0.0005
+_SIOCOUTQ = 0x5411  # as TIOCOUTQ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,6 +70,7 @@ class Peer:
         "_parked",
         "_readable",
         "_session",
+        "_settled_at",
         "_sock",
         "_streams",
         "_waiting",
@@ -81,6 +92,7 @@ class Peer:
         self._finishing = False
         self._parked = False
         self.stuck = False
+        self._settled_at = monotonic() + SETTLE if wish.get("settle") else 0.0
         self._events = self._wanted()
         loop.add(fd, self._ready, self._events)
 
@@ -91,7 +103,7 @@ class Peer:
         parts = [bytes((stream, 0, 0, 0)) + len(data).to_bytes(4, "big")] if self._framed else []
         parts.append(data)
         sent = 0
-        if not self._waiting:
+        if not self._waiting and self._is_settled():
             try:
                 sent = self._sock.sendmsg(parts, (), _SEND)
             except BlockingIOError:
@@ -132,6 +144,19 @@ class Peer:
             pass
         self._sock.close()
         self._session.left(self)
+
+    def _is_settled(self) -> bool:
+        """Whether the client has read what came before us, or was waited for long enough."""
+        if self._settled_at:
+            if _unread(self._sock) and monotonic() < self._settled_at:
+                self._loop.after(self._is_settled, _LOOK_AGAIN, self._settle)
+                return False
+            self._settled_at = 0.0
+        return True
+
+    def _settle(self) -> None:
+        if self._sock.fileno() >= 0 and self._is_settled():
+            self._watch()
 
     def _keep(self, parts: list[bytes], sent: int) -> None:
         for part in parts:
@@ -237,7 +262,7 @@ class Peer:
         return bytes(out), False
 
     def _wanted(self) -> int:
-        events = OUT if self._waiting else 0
+        events = OUT if self._waiting and not self._settled_at else 0
         if self._readable and self._session.takes_input:
             events |= IN | RDHUP
         return events
@@ -255,6 +280,14 @@ class Peer:
         elif events != self._events:
             self._events = events
             self._loop.change(self._sock.fileno(), events)
+
+
+def _unread(sock: _socket.socket) -> bool:
+    """Whether something that was written is still to be read. Not known: no."""
+    try:
+        return any(fcntl.ioctl(sock.fileno(), _SIOCOUTQ, bytes(4)))
+    except OSError:
+        return False
 
 
 def _detach_keys(given: str | list[int] | None) -> bytes:

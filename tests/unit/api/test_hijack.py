@@ -67,7 +67,7 @@ def test_attach_answers_exactly_and_hands_the_socket_over(scenario, make_contain
         attachment = await attached(client)
         assert await client.reader.readexactly(len(MULTIPLEXED)) == MULTIPLEXED
         assert attachment == model.Attachment(
-            fd=attachment.fd, stdin=True, stdout=True, stderr=True
+            fd=attachment.fd, stdin=True, stdout=True, stderr=True, settle=True
         )
         assert not os.get_inheritable(attachment.fd)
         assert await exchange(client, attachment) == b"input"
@@ -325,23 +325,18 @@ def test_resize(scenario):
     scenario(play)
 
 
-@pytest.mark.parametrize(("agent", "waits"), [("Docker-Client/28.2.2 (linux)", 0), ("python/3", 1)])
-def test_who_loses_what_comes_with_the_head_is_waited_for(scenario, monkeypatch, agent, waits):
-    waited = []
-
-    async def wait(_connection, fd):
-        waited.append(fd)
-
-    monkeypatch.setattr(hijack.Connection, "wait_until_read", wait)
-
+@pytest.mark.parametrize(
+    ("agent", "waits"), [("Docker-Client/28.2.2 (linux)", False), ("python/3", True)]
+)
+def test_who_loses_what_comes_with_the_head_is_waited_for(scenario, agent, waits):
     async def play(client):
         await client.ask("POST", "/containers/c1/exec", {"Cmd": ["true"], "AttachStdout": True})
         (name,) = client.engine.execs
         headers = f"User-Agent: {agent}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n".encode()
         client.writer.write(upgrade(f"/exec/{name}/start", b"{}", headers=headers))
         attachment = await attached(client)
+        assert attachment.settle == waits
         await client.reader.readexactly(len(MULTIPLEXED))
         os.close(attachment.fd)
 
     scenario(play)
-    assert len(waited) == waits

@@ -199,11 +199,16 @@ class Call:
             upgraded_head(is_raw or self.minor < versions.FRAMED_TYPE, upgrade)
         )
 
+    @property
+    def reads_on(self) -> bool:
+        """Whether the client is known to read what follows a head out of the same buffer; others
+        must have read the head before anything else is written."""
+        return self.request.headers.get("User-Agent", "").startswith(_READS_ON)
+
     async def take_over_settled(self, is_raw: bool) -> int:
-        """`take_over`, and wait until the client has read the head, unless it is known to read what
-        follows a head out of the same buffer."""
+        """`take_over`, and wait until the client has read the head, where that matters."""
         fd = self.take_over(is_raw)
-        if self.request.headers.get("User-Agent", "").startswith(_READS_ON):
+        if self.reads_on:
             return fd
         try:
             await self.connection.wait_until_read(fd)
@@ -212,8 +217,15 @@ class Call:
             raise
         return fd
 
-    def taken_over(self, farewell: bytes = b"") -> TakenOver:
-        """What a handler returns after `take_over`; `farewell` is written before the close."""
-        if farewell and self.request.transport is not None:
-            self.request.transport.write(farewell)
+    def taken_over(self) -> TakenOver:
+        """What a handler returns after `take_over`."""
+        return TakenOver()
+
+    async def taken_over_with(self, farewell: bytes) -> TakenOver:
+        """The same; `farewell` is written before the close."""
+        transport = self.request.transport
+        if transport is not None:
+            if not self.reads_on:
+                await self.connection.wait_until_read(transport.get_extra_info("socket").fileno())
+            transport.write(farewell)
         return TakenOver()

@@ -282,8 +282,8 @@ async def attach(call: Call) -> StreamResponse:
     keys = requests.detach_keys(call.text("detachKeys"))
     is_raw = container.config.tty
     # Of a container that was never started nothing comes yet, and the attachment must be there
-    # before the client, having read the head, starts it.
-    speaks = container.status.is_running or (call.flag("logs") and container.state.started_at)
+    # before the client, having read the head, starts it. What the shim writes waits there.
+    speaks = call.flag("logs") and container.state.started_at
     fd = await call.take_over_settled(is_raw) if speaks else call.take_over(is_raw)
     attachment = model.Attachment(
         fd=fd,
@@ -294,11 +294,14 @@ async def attach(call: Call) -> StreamResponse:
         stream=call.flag("stream"),
         framing=model.Framing.RAW if is_raw else model.Framing.MULTIPLEXED,
         detach_keys=keys,
+        settle=not call.reads_on,
     )
     try:
         await call.engine.attach(container.id, attachment)
     except SampanError as error:
-        return call.taken_over(farewell(f"attach: {error}\r\n", multiplex.STDERR, is_raw))
+        return await call.taken_over_with(
+            farewell(f"attach: {error}\r\n", multiplex.STDERR, is_raw)
+        )
     return call.taken_over()
 
 

@@ -48,7 +48,7 @@ async def start(call: Call) -> StreamResponse:
         await call.engine.exec_start(session.id)
         return answers.empty(200)
     is_raw = bool(body.tty)
-    fd = await call.take_over_settled(is_raw)
+    fd = call.take_over(is_raw)
     attachment = model.Attachment(
         fd=fd,
         stdin=session.config.attach_stdin,
@@ -56,11 +56,12 @@ async def start(call: Call) -> StreamResponse:
         stderr=session.config.attach_stderr,
         framing=model.Framing.RAW if is_raw else model.Framing.MULTIPLEXED,
         detach_keys=session.config.detach_keys,
+        settle=not call.reads_on,
     )
     try:
         await call.engine.exec_start(session.id, attachment)
     except SampanError as error:
-        return call.taken_over(farewell(f"{error}\r\n", multiplex.STDOUT, is_raw))
+        return await call.taken_over_with(farewell(f"{error}\r\n", multiplex.STDOUT, is_raw))
     return call.taken_over()
 
 
