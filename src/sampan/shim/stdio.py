@@ -22,7 +22,7 @@ import fcntl
 import os
 from time import monotonic, sleep
 
-from sampan.kernel import terminal
+from sampan.kernel import heap, terminal
 from sampan.shim.loop import GONE, OUT
 from sampan.shim.peers import Peer
 
@@ -36,6 +36,7 @@ NAP = 0.0002
 
 _F_SETPIPE_SZ = 1031
 _WIDE = 256 * 1024
+_KEPT = 1024 * 1024
 _AT_ONCE = 8
 """Reads of one wake, so that nobody else waits long."""
 
@@ -115,8 +116,10 @@ class Output:
             self._session.closed(self)
 
     def _widen(self) -> None:
-        """A busy writer gets a larger pipe: fewer switches between it and us."""
+        """A busy writer gets a larger pipe: fewer switches between it and us. What a read takes is
+        kept for the next one."""
         self._wide = True
+        heap.keep(_KEPT)
         try:
             fcntl.fcntl(self.fd, _F_SETPIPE_SZ, _WIDE)
         except OSError:

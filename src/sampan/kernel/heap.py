@@ -1,0 +1,20 @@
+"""How much unused memory the C library keeps for the process, mallopt(3).
+
+glibc gives the top of its heap back to the kernel as soon as 128 KiB of it are unused. Who takes
+and leaves a few pieces of 64 KiB over and over then gets the same pages again each time, cleared,
+one fault for each: that can cost more than all that is done with them.
+"""
+
+from __future__ import annotations
+
+from sampan.kernel import libc
+from sampan.kernel.libc import c_int
+
+_M_TRIM_THRESHOLD = -1
+
+_mallopt = libc.prototype("mallopt", c_int, c_int, c_int)
+
+
+def keep(size: int) -> None:
+    """Give nothing back before `size` bytes at the top of the heap are unused."""
+    _mallopt(_M_TRIM_THRESHOLD, size)
