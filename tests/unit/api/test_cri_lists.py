@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.api.cri.lists import MAX_ITEMS, Lines, item, pieces
+from sampan.api.cri.lists import MAX_ITEMS, Lines, Whole, item, pieces
 from sampan.wire.cri import api_pb2 as pb
 
 
@@ -28,3 +28,12 @@ def test_a_streamed_list_is_cut():
     lines = [item(made(number)) for number in range(MAX_ITEMS + 1)]
     sizes = [len(pb.StreamContainersResponse.FromString(one).containers) for one in pieces(lines)]
     assert sizes == [MAX_ITEMS, 1]
+
+
+def test_a_whole_list_is_made_again_when_one_of_its_sources_is_another():
+    whole, sources = Whole(), [[1], [2]]
+    assert whole.get(sources, lambda: b"first") == b"first"
+    assert whole.get(list(sources), lambda: b"second") == b"first"
+    assert whole.get([sources[0], [2]], lambda: b"second") == b"second"
+    assert whole.get([sources[0]], lambda: b"third") == b"third"
+    assert whole.get([], lambda: b"") == b""

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from sampan.api.cri import answers, requests
-from sampan.api.cri.lists import Lines, pieces
+from sampan.api.cri.lists import Lines, Whole, pieces
 from sampan.api.cri.sandboxes import has_labels
 from sampan.errors import InvalidArgument
 from sampan.wire.cri import api_pb2 as pb
@@ -26,6 +26,7 @@ class Containers:
         self._pods = pods
         self._own = pods.containers
         self._lines = Lines()
+        self._whole = Whole()
 
     def table(self) -> dict[str, Unary]:
         """Method -> answer."""
@@ -71,7 +72,9 @@ class Containers:
 
     async def all(self, request: pb.ListContainersRequest) -> bytes:
         """The containers that pass the filter, newest first."""
-        return b"".join(self._matching(request.filter))
+        if request.filter.ListFields():
+            return b"".join(self._matching(request.filter))
+        return self._whole.get(self._own.current(), self._everything)
 
     async def stream(self, request: pb.StreamContainersRequest) -> AsyncIterator[bytes]:
         """The same list in several messages."""
@@ -109,11 +112,12 @@ class Containers:
         done = await self._pods.execs.run(one.container, tuple(request.cmd), request.timeout)
         return pb.ExecSyncResponse(stdout=done.stdout, stderr=done.stderr, exit_code=done.code)
 
+    def _everything(self) -> bytes:
+        return b"".join([self._line(one) for one in self._own.all()])
+
     def _matching(self, wanted: pb.ContainerFilter) -> list[bytes]:
         """The encoded lines of what passes."""
         everything = self._own.all()
-        if not wanted.ListFields():
-            return [self._line(one) for one in everything]
         state = wanted.state.state if wanted.HasField("state") else None
         found = []
         for one in everything:

@@ -1,11 +1,13 @@
 """Lists that a kubelet asks for every second: each line is encoded once, until it changes.
 
 A repeated field of protobuf is the concatenation of its items, so a list is its lines joined. The
-answer is bytes already and goes out as it is (`calls.py`).
+answer is bytes already and goes out as it is (`calls.py`). A whole list is kept as well, for most
+of the time nothing in it has changed since the last second.
 """
 
 from __future__ import annotations
 
+from operator import is_
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,6 +40,24 @@ class Lines:
         line = item(make())
         self._known[key] = source, state, line
         return line
+
+
+class Whole:
+    """The last answer. It is good as long as what it was made of are the same objects."""
+
+    __slots__ = ("_answer", "_sources")
+
+    def __init__(self) -> None:
+        self._sources: Sequence[object] = ()
+        self._answer = b""
+
+    def get(self, sources: Sequence[object], make: Callable[[], bytes]) -> bytes:
+        """The answer for `sources`, made again when one of them is another than before."""
+        known = self._sources
+        if len(known) != len(sources) or not all(map(is_, known, sources)):
+            self._answer = make()
+            self._sources = sources
+        return self._answer
 
 
 def item(message: Message) -> bytes:
