@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import sys
 from functools import partial
@@ -59,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load()
         logging.configure(settings.log_level, settings.log_format)
         keep_to_ourselves()
-        # Imported late: a wrong flag should not cost the time of a whole server.
+        # Imported late: a wrong flag should not cost the time of a whole server. Until it is ready,
+        # next to nothing of what is made becomes garbage.
+        gc.disable()
         from sampan.daemon.serve import serve
 
         asyncio.run(serve(settings, load))

@@ -70,6 +70,11 @@ class GrpcSocket:
         """Whether somebody has come."""
         return self._server is not None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody can come."""
+        return self._listener is not None or self._server is not None
+
     def open(self) -> None:
         """Listen, unless the path is too long for a socket. Raises as `sockets.listen`."""
         if len(os.fsencode(self._path)) > LONGEST:
@@ -78,12 +83,20 @@ class GrpcSocket:
         self._listener = sockets.listen(self._path, self._group)
         asyncio.get_running_loop().add_reader(self._listener.fileno(), self._first)
 
+    async def start(self) -> None:
+        """Listen, and make the server at once, for who is expected. Raises as `open`."""
+        self.open()
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener.fileno())
+            await self._start()
+
     async def aclose(self) -> None:
-        """Stop listening, end the server."""
+        """Stop listening, end the server. Idempotent."""
         sockets.remove(self._path)
         self._close_listener()
-        if self._server is not None:
-            await self._server.aclose()
+        server, self._server = self._server, None
+        if server is not None:
+            await server.aclose()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -21,8 +21,6 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from sampan.api.docker.app import DockerAPI
-from sampan.builder.builder import Builder
 from sampan.daemon import sockets
 from sampan.daemon.grpcsocket import GrpcSocket, containerd, kubernetes
 from sampan.daemon.reload import Reloader
@@ -35,6 +33,8 @@ from sampan.version import VERSION
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sampan.api.docker.app import DockerAPI
+    from sampan.builder.builder import Builder
     from sampan.daemon.config import DaemonConfig
 
 GRACE = 10.0
@@ -55,26 +55,54 @@ async def serve(config: DaemonConfig, load: Callable[[], DaemonConfig]) -> None:
     try:
         pods = await Pods.open(engine, config.cri)
         Reloader(config, load, pods).listen()
-        builder = await Builder.open(engine)
-        await _serve(config, engine, pods, builder, stop)
+        layout = Layout(config.engine.root, config.engine.state)
+        cri, ctr = _grpc_sockets(config, layout, engine, pods)
+        try:
+            api = await _docker_api(config, engine, pods, cri)
+            await _serve(config, engine, pods, api, (cri, ctr), stop)
+        finally:
+            await cri.aclose()
     finally:
         await engine.aclose()
         _log.info("stopped")
 
 
+async def _docker_api(
+    config: DaemonConfig, engine: Engine, pods: Pods, cri: GrpcSocket
+) -> DockerAPI:
+    """Docker's interface. It can wait where there are pods: their kubelet asks again at once."""
+    if config.cri.enabled and not pods.is_idle:
+        await cri.start()
+        interface, building = await asyncio.to_thread(_imported)
+    else:
+        interface, building = _imported()
+    return interface(engine, await building.open(engine), names_of(config.tls))
+
+
+def _imported() -> tuple[type[DockerAPI], type[Builder]]:
+    from sampan.api.docker.app import DockerAPI
+    from sampan.builder.builder import Builder
+
+    return DockerAPI, Builder
+
+
 async def _serve(
-    config: DaemonConfig, engine: Engine, pods: Pods, builder: Builder, stop: asyncio.Event
+    config: DaemonConfig,
+    engine: Engine,
+    pods: Pods,
+    api: DockerAPI,
+    others: tuple[GrpcSocket, GrpcSocket],
+    stop: asyncio.Event,
 ) -> None:
     layout = Layout(config.engine.root, config.engine.state)
-    cri, ctr = _grpc_sockets(config, layout, engine, pods)
-    api = DockerAPI(engine, builder, names_of(config.tls))
+    cri, ctr = others
     protocols = api.server()
     door = await open_door(config.tls, config.socket)
     listener = sockets.listen(config.socket, config.group)
     loop = asyncio.get_running_loop()
     server = await loop.create_unix_server(protocols, sock=listener, backlog=sockets.BACKLOG)
     try:
-        if config.cri.enabled:
+        if config.cri.enabled and not cri.is_open:
             cri.open()
         ctr.open()
         sockets.write_pid(layout.pid_file)
@@ -100,6 +128,7 @@ def _say_ready(config: DaemonConfig) -> None:
     # What was imported stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()
+    gc.enable()
     sockets.notify("READY=1", os.environ.get("NOTIFY_SOCKET"))
     _log.info("sampan %s listens on %s", VERSION, config.socket)
 
