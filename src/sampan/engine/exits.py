@@ -71,9 +71,7 @@ class Exits:
 
     def _met(self, entry: Entry, state: dict[str, Any]) -> None:
         """A shim that an earlier engine launched; it may linger behind an end that is recorded."""
-        if entry.container.status.is_running and entry.watch is None:
-            self._checks.begin(entry)
-            outofmemory.begin(self._services, entry)
+        self.found(entry)
         began = int(state.get("started") or 0)
         if began and began != entry.container.state.started_at:
             self.started(entry, int(state["pid"]), began)
@@ -93,6 +91,12 @@ class Exits:
             self._services.background.spawn(self.lost(entry), f"bury {entry.id}")
         _settle_launch(entry, {"error": LOST, "operation": "launch", "silent": True})
         self._execs.all_ended(entry)
+
+    def found(self, entry: Entry) -> None:
+        """What an earlier engine has started runs: look after it."""
+        if entry.container.status.is_running and entry.watch is None:
+            self._checks.begin(entry)
+            outofmemory.begin(self._services, entry)
 
     # transitions
 

@@ -1,6 +1,6 @@
 """What an earlier engine left: living shims are joined, ends that nobody heard are recorded.
 
-For each container the records decide, not the row: a shim that answers runs it; `exit.json` says
+For each container the records decide, not the row: a shim that lives runs it; `exit.json` says
 how it ended; neither means that its monitor died, and then nothing of it may stay. Every step can
 be cut off and done again. A launch that was under way and has not begun comes to nothing: its
 directory is its licence, and is removed while it is empty.
@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine import restart
@@ -20,6 +21,7 @@ from sampan.engine.model import Status
 from sampan.engine.placement import cgroup_path
 from sampan.errors import ContainerNotFound
 from sampan.tasks import recovery
+from sampan.tasks.sleeper import Sleeper
 from sampan.tasks.task import Task, open_socket
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ class Recovery:
 
     async def _recover(self, entry: Entry) -> None:
         directory = self._services.layout.shim(entry.id)
+        if self._is_known(entry, directory):
+            return
         for _ in range(ATTEMPTS):
             sock = _connect(directory)
             if sock is not None and await self._join(entry, sock):
@@ -87,6 +91,24 @@ class Recovery:
         await self._services.containers.flush(entry)
         if not entry.container.status.is_running:
             recovery.clear(directory)
+
+    def _is_known(self, entry: Entry, directory: str) -> bool:
+        """Whether the row says what runs: then its shim sleeps on until there is something to ask.
+
+        It was the row that lagged behind if they differ: that is for the shim to tell.
+        """
+        state = entry.container.state
+        pidfd = recovery.open_shim(directory, state.pid) if state.status.is_running else -1
+        if pidfd < 0:
+            return False
+        task: Task
+
+        def gone() -> None:
+            self._exits.gone(entry, task)
+
+        entry.task = task = Sleeper(directory, pidfd, partial(self._exits.heard, entry), gone)
+        self._exits.found(entry)
+        return True
 
     async def _settle(self, entry: Entry, directory: str) -> bool:
         """Take what the records of a shim say that does not answer; False when they say nothing."""

@@ -104,6 +104,7 @@ SYS = {
         "fsync": 74,
         "ioctl": 16,
         "keyctl": 250,
+        "lseek": 8,
         "mkdirat": 258,
         "mknodat": 259,
         "mmap": 9,

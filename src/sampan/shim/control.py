@@ -14,6 +14,7 @@ from __future__ import annotations
 import _socket
 import errno
 import os
+import select
 import struct
 from json import loads
 
@@ -23,6 +24,10 @@ from sampan.shim.loop import GONE, IN, OUT, complain
 
 SOCKET = "shim.sock"
 BACKLOG = 256
+STIRS = select.EPOLLIN | select.EPOLLRDNORM | select.EPOLLET
+"""With what a sleeping shim's epoll has a control socket; nothing else there has EPOLLRDNORM."""
+DESERTED = select.EPOLLIN | select.EPOLLRDNORM | select.EPOLLHUP
+"""What that epoll then tells, once, of a socket whose engine has gone: nothing to wake up for."""
 LARGEST = 1024 * 1024
 """Bytes of one message; beyond the kernel's 208 KiB the sender must raise SO_SNDBUF."""
 

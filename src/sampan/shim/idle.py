@@ -15,6 +15,7 @@ from marshal import dumps, loads
 
 from sampan.kernel import fds as descriptors
 from sampan.kernel import process
+from sampan.shim.control import DESERTED
 from sampan.shim.monitor import Monitor
 from sampan.shim.spares import MAX_REPORT
 
@@ -69,10 +70,14 @@ def _offer(sock: _socket.socket, wish: tuple[list[str], str, bool], runtime: Run
 
 
 def _sleep(bell: select.epoll, signals: int) -> None:
-    """Return when something stirred, or a child has ended."""
-    while bell.poll(-1, 1)[0][0] == signals:
-        os.read(signals, 128)
-        if os.waitid(os.P_ALL, 0, _LOOK) is not None:
+    """Return when something stirred, or a child has ended; an engine that has gone is nothing."""
+    while True:
+        fd, events = bell.poll(-1, 1)[0]
+        if fd == signals:
+            os.read(signals, 128)
+            if os.waitid(os.P_ALL, 0, _LOOK) is not None:
+                return
+        elif events != DESERTED:
             return
 
 

@@ -27,7 +27,7 @@ from sampan.kernel import numbers as n
 from sampan.kernel.machine import ANY, SYS, Label, Value
 from sampan.runtime.calls import Calls
 from sampan.runtime.plan import clone_flags
-from sampan.shim.control import SOCKET
+from sampan.shim.control import DESERTED, SOCKET
 from sampan.shim.exits import KEPT_EXIT, KEPT_TEXT
 
 # The keeper's descriptors. The first is also where a machine reports a failure.
@@ -178,6 +178,9 @@ class _Keeper:
     def _sleep(self) -> None:
         """Wait until something stirs, and take the launch. The end of the socket is ours as well.
 
+        That our engine has gone is no reason to wake up, nor to look at its socket again. lseek(2)
+        answers with the number that it is given, so a list can compare.
+
         What is received is passed on as it is. The fourth and fifth argument mean nothing to
         recvmsg: in front of its result, the fifth makes an iovec of what has come.
         """
@@ -185,6 +188,7 @@ class _Keeper:
         calls.place(again)
         events = calls.data(bytes(16))
         calls.call(SYS["epoll_wait"], BELL, events, 1, -1, tolerate=(errno.EINTR,), at=again)
+        calls.call(SYS["lseek"], PYTHON, Value(events), os.SEEK_SET, equals=DESERTED, at=again)
         vector = calls.data(struct.pack("<QQ", self.buffer, LARGEST))
         header = self._header(vector, self.rights, self.rights_size)
         arguments = ORDERS, header, _CLOEXEC_RIGHTS, 0, self.buffer

@@ -27,7 +27,7 @@ from sampan.kernel import process
 from sampan.kernel.identity import start_time
 from sampan.runtime.failure import NeedsInterpreter
 from sampan.shim import keeper
-from sampan.shim.control import SOCKET, failure, listen, parse
+from sampan.shim.control import SOCKET, STIRS, failure, listen, parse
 from sampan.shim.exits import STATE, encode, write_record
 from sampan.shim.logs import DRIVERS
 from sampan.shim.loop import complain
@@ -40,7 +40,7 @@ DYING = 100
 _LONGEST = 1024  # of the texts in what a keeper is sent
 _SEND = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
 _STIRS = select.EPOLLIN | select.EPOLLRDHUP
-_STIRRING = ("stdout", "stderr", "master", "pidfd", "listener", "control")
+_STIRRING = ("stdout", "stderr", "master", "pidfd", "listener")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -365,9 +365,10 @@ class Launch:
         closed, for the shim's copies wait in its socket.
         """
         for name in _STIRRING:
-            fd = self._control.fileno() if name == "control" else self._fds.get(name, -1)
+            fd = self._fds.get(name, -1)
             if fd >= 0:
                 spare.bell.register(fd, select.EPOLLIN)
+        spare.bell.register(self._control.fileno(), STIRS)
         for fd, wish in zip(self._attached, self._facts["attach"], strict=True):
             spare.bell.register(fd, _STIRS if wish.get("stdin") else 0)
 

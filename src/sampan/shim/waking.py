@@ -10,6 +10,7 @@ import _signal
 import _socket
 import marshal
 import os
+import select
 
 from sampan.kernel import fds as descriptors
 from sampan.kernel import process
@@ -40,6 +41,7 @@ def watch(data: bytes, fds: list[int], signals: int, runtime: Runtime) -> NoRetu
         facts, names = marshal.loads(data[PATH_SIZE:])  # noqa: S302
         ours, theirs = fds.pop(), fds.pop()
         os.close(theirs)
+        _forget_the_dead(fds[names.index("control")])
         for place, name in enumerate(names):
             if not name:
                 os.close(fds[place])
@@ -49,6 +51,22 @@ def watch(data: bytes, fds: list[int], signals: int, runtime: Runtime) -> NoRetu
         complain(f"monitor: {type(error).__name__}: {error}")
     finally:
         os._exit(status)
+
+
+def _forget_the_dead(control: int) -> None:
+    """Drop what an engine asked for in its last moment: the keeper may have slept on for hours."""
+    looking = select.poll()
+    looking.register(control, 0)
+    if not looking.poll(0):
+        return
+    sock = _socket.socket(-1, -1, -1, control)
+    try:
+        while sock.recv(1, _socket.MSG_DONTWAIT):  # a message is gone with its first byte
+            continue
+    except ConnectionResetError:
+        pass
+    finally:
+        sock.detach()
 
 
 def main() -> NoReturn:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sampan.kernel import cgroups
+from sampan.kernel.identity import is_alive
 from sampan.shim.control import SOCKET
 from sampan.shim.exits import EXIT, KEPT_EXIT, STATE, parse_kept, write_record
 
@@ -148,6 +149,31 @@ def init_of(directory: str) -> tuple[int, int] | None:
         return int(content["pid"]), int(content["start_time"])
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def open_shim(directory: str, pid: int) -> int:
+    """A pidfd of the shim whose container runs with `pid` as its first process.
+
+    -1 unless the record and both processes agree.
+    """
+    content = _read(f"{directory}/{STATE}")
+    if content is None:
+        return -1
+    try:
+        init = int(content["pid"]), int(content["start_time"])
+        shim = int(content["shim_pid"]), int(content["shim_start_time"])
+    except (KeyError, TypeError, ValueError):
+        return -1
+    if init[0] != pid:
+        return -1
+    try:
+        pidfd = os.pidfd_open(shim[0])
+    except OSError:
+        return -1
+    if is_alive(*shim) and is_alive(*init):
+        return pidfd
+    os.close(pidfd)
+    return -1
 
 
 def cgroup_of(directory: str) -> str:

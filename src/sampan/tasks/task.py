@@ -61,15 +61,22 @@ class Task:
         "_sock",
     )
 
-    def __init__(self, sock: socket.socket, on_event: Handler, on_gone: Callable[[], None]) -> None:
-        sock.setblocking(False)
-        self._sock: socket.socket | None = sock
+    def __init__(
+        self, sock: socket.socket | None, on_event: Handler, on_gone: Callable[[], None]
+    ) -> None:
+        self._sock: socket.socket | None = None
         self._loop = asyncio.get_running_loop()
         self._on_event = on_event
         self._on_gone = on_gone
         self._next = 1
         self._pending: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        if sock is not None:
+            self._listen(sock)
+
+    def _listen(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
         self._loop.add_reader(sock.fileno(), self._readable)
 
     @property
