@@ -42,7 +42,8 @@ class _Line(msgspec.Struct):
     attrs: dict[str, str] = {}
 
 
-_decode = msgspec.json.Decoder(_Line).decode
+_decoder = msgspec.json.Decoder(_Line)
+_decode, _decode_lines = _decoder.decode, _decoder.decode_lines
 
 
 class LogReader:
@@ -71,8 +72,8 @@ class LogReader:
             async for lines in self._lines(query.follow, watch, for_tail):
                 found = [
                     record
-                    for record in map(self._parse, lines)
-                    if record and record.stream in wanted and record.time_ns >= query.since
+                    for record in self._records(lines)
+                    if record.stream in wanted and record.time_ns >= query.since
                 ]
                 is_past = query.until and found and found[-1].time_ns > query.until
                 if is_past:
@@ -91,7 +92,7 @@ class LogReader:
 
     async def _lines(
         self, follow: bool, watch: DirectoryWatch | None, start: _Start | None
-    ) -> AsyncIterator[list[bytes]]:
+    ) -> AsyncIterator[bytes]:
         if start is None:
             start = await self._in_time(self._open_first)
         (file, offset), newer = start, None
@@ -152,13 +153,25 @@ class LogReader:
         # It was removed: everything that is there is newer.
         return found[-1] if found else ""
 
+    def _records(self, lines: bytes) -> list[LogRecord]:
+        """The records of whole lines: of all at once, unless one is no record of ours."""
+        try:
+            entries = _decode_lines(lines)
+            if len(entries) == lines.count(b"\n"):
+                return [self._record(entry) for entry in entries]
+        except (msgspec.MsgspecError, ValueError):
+            pass
+        return [record for record in map(self._parse, lines.split(b"\n")) if record]
+
     def _parse(self, line: bytes) -> LogRecord | None:
         try:
-            entry = _decode(line)
-            at = self._clock.parse(entry.time)
-            return LogRecord(entry.stream, at, entry.log.encode(), entry.attrs)
+            return self._record(_decode(line))
         except (msgspec.MsgspecError, ValueError):
             return None
+
+    def _record(self, entry: _Line) -> LogRecord:
+        at = self._clock.parse(entry.time)
+        return LogRecord(entry.stream, at, entry.log.encode(), entry.attrs)
 
     def _watch(self) -> DirectoryWatch | None:
         try:
@@ -245,7 +258,7 @@ class _Start(NamedTuple):
 class _Piece(NamedTuple):
     """Whole lines, and the offset behind them."""
 
-    lines: list[bytes]
+    lines: bytes
     end: int
 
 
@@ -259,7 +272,7 @@ def _read_lines(fd: int, offset: int) -> _Piece | None:
         # A line that is longer than any record of ours: look for its end, and drop it.
         data = os.pread(fd, LONGEST_LINE, offset)
         end = data.find(b"\n") + 1 or len(data)
-    return _Piece(data[:end].split(b"\n")[:-1], offset + end)
+    return _Piece(data[:end], offset + end)
 
 
 def _lines_backward(fd: int) -> Iterator[tuple[int, bytes]]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping  # noqa: TC003 - msgspec resolves it at run time
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
+from typing import NamedTuple
 
 
 class Framing(StrEnum):
@@ -99,14 +101,13 @@ class LogQuery:
     details: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LogRecord:
+class LogRecord(NamedTuple):
     """One record of a log: a line with its newline, or a part of a line over 16 KiB."""
 
     stream: str
     time_ns: int
     data: bytes
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

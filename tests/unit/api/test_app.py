@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sampan.api.docker import app, call, containers, hijack, images
+from sampan.api.docker import app, call, containers, hijack, images, listing
 from sampan.api.docker import exec as execs
 from sampan.errors import Conflict, InvalidArgument, NotFound, NotModified, StartFailed
 
@@ -15,8 +15,8 @@ ID = "a06b45320ac212918ebb757e243dfa9d85f23a0113487c1d8c70731468abef69"
 @pytest.mark.parametrize(
     ("method", "path", "handler", "name", "minor"),
     [
-        ("GET", "/containers/json", containers.listing, "", USUAL),
-        ("GET", "/v1.41/containers/json", containers.listing, "", 41),
+        ("GET", "/containers/json", listing.listing, "", USUAL),
+        ("GET", "/v1.41/containers/json", listing.listing, "", 41),
         ("GET", "/v1.50/containers/c1/json", containers.inspect, "c1", 50),
         ("GET", "/containers/json/json", containers.inspect, "json", USUAL),
         ("DELETE", "/containers/c1", containers.remove, "c1", USUAL),

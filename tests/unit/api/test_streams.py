@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from sampan.api.docker import containers
+from sampan.api.docker import logs
 from sampan.engine import model
 from sampan.errors import ContainerNotFound, ImageNotFound
 from sampan.images.progress import Progress
@@ -87,6 +87,20 @@ def test_logs_come_in_frames(scenario):
         assert client.engine.calls[0][1][1] == model.LogQuery(
             stdout=True, stderr=True, tail=5, since=3 * SECOND
         )
+
+    scenario(play)
+
+
+def test_dockers_own_command_gets_frames_of_many_lines(scenario):
+    async def play(client):
+        client.engine.log = [LOG[0], LOG[0], LOG[1], LOG[1], LOG[0]]
+        path = "/containers/c1/logs?stdout=1&stderr=1"
+        answer = await client.ask("GET", path, User_Agent="Docker-Client/28.2.2 (linux)")
+        assert answer.body == (
+            b"\1\0\0\0\0\0\0\10out\nout\n\2\0\0\0\0\0\0\10err\nerr\n\1\0\0\0\0\0\0\4out\n"
+        )
+        answer = await client.ask("GET", path, User_Agent="aiodocker")
+        assert answer.body.count(b"\0\4out\n") == 3  # programs take a frame for a line
 
     scenario(play)
 
@@ -336,7 +350,7 @@ def test_a_wait_on_a_container_that_goes_away(scenario):
 
 def test_a_log_behind_a_start_waits_for_the_first_words(scenario, make_container, monkeypatch):
     """Clients ask for it at once; dockerd's start takes longer than many a command."""
-    monkeypatch.setattr(containers, "SETTLE_SECONDS", 60)
+    monkeypatch.setattr(logs, "SETTLE_SECONDS", 60)
 
     async def play(client):
         began = model.State(status=model.Status.RUNNING, pid=1, started_at=time.time_ns())

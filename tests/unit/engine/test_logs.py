@@ -92,6 +92,12 @@ def test_what_is_no_record_is_passed_over(tmp_path: Path):
     assert numbers(read(path, tail=1)) == [2]
 
 
+def test_two_records_in_a_line_are_none(tmp_path: Path):
+    path = tmp_path / "container.log"
+    path.write_text(line(1) + line(2).rstrip("\n") + line(3) + line(4))
+    assert numbers(read(path)) == [1, 4]
+
+
 def test_a_record_in_a_line_does_not_become_another(tmp_path: Path):
     path = tmp_path / "container.log"
     forged = line(9, "stderr")

@@ -134,14 +134,13 @@ def _health(state: State) -> str:
 
 def status(state: State, now_ns: int) -> str:
     """The sentence in the STATUS column of `docker ps`."""
-    since_start = duration(max(0, now_ns - state.started_at))
     match state.status:
-        case Status.RUNNING:
-            return f"Up {since_start}{_health(state)}"
-        case Status.PAUSED:
-            return f"Up {since_start} (Paused)"
         case Status.CREATED:
             return "Created"
+        case Status.RUNNING:
+            return f"Up {duration(max(0, now_ns - state.started_at))}{_health(state)}"
+        case Status.PAUSED:
+            return f"Up {duration(max(0, now_ns - state.started_at))} (Paused)"
         case Status.REMOVING:
             return "Removal In Progress"
         case Status.DEAD:

@@ -29,6 +29,8 @@ from sampan.api.docker import (
     distribution,
     exec,  # noqa: A004 - a room
     images,
+    listing,
+    logs,
     networks,
     openapi,
     origins,
@@ -71,6 +73,7 @@ PATHS: dict[tuple[str, str], Handler] = {
     **commits.PATHS,
     **distribution.PATHS,
     **images.PATHS,
+    **listing.PATHS,
     **networks.PATHS,
     **publishing.PATHS,
     **swarm.PATHS,
@@ -87,6 +90,7 @@ NAMED: dict[tuple[str, str, str], Handler] = {
     **exec.NAMED,
     **distribution.NAMED,
     **images.NAMED,
+    **logs.NAMED,
     **networks.NAMED,
     **publishing.NAMED,
     **swarm.NAMED,
@@ -118,6 +122,7 @@ class DockerAPI:
         self._names = tuple(names)
         self._engine = engine
         self._builder = builder
+        self._lines = listing.Lines()
         self.active = 0
         """Requests that are being answered now."""
         self.last_request = monotonic()
@@ -151,7 +156,9 @@ class DockerAPI:
         try:
             origins.check(request, self._names)
             handler, name, minor = route(request.method, request.path)
-            return await handler(Call(self._engine, request, name, minor, self._builder))
+            return await handler(
+                Call(self._engine, request, name, minor, self._lines, self._builder)
+            )
         except asyncio.CancelledError:
             if request.transport is None:
                 return TakenOver()  # the client is gone, and the handler was told so

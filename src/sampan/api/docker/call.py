@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from aiohttp.web_request import BaseRequest
 
+    from sampan.api.docker.listing import Lines
     from sampan.builder.builder import Builder
     from sampan.engine.engine import Engine
 
@@ -32,7 +33,8 @@ T = TypeVar("T")
 
 MAX_BODY = 4 << 20
 BODY_SECONDS = 60.0
-_READS_ON = ("Docker-Client/", "Go-http-client/")
+_DOCKERS_OWN = "Docker-Client/"
+_READS_ON = (_DOCKERS_OWN, "Go-http-client/")
 """Clients of Go's, which keep what came with the head; those in Python lose it."""
 
 _FALSE = frozenset(("", "0", "no", "false", "none"))
@@ -42,7 +44,7 @@ _decode_filters = msgspec.json.Decoder(dict[str, list[str] | dict[str, bool]]).d
 class Call:
     """One request, after routing."""
 
-    __slots__ = ("_builder", "_query", "engine", "minor", "name", "request")
+    __slots__ = ("_builder", "_query", "engine", "lines", "minor", "name", "request")
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class Call:
         request: BaseRequest,
         name: str,
         minor: int,
+        lines: Lines,
         builder: Builder | None = None,
     ) -> None:
         self.engine = engine
@@ -59,6 +62,8 @@ class Call:
         """What the path names: a container, an exec, an image; "" where it names nothing."""
         self.minor = minor
         """The minor number of the API version that was asked for."""
+        self.lines = lines
+        """The lines of containers that were told last."""
         self._query: dict[str, list[str]] | None = None
 
     @property
@@ -185,6 +190,15 @@ class Call:
         assert isinstance(connection, Connection)
         return connection
 
+    @property
+    def is_dockers_own(self) -> bool:
+        """Whether the client is docker's command, or a program that says so."""
+        return self._agent.startswith(_DOCKERS_OWN)
+
+    @property
+    def _agent(self) -> str:
+        return self.request.headers.get("User-Agent", "")
+
     def cancel_when_gone(self) -> None:
         """Cancel this handler when the client closes: it only waits and writes for it."""
         self.connection.cancel_when_gone(asyncio.current_task())
@@ -203,7 +217,7 @@ class Call:
     def reads_on(self) -> bool:
         """Whether the client is known to read what follows a head out of the same buffer; others
         must have read the head before anything else is written."""
-        return self.request.headers.get("User-Agent", "").startswith(_READS_ON)
+        return self._agent.startswith(_READS_ON)
 
     async def take_over_settled(self, is_raw: bool) -> int:
         """`take_over`, and wait until the client has read the head, where that matters."""

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import UNSET
 
 from sampan import ids
 from sampan.api.docker import (
-    ages,
     answers,
     checkpoints,
     convert,
@@ -23,22 +19,18 @@ from sampan.api.docker import (
     sampling,
     versions,
 )
-from sampan.api.docker.logging import details
 from sampan.engine import model, security
 from sampan.errors import Conflict, ContainerNotFound, InvalidArgument, SampanError
 from sampan.wire import containers as wire
 from sampan.wire import hostconfig, multiplex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from aiohttp.web_response import StreamResponse
 
     from sampan.api.docker.call import Call
     from sampan.engine.config import EngineConfig
 
 STATS_SECONDS = 1.0
-SETTLE_SECONDS = 0.25
 _decode_create = msgspec.json.Decoder(wire.ContainerCreate)
 _decode_update = msgspec.json.Decoder(hostconfig.HostConfig)
 
@@ -201,41 +193,6 @@ async def prune(call: Call) -> StreamResponse:
     )
 
 
-async def listing(call: Call) -> StreamResponse:
-    """GET /containers/json?all&limit&size&filters"""
-    limit = call.number("limit")
-    found = call.engine.list(
-        all=call.flag("all"),
-        filters=call.filters(),
-        limit=limit if limit is not None and limit > 0 else None,
-    )
-    lines = summaries(call, found)
-    if call.flag("size"):
-        await measure(call, lines)
-    return answers.json(lines)
-
-
-def summaries(call: Call, found: Iterable[model.Container]) -> list[wire.ContainerSummary]:
-    """The lines of `ps`, for the version that is asked for."""
-    now, network_ids = time.time_ns(), call.engine.networks.ids()
-    lines = [
-        convert.summary(one, now, networks.live(call.engine, one, network_ids)) for one in found
-    ]
-    for line in lines:
-        versions.container_summary(line, call.minor)
-    return lines
-
-
-async def measure(call: Call, lines: list[wire.ContainerSummary]) -> None:
-    """Fill in the sizes; a container that goes meanwhile keeps none."""
-    for line in lines:
-        try:
-            found = await call.engine.sizes(line.id)
-        except ContainerNotFound:
-            continue
-        line.size_rw, line.size_root_fs = found.writable or UNSET, found.total
-
-
 async def inspect(call: Call) -> StreamResponse:
     """GET /containers/{id}/json?size"""
     container = call.engine.get(reference(call))
@@ -305,79 +262,6 @@ async def attach(call: Call) -> StreamResponse:
     return call.taken_over()
 
 
-async def logs(call: Call) -> StreamResponse:
-    """GET /containers/{id}/logs?stdout&stderr&follow&since&until&tail&timestamps&details"""
-    query = log_query(call)
-    container = call.engine.get(reference(call))
-    if not query.follow:
-        await settle(call, container)
-    pieces = call.engine.log_pieces(container.id, query)
-    is_raw = container.config.tty
-    is_old = call.minor < versions.FRAMED_TYPE
-    kind = multiplex.RAW_CONTENT_TYPE if is_raw or is_old else multiplex.CONTENT_TYPE
-    async with aclosing(pieces) as read:
-        call.cancel_when_gone()
-        answer = await answers.stream(call.request, kind)
-        async for piece in read:
-            # All at once: a client has as many pieces to take as are written.
-            await answer.write(b"".join([log_bytes(record, query, is_raw) for record in piece]))
-        await answer.write_eof()
-    return answer
-
-
-async def settle(call: Call, container: model.Container) -> None:
-    """Let a container that has only just been started say something, or end: whoever asks at once
-    was used to an engine that needs as long for its start. What is older is not waited for."""
-    age = (time.time_ns() - container.state.started_at) / 1e9
-    if not container.status.is_running or not 0 <= age < SETTLE_SECONDS:
-        return
-    armed = call.engine.arm_wait(container.id)
-    try:
-        async with asyncio.timeout(SETTLE_SECONDS - age):
-            await armed
-    except TimeoutError:
-        return
-    finally:
-        armed.cancel()
-
-
-def log_query(call: Call) -> model.LogQuery:
-    """The part of a log that the query asks for.
-
-    Raises:
-        InvalidArgument: neither stream is wanted, or a time is not one.
-    """
-    stdout, stderr = call.flag("stdout"), call.flag("stderr")
-    if not (stdout or stderr):
-        raise InvalidArgument("Bad parameters: you must choose at least one stream")
-    tail = call.text("tail", "all")
-    return model.LogQuery(
-        stdout=stdout,
-        stderr=stderr,
-        follow=call.flag("follow"),
-        since=moment(call.text("since")),
-        until=moment(call.text("until")),
-        tail=int(tail) if tail.isdigit() else None,
-        timestamps=call.flag("timestamps"),
-        details=call.flag("details"),
-    )
-
-
-def log_bytes(record: model.LogRecord, query: model.LogQuery, is_raw: bool) -> bytes:
-    """A record as it goes to the client."""
-    data = record.data
-    if query.details:
-        data = details(record.attributes) + data
-    if query.timestamps:
-        data = ages.log_time(record.time_ns).encode() + b" " + data
-    return data if is_raw else multiplex.frame(multiplex.number_of(record.stream), data)
-
-
-def moment(text: str) -> int:
-    """A `since` or `until`; 0 for none."""
-    return ages.parse_moment(text, time.time_ns()) if text and text != "0" else 0
-
-
 async def stats(call: Call) -> StreamResponse:
     """GET /containers/{id}/stats?stream&one-shot"""
     container = call.engine.get(reference(call))
@@ -421,14 +305,12 @@ def farewell(text: str, stream: int, is_raw: bool) -> bytes:
 
 
 PATHS = {
-    ("GET", "/containers/json"): listing,
     ("POST", "/containers/create"): create,
     ("POST", "/containers/prune"): prune,
 }
 NAMED = {
     ("DELETE", "containers", ""): remove,
     ("GET", "containers", "json"): inspect,
-    ("GET", "containers", "logs"): logs,
     ("GET", "containers", "stats"): stats,
     ("GET", "containers", "top"): top,
     ("POST", "containers", "attach"): attach,

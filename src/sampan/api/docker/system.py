@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from sampan.api.docker import ages, answers, convert, versions
-from sampan.api.docker.containers import moment
+from sampan.api.docker.logs import moment
 from sampan.errors import InvalidArgument
 from sampan.registry.credentials import Credentials
 from sampan.version import (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from sampan.api.docker import answers, build, pictures, versions, volumes
-from sampan.api.docker.containers import measure, summaries
+from sampan.api.docker.listing import measured
 from sampan.errors import InvalidArgument
 from sampan.wire import system as bodies
 
@@ -43,8 +43,7 @@ async def disk_usage(call: Call) -> StreamResponse:
         answer.store = store_usage(taken)
         answer.images = await _images(call)
     if "container" in wanted:
-        answer.containers = summaries(call, call.engine.list(all=True))
-        await measure(call, answer.containers)
+        answer.containers = await measured(call, call.engine.list(all=True))
     if "volume" in wanted:
         answer.volumes = await volumes.usage(call)
     if "build-cache" in wanted:

@@ -1,0 +1,99 @@
+"""GET /containers/json: the lines of `docker ps`.
+
+Programs ask for the list again and again, and most of it is as it was. So the lines that were told
+last are kept, and told again while the container, its networks and its ports are the same; only the
+sentence about its age is made anew each time.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import UNSET
+
+from sampan.api.docker import ages, answers, convert, versions
+from sampan.api.docker.endpoints import Live
+from sampan.errors import ContainerNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from aiohttp.web_response import StreamResponse
+
+    from sampan.api.docker.call import Call
+    from sampan.engine.engine import Engine
+    from sampan.engine.model import Container
+    from sampan.network.model import Endpoint, Published
+    from sampan.wire.containers import ContainerSummary
+
+
+async def listing(call: Call) -> StreamResponse:
+    """GET /containers/json?all&limit&size&filters"""
+    limit = call.number("limit")
+    found = call.engine.list(
+        all=call.flag("all"),
+        filters=call.filters(),
+        limit=limit if limit is not None and limit > 0 else None,
+    )
+    if call.flag("size"):
+        return answers.json(await measured(call, found))
+    return answers.json(call.lines.told(call.engine, found, call.minor))
+
+
+async def measured(call: Call, found: Iterable[Container]) -> list[ContainerSummary]:
+    """Lines with sizes; a container that goes meanwhile has none."""
+    lines = Lines().told(call.engine, found, call.minor)
+    for line in lines:
+        try:
+            sizes = await call.engine.sizes(line.id)
+        except ContainerNotFound:
+            continue
+        line.size_rw, line.size_root_fs = sizes.writable or UNSET, sizes.total
+    return lines
+
+
+class _Known(NamedTuple):
+    """A line and what it was made of."""
+
+    container: Container
+    endpoints: Sequence[Endpoint]
+    published: Sequence[Published]
+    line: ContainerSummary
+
+
+class Lines:
+    """The lines that were told last."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, _Known] = {}
+        self._made_for: tuple[int, Mapping[str, str]] = (0, {})
+
+    def told(
+        self, engine: Engine, found: Iterable[Container], minor: int
+    ) -> list[ContainerSummary]:
+        """The lines of `found` as they are now. They are ours: nobody may change them."""
+        now, made_for = time.time_ns(), (minor, engine.networks.ids())
+        if made_for != self._made_for:
+            self._known, self._made_for = {}, made_for
+        before, self._known = self._known, {}
+        for one in found:
+            endpoints = engine.networks.endpoints(one.id)
+            published = engine.networks.published(one.id)
+            known = before.get(one.id)
+            if known is None or known[:3] != (one, endpoints, published):
+                known = _Known(one, endpoints, published, self._line(one, endpoints, published))
+            known.line.status = ages.status(one.state, now)
+            self._known[one.id] = known
+        return [known.line for known in self._known.values()]
+
+    def _line(
+        self, one: Container, endpoints: Sequence[Endpoint], published: Sequence[Published]
+    ) -> ContainerSummary:
+        minor, network_ids = self._made_for
+        line = convert.summary(one, 0, Live(endpoints, published, network_ids))
+        versions.container_summary(line, minor)
+        return line
+
+
+PATHS = {("GET", "/containers/json"): listing}
