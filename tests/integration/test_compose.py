@@ -56,8 +56,9 @@ services:
     networks: [front]
   client:
     image: bb:1
-    command: sh -c 'wget -qO- http://web/group; exec sleep 1000'
+    command: sh -c 'wget -qO- http://shop/group; exec sleep 1000'
     depends_on: [web]
+    links: ["web:shop"]
     networks: [front]
 networks: {front: {}, back: {internal: true}}
 volumes: {data: {}}

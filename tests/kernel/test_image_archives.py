@@ -21,6 +21,7 @@ from enginelab import eventually
 from imagelab import store
 from layer_tars import END, directory, file, head, symlink
 from sampan.errors import (
+    Conflict,
     DigestMismatch,
     ImageNotFound,
     InvalidArgument,
@@ -365,18 +366,61 @@ def test_an_index_is_kept_whole(tmp_path):
             assert json.loads(entries(again)["index.json"])["manifests"][0]["mediaType"].endswith(
                 "index.v1+json"
             )
-            await other.service.load(pieces(again), platform=arm)
+            await other.service.load(pieces(again), platforms=[arm])
             assert (await other.service.get("multi:1")).id
-            only = await saved(one, "multi:1", platform=arm)
+            only = await saved(one, "multi:1", platforms=[arm])
             assert len(entries(only)) == 3 + 3
             with pytest.raises(ImageNotFound):
-                await other.service.load(pieces(again), platform=Platform("linux", "s390x"))
+                await other.service.load(pieces(again), platforms=[Platform("linux", "s390x")])
 
     asyncio.run(main())
 
 
-async def many_platforms(one) -> dict[str, bytes]:
-    """A layout of one index with two images."""
+def test_some_platforms_of_an_index(tmp_path):
+    amd, arm, riscv = (Platform("linux", name) for name in ("amd64", "arm64", "riscv64"))
+
+    async def main():
+        async with two(tmp_path) as (one, other):
+            files = await many_platforms(one, "amd64", "arm64", "riscv64")
+            await one.service.load(pieces(archive(files)), platforms=[amd, arm])
+            data = await saved(one, "multi:1", platforms=[arm, amd])
+            assert len(entries(data)) == 3 + 1 + 2 * 3
+            await other.service.load(pieces(data), platforms=[amd, arm])
+            for platform in (amd, arm):
+                assert (await other.service.get("multi:1", platform)).id
+                assert (await other.service.unpack("multi:1", platform)).size
+            with pytest.raises(ImageNotFound):
+                await saved(other, "multi:1", platforms=[amd, riscv])
+
+    asyncio.run(main())
+
+
+def test_platforms_are_removed_one_by_one(tmp_path):
+    amd, arm = Platform("linux", "amd64"), Platform("linux", "arm64")
+
+    async def main():
+        async with store(tmp_path) as one:
+            files = await many_platforms(one)
+            await one.service.load(pieces(archive(files)))
+            gone = await one.service.get("multi:1", amd)
+            [removed] = await one.service.remove("multi:1", platforms=[amd])
+            with pytest.raises(ImageNotFound):
+                await one.service.get("multi:1", amd)
+            assert not one.content.has(removed.deleted)
+            assert not one.content.has(gone.id)
+            assert (await one.service.get("multi:1")).config.architecture == "arm64"
+            with pytest.raises(ImageNotFound):
+                await one.service.remove("multi:1", platforms=[amd])
+            with pytest.raises(Conflict, match="without any platform"):
+                await one.service.remove("multi:1", platforms=[arm])
+            await one.service.load(pieces(archive(files)))
+            assert (await one.service.get("multi:1", amd)).id == gone.id
+
+    asyncio.run(main())
+
+
+async def many_platforms(one, *architectures: str) -> dict[str, bytes]:
+    """A layout of one index with an image for each architecture."""
     blobs: dict[str, bytes] = {}
 
     def add(data: bytes, kind: str, **more) -> dict[str, object]:
@@ -386,7 +430,7 @@ async def many_platforms(one) -> dict[str, bytes]:
 
     oci = "application/vnd.oci.image."
     manifests = []
-    for architecture in ("amd64", "arm64"):
+    for architecture in architectures or ("amd64", "arm64"):
         data = layer(architecture.encode())
         document = {
             "architecture": architecture,
@@ -420,7 +464,7 @@ def test_what_is_not_here_cannot_be_saved(tmp_path):
             with pytest.raises(ImageNotFound):
                 await one.service.save(["nothing"])
             with pytest.raises(ImageNotFound):
-                await one.service.save(["a:1"], platform=Platform("linux", "s390x"))
+                await one.service.save(["a:1"], platforms=[Platform("linux", "s390x")])
             await one.content.delete(image.layers[0].digest)
             with pytest.raises(NotFound, match="is not here"):
                 await saved(one, "a:1")

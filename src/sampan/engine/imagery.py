@@ -164,12 +164,12 @@ class Images:
         self,
         refs: Iterable[str],
         *,
-        platform: Platform | None = None,
+        platforms: Sequence[Platform] = (),
         kind: ArchiveFormat = ArchiveFormat.DOCKER,
     ) -> AsyncIterator[bytes]:
         """The bytes of an archive of images; errors come before the first of them."""
         refs = tuple(refs)
-        pieces = await self._service.save(refs, platform=platform, kind=kind)
+        pieces = await self._service.save(refs, platforms=platforms, kind=kind)
         for ref in refs:
             await self._tell("save", (await self._service.get(ref)).id, ref)
         return pieces
@@ -182,11 +182,11 @@ class Images:
         self,
         source: AsyncIterator[bytes],
         *,
-        platform: Platform | None = None,
+        platforms: Sequence[Platform] = (),
         progress: Report = silent,
     ) -> Sequence[LoadedImage]:
         """Make images of an archive."""
-        loaded = await self._service.load(source, platform=platform, progress=progress)
+        loaded = await self._service.load(source, platforms=platforms, progress=progress)
         for image in loaded:
             await self._tell("load", image.id, image.names[0] if image.names else image.id)
         return loaded
@@ -250,10 +250,12 @@ class Images:
         image = await self._service.get(source)
         await self._tell("tag", image.id, _name(name))
 
-    async def remove(self, ref: str, *, force: bool = False) -> Sequence[Removed]:
-        """Take a name away, or an image."""
+    async def remove(
+        self, ref: str, *, force: bool = False, platforms: Sequence[Platform] = ()
+    ) -> Sequence[Removed]:
+        """Take a name away, or an image, or some of its platforms."""
         image = await self._service.get(ref)
-        removed = await self._service.remove(ref, force=force)
+        removed = await self._service.remove(ref, force=force, platforms=platforms)
         await self._tell_removed(removed, image.id)
         return removed
 

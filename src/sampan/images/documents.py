@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sampan.store.content import ContentStore
 
 _REMEMBERED: Final = 512
+_NO_OS: Final = "unknown"  # the platform of what attests something
 
 
 class Documents:
@@ -78,7 +79,7 @@ class Documents:
 
     async def _select(self, target: Descriptor, platform: Platform | None) -> Selection:
         if platform is not None:
-            return await select(self._read, target, platform)
+            return await self._select_exactly(target, platform)
         try:
             return await select(self._read, target, self._platform)
         except NotFound:
@@ -87,12 +88,31 @@ class Documents:
             raise ImageNotFound(f"image {target.digest} is not here for any platform")
         return await select(self._read, present, self._platform)
 
+    async def _select_exactly(self, target: Descriptor, platform: Platform) -> Selection:
+        try:
+            return await select(self._read, target, platform)
+        except ImageNotFound:
+            raise
+        except NotFound as error:
+            raise ImageNotFound(f"image {target.digest} is not here for {platform}") from error
+
     def _present(self, target: Descriptor) -> Descriptor | None:
         """The first manifest of an index that is here: what an earlier --platform pulled."""
         if not mediatypes.is_index(target.media_type):
             return None
         index = Index.parse(self._content.read(target.digest, MAX_MANIFEST), target.media_type)
         return next((d for d in index.manifests if self._content.has(d.digest)), None)
+
+    def images_here(self, target: Descriptor) -> set[Digest]:
+        """The manifests of images below a target that are here; not those that attest something."""
+        if not mediatypes.is_index(target.media_type):
+            return {target.digest}
+        index = Index.parse(self._content.read(target.digest, MAX_MANIFEST), target.media_type)
+        return {
+            one.digest
+            for one in index.manifests
+            if self._content.has(one.digest) and (one.platform is None or one.platform.os != _NO_OS)
+        }
 
     async def _read(self, descriptor: Descriptor) -> bytes:
         return self._content.read(descriptor.digest, MAX_MANIFEST)

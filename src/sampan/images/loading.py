@@ -21,7 +21,7 @@ from sampan.images.documents import links_of, top_snapshot
 from sampan.images.failures import one_error
 from sampan.images.progress import Progress, Report
 from sampan.images.pull import Layer, layers_of
-from sampan.images.select import MAX_DEPTH, MAX_INDEXES, select
+from sampan.images.select import MAX_DEPTH, MAX_INDEXES, Selection, select
 from sampan.layers.compression import Compression, detect
 from sampan.spec import archives, mediatypes
 from sampan.spec.digest import Digest
@@ -38,7 +38,7 @@ from sampan.spec.reference import Reference
 from sampan.store import leases
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from sampan.images.pull import Puller
     from sampan.images.trust import Trust
@@ -82,11 +82,16 @@ class Loader:
         self._puller = puller
 
     async def run(
-        self, source: AsyncIterator[bytes], platform: Platform, *, strict: bool, report: Report
+        self,
+        source: AsyncIterator[bytes],
+        platforms: Sequence[Platform],
+        *,
+        strict: bool,
+        report: Report,
     ) -> list[Loaded]:
         """Read `source` to its end and make its images.
 
-        `platform` chooses what of an index is unpacked; `strict` refuses an index without it.
+        `platforms` choose what of an index is unpacked; `strict` refuses one without all of them.
 
         Raises:
             InvalidArgument: it is no archive of images, or a wrong one; nothing changes then.
@@ -99,7 +104,7 @@ class Loader:
                 is_layout = archive.has(archives.INDEX)
                 self._trust.check_archive("oci-archive" if is_layout else "docker-archive")
                 job = _Job(self._content, self._puller, archive, lease, report)
-                images = await job.run(platform, strict=strict)
+                images = await job.run(platforms, strict=strict)
                 await self._name(images)
         return images
 
@@ -131,7 +136,7 @@ class _Job:
         self._report = report
         self._paths: dict[Digest, str] = {}  # of blobs that docker's archive has at other places
 
-    async def run(self, platform: Platform, *, strict: bool) -> list[Loaded]:
+    async def run(self, platforms: Sequence[Platform], *, strict: bool) -> list[Loaded]:
         if self._archive.has(archives.INDEX):
             images = await self._read_layout()
         elif self._archive.has(archives.MANIFEST):
@@ -142,7 +147,7 @@ class _Job:
                 "of images (a root file system is imported with `import`)"
             )
         for image in images:
-            await self._take(image, platform, strict=strict)
+            await self._take(image, platforms, strict=strict)
         return images
 
     # what is in it
@@ -234,27 +239,34 @@ class _Job:
 
     # what is made of it
 
-    async def _take(self, image: Loaded, platform: Platform, *, strict: bool) -> None:
+    async def _take(self, image: Loaded, platforms: Sequence[Platform], *, strict: bool) -> None:
         """Blobs, links and snapshots of one image."""
         for digest, (content, links) in image.documents.items():
             await self._content.put(content, digest=digest, links=links, lease=self._lease)
 
+        chosen = {}
+        for platform in platforms:
+            one = await self._select(image, platform, strict=strict)
+            chosen[one.descriptor.digest] = one.manifest
+        image.id = next(iter(chosen.values())).config.digest
+        for digest, (content, _) in image.documents.items():
+            if digest not in chosen:
+                await self._others(content)
+        for manifest in chosen.values():
+            await self._unpack(manifest)
+
+    async def _select(self, image: Loaded, platform: Platform, *, strict: bool) -> Selection:
         async def read(descriptor: Descriptor) -> bytes:
             if descriptor.digest not in image.documents:
                 raise InvalidArgument(f"archive: the manifest {descriptor.digest} is not in it")
             return image.documents[descriptor.digest][0]
 
         try:
-            chosen = await select(read, image.target, platform)
+            return await select(read, image.target, platform)
         except ImageNotFound:
             if strict:
                 raise
-            chosen = await select(read, self._any(image), platform)
-        image.id = chosen.manifest.config.digest
-        for digest, (content, _) in image.documents.items():
-            if digest != chosen.descriptor.digest:
-                await self._others(content)
-        await self._unpack(chosen.manifest)
+            return await select(read, self._any(image), platform)
 
     def _any(self, image: Loaded) -> Descriptor:
         """The first manifest of an image, when none is for the platform."""

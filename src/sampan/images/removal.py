@@ -13,7 +13,7 @@ from sampan.errors import Conflict
 from sampan.images import catalog
 from sampan.images import filters as filtering
 from sampan.images.model import Pruned, Removed
-from sampan.store import images
+from sampan.store import blobs, images
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sampan.images.lookup import Lookup
     from sampan.images.model import Image
     from sampan.spec.digest import Digest
+    from sampan.spec.platform import Platform
     from sampan.store.database import Connection, Database
 
 
@@ -50,14 +51,20 @@ class Remover:
         self._collect = collect
         self._users = users
 
-    async def remove(self, ref: str, *, force: bool = False) -> Sequence[Removed]:
+    async def remove(
+        self, ref: str, *, force: bool = False, platforms: Sequence[Platform] = ()
+    ) -> Sequence[Removed]:
         """Take a name away; with its last tag the image goes too. An id takes every name.
 
+        Where `platforms` are given, only these go; the names stay, and a pull brings them back.
+
         Raises:
-            ImageNotFound: there is no such image.
+            ImageNotFound: there is no such image, or not for one of the platforms.
             Conflict: a container uses it, or an id has several names, and `force` is not given;
-            or a running container uses it.
+            or a running container uses it; or no platform would be left.
         """
+        if platforms:
+            return await self._remove_platforms(ref, platforms, force=force)
         damaged = catalog.find(self._lookup.names(), ref)
         if damaged is not None and await self._lookup.readable(damaged) is None:
             return await self._untag([damaged])
@@ -75,6 +82,28 @@ class Remover:
         self._lookup.documents.forget(target.digest)
         await self._collect()
         return [*removed, Removed(deleted=content.id)]
+
+    async def _remove_platforms(
+        self, ref: str, platforms: Sequence[Platform], *, force: bool
+    ) -> Sequence[Removed]:
+        _, _, target = await self._lookup.find(ref, None)
+        documents = self._lookup.documents
+        gone: set[Digest] = set()
+        for platform in platforms:
+            content = await documents.content(target, platform)
+            self._check_unused(content.id, ref, force=force)
+            gone.add(content.manifest_descriptor.digest)
+        if not documents.images_here(target) - gone:
+            raise Conflict(f"conflict: {ref} would be left without any platform: remove the image")
+
+        def forget(conn: Connection) -> None:
+            for index in blobs.below(conn, target.digest):
+                blobs.unlink(conn, index, gone)
+
+        await self._db.write(forget)
+        documents.forget(target.digest)
+        await self._collect()
+        return [Removed(deleted=digest) for digest in sorted(gone)]
 
     async def prune(self, images: Sequence[Image], filters: Filters | None = None) -> Pruned:
         """Remove those of `images` that no container uses: the ones without a tag, or all with

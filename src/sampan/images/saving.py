@@ -5,7 +5,8 @@ Blobs go in as they are, so the digests stay and nothing is packed again. The do
 Blobs follow, sorted; times are zero, so the same images are the same bytes.
 
 An image whose index is here with everything that it names is saved as that index. Of one that was
-pulled for one platform only that platform's manifest is saved.
+pulled for one platform only that platform's manifest is saved; where several are asked for, the
+index goes with them, and what they do not need stays out.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from sampan.spec import archives
 from sampan.store import blobs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     from sampan.images.model import Content
     from sampan.spec.digest import Digest
@@ -48,6 +49,8 @@ class Saved:
     content: Content
     target: Descriptor
     names: list[Reference] = field(default_factory=list)
+    only: tuple[Digest, ...] = ()
+    """The manifests of an index that go with it; none means everything below it."""
 
 
 class Saver:
@@ -60,9 +63,17 @@ class Saver:
         self._content = content
         self._kind = kind
 
-    def whole_index(self, target: Descriptor) -> bool:
-        """Whether everything that `target` needs is here."""
-        return self._needs(target.digest)[1]
+    def whole(self, target: Descriptor, content: Content) -> Saved:
+        """All that `target` leads to; only its image `content`, where the rest is not here."""
+        _, is_here = self._needs(target.digest)
+        return Saved(content, target if is_here else content.manifest_descriptor)
+
+    def part(self, target: Descriptor, images: Sequence[Content]) -> Saved:
+        """Some of the images that `target` leads to."""
+        only = tuple(dict.fromkeys(one.manifest_descriptor.digest for one in images))
+        if len(only) == 1:
+            return Saved(images[0], images[0].manifest_descriptor)
+        return Saved(images[0], target, only=only)
 
     async def write(self, images: list[Saved]) -> AsyncIterator[bytes]:
         """The bytes of the archive.
@@ -93,18 +104,22 @@ class Saver:
         """All blobs and their sizes."""
         found: dict[Digest, int] = {}
         for image in images:
-            sizes, whole = self._needs(image.target.digest)
+            sizes, whole = self._needs(*(image.only or (image.target.digest,)))
+            if image.only:
+                sizes[image.target.digest] = image.target.size
             if not whole:
                 missing = next(digest for digest, size in sizes.items() if size < 0)
                 raise NotFound(f"save {image.content.id.short}: the blob {missing} is not here")
             found.update(sizes)
         return found
 
-    def _needs(self, target: Digest) -> tuple[dict[Digest, int], bool]:
-        """Every blob below a target with its size, -1 where it is not here; and whether all are."""
+    def _needs(self, *tops: Digest) -> tuple[dict[Digest, int], bool]:
+        """Every blob below some others with its size, -1 where it is not here; and whether all
+        are."""
 
         def look(conn: Connection) -> dict[Digest, int]:
-            rows = {digest: blobs.find(conn, digest) for digest in blobs.below(conn, target)}
+            needed = {digest for top in tops for digest in blobs.below(conn, top)}
+            rows = {digest: blobs.find(conn, digest) for digest in needed}
             return {digest: -1 if row is None else row.size for digest, row in rows.items()}
 
         sizes = self._db.read_now(look)

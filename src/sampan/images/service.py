@@ -227,8 +227,10 @@ class ImageService:
         """
         reference = _reference(reference)
         content, _, target = await self._lookup.find(str(reference), platform)
-        if platform is not None or not Saver(self._db, self._content).whole_index(target):
+        if platform is not None:
             target = content.manifest_descriptor
+        else:
+            target = Saver(self._db, self._content).whole(target, content).target
         repository = self._registry.repository(reference, auth)
         every = self._lookup.names()
         sources = await push.sources_of(self._db, every, reference)
@@ -322,7 +324,7 @@ class ImageService:
         self,
         refs: Iterable[str],
         *,
-        platform: Platform | None = None,
+        platforms: Sequence[Platform] = (),
         kind: ArchiveFormat = ArchiveFormat.DOCKER,
     ) -> AsyncIterator[bytes]:
         """The bytes of an archive of images, given by names or ids; see `images.saving`.
@@ -330,17 +332,17 @@ class ImageService:
         A name is saved with the image, an id without any, a name without a tag with all its tags.
 
         Raises:
-            ImageNotFound: one of them is not here, or not for `platform`.
+            ImageNotFound: one of them is not here, or not for one of `platforms`.
             NotFound: a part of one is not here.
         """
         saver = Saver(self._db, self._content, kind)
         chosen: dict[Digest, Saved] = {}
         every = self._lookup.names()
         for ref in [name for given in refs for name in catalog.tags_of(every, given)]:
-            content, names, target = await self._lookup.find(ref, platform)
-            if platform is not None or not saver.whole_index(target):
-                target = content.manifest_descriptor
-            saved = chosen.setdefault(target.digest, Saved(content, target))
+            content, names, target = await self._lookup.find(ref, None)
+            found = [await self._lookup.documents.content(target, one) for one in platforms]
+            saved = saver.part(target, found) if found else saver.whole(target, content)
+            saved = chosen.setdefault(saved.target.digest, saved)
             wanted = [name.reference for name in names if catalog.is_meant(name, ref)]
             saved.names = list(dict.fromkeys([*saved.names, *wanted]))
         return saver.write(list(chosen.values()))
@@ -359,13 +361,13 @@ class ImageService:
         self,
         source: AsyncIterator[bytes],
         *,
-        platform: Platform | None = None,
+        platforms: Sequence[Platform] = (),
         progress: Report = silent,
     ) -> Sequence[LoadedImage]:
         """Make images of an archive; see `images.loading` for formats and errors."""
         await self.house.make_room()
         loaded = await self._loader.run(
-            source, platform or self.platform, strict=platform is not None, report=progress
+            source, platforms or (self.platform,), strict=bool(platforms), report=progress
         )
         for image in loaded:
             self._lookup.documents.forget(image.target.digest)
@@ -465,15 +467,11 @@ class ImageService:
 
         await self._db.write(point)
 
-    async def remove(self, ref: str, *, force: bool = False) -> Sequence[Removed]:
-        """Take a name away; with its last tag the image goes too. An id takes every name.
-
-        Raises:
-            ImageNotFound: there is no such image.
-            Conflict: a container uses it, or an id has several names, and `force` is not given;
-            or a running container uses it.
-        """
-        return await self._remover.remove(ref, force=force)
+    async def remove(
+        self, ref: str, *, force: bool = False, platforms: Sequence[Platform] = ()
+    ) -> Sequence[Removed]:
+        """Take a name away, or `platforms` of an image; see `Remover.remove`."""
+        return await self._remover.remove(ref, force=force, platforms=platforms)
 
     async def prune(self, filters: Filters | None = None) -> Pruned:
         """Remove images that no container uses: those without a tag, or all with dangling=false.

@@ -88,6 +88,14 @@ def link(
         raise NotFound(f"no such content: {parent}") from error
 
 
+def unlink(conn: Connection, parent: str, children: Iterable[str]) -> None:
+    """Let `parent` keep these blobs no longer, where it did."""
+    conn.executemany(
+        "DELETE FROM links WHERE parent = ? AND kind = 'blob' AND child = ?",
+        [(str(parent), str(child)) for child in children],
+    )
+
+
 def links(conn: Connection, parent: str, kind: LinkKind = "blob") -> tuple[str, ...]:
     """What `parent` keeps."""
     rows = conn.execute(

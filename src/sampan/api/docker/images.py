@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sampan.spec.image import Descriptor
 
 
-_decode_platform = msgspec.json.Decoder(distribution.Platform).decode
+_decode_platforms = msgspec.json.Decoder(list[distribution.Platform]).decode
 
 
 async def listing(call: Call) -> StreamResponse:
@@ -157,7 +157,7 @@ async def archive_of(call: Call, names: list[str]) -> StreamResponse:
         kind = ArchiveFormat(call.text("format") or ArchiveFormat.DOCKER)
     except ValueError:
         raise InvalidArgument(f"save images: unknown format {call.text('format')!r}") from None
-    pieces = await call.engine.images.save(names, platform=platform_of(call), kind=kind)
+    pieces = await call.engine.images.save(names, platforms=platforms_of(call), kind=kind)
     call.cancel_when_gone()
     answer = await answers.stream(call.request, "application/x-tar")
     async for piece in pieces:
@@ -186,7 +186,7 @@ async def load(call: Call) -> StreamResponse:
     async def work(lines: streaming.Lines) -> None:
         report = silent if quiet else lines.report
         loaded = await call.engine.images.load(
-            parts(call), platform=platform_of(call), progress=report
+            parts(call), platforms=platforms_of(call), progress=report
         )
         for image in loaded:
             for name in image.names:
@@ -198,23 +198,34 @@ async def load(call: Call) -> StreamResponse:
 
 
 def platform_of(call: Call) -> Platform | None:
-    """The platform of the query: as a text, or the JSON object of newer clients.
+    """The one platform of the query.
 
     Raises:
-        InvalidArgument: it is neither.
+        InvalidArgument: it is none, or there are several.
     """
-    text = call.text("platform")
-    if not text:
-        return None
-    if len(call.values("platform")) > 1:
-        raise InvalidArgument("several platforms: ask for one of them, or for none to have all")
+    found = platforms_of(call)
+    if len(found) > 1:
+        raise InvalidArgument("several platforms: only one can be asked for here")
+    return found[0] if found else None
+
+
+def platforms_of(call: Call, key: str = "platform") -> list[Platform]:
+    """The platforms of the query: texts, or the JSON objects of newer clients, one or a list.
+
+    Raises:
+        InvalidArgument: one is neither.
+    """
+    return [one for text in call.values(key) if text for one in _platforms(text)]
+
+
+def _platforms(text: str) -> list[Platform]:
     if not text.startswith(("{", "[")):
-        return Platform.parse(text)
+        return [Platform.parse(text)]
     try:
-        found = _decode_platform(text.removeprefix("[").removesuffix("]"))
+        found = _decode_platforms(text if text.startswith("[") else f"[{text}]")
     except msgspec.MsgspecError as error:
         raise InvalidArgument(f"invalid platform: {error}") from error
-    return Platform.make(found.os, found.architecture, found.variant)
+    return [Platform.make(one.os, one.architecture, one.variant) for one in found]
 
 
 async def inspect(call: Call) -> StreamResponse:
@@ -273,11 +284,9 @@ async def tag(call: Call) -> StreamResponse:
 
 async def remove(call: Call) -> StreamResponse:
     """DELETE /images/{name}?force&noprune&platforms"""
-    if call.minor >= versions.PLATFORMS_OF_REMOVAL and call.values("platforms"):
-        raise NotImplementedHere(
-            "remove single platforms of an image: remove all of it, and pull those that are wanted"
-        )
-    done = await call.engine.images.remove(call.name, force=call.flag("force"))
+    is_new = call.minor >= versions.PLATFORMS_OF_REMOVAL
+    platforms = platforms_of(call, "platforms") if is_new else ()
+    done = await call.engine.images.remove(call.name, force=call.flag("force"), platforms=platforms)
     return answers.json(pictures.removed(done))
 
 
