@@ -255,7 +255,7 @@ def _shm(host: HostConfig, facts: Facts) -> dict[str, Any]:
         return {"destination": "/dev/shm", "type": "bind", "source": "/dev/shm", "options": _BIND}
     if "shm" in facts.joined:
         shared = {"destination": "/dev/shm", "type": "bind", "source": "/dev/shm"}
-        return {**shared, "inside": facts.joined["shm"], "options": _BIND}
+        return {**shared, "inside": facts.joined["shm"], "options": ["bind", "rprivate"]}
     size = host.shm_size or facts.shm_size
     return {
         "destination": "/dev/shm",

@@ -25,7 +25,7 @@ def start() -> NoReturn:
     """Run the command of this process and end it, without the clean-up of an interpreter."""
     gc.disable()  # it would run a hundred times over what is imported
     status = main()
-    if getattr(sys.meta_path[0], "missed", True) and sys.argv[0] == "-c":
+    if getattr(sys.meta_path[0], "missed", True) and not _is_module():
         from sampan.runtime import packing
 
         packing.refresh()
@@ -44,7 +44,7 @@ def main() -> int:
         if options.on("version"):
             return _version()
         if options.on("help") or not options.rest or options.rest[0] in ("help", "h"):
-            _print(commands.usage() + "\n")
+            _print(commands.usage(_program()) + "\n")
             return 0
         return _command(options)
     except KeyboardInterrupt:
@@ -53,10 +53,22 @@ def main() -> int:
         return _failed(words, error)
 
 
+def _is_module() -> bool:
+    """Whether this is `python -m sampan.runtime`, and not the launcher."""
+    return sys.argv[0].endswith("__main__.py")
+
+
+def _program() -> str:
+    """The name that the launcher was called by: who takes the place of another runtime, by a link,
+    answers to its name."""
+    return "sampan-oci" if _is_module() or sys.argv[0] == "-c" else sys.argv[0]
+
+
 def _version() -> int:
     from sampan.version import OCI_RUNTIME_SPEC_VERSION, VERSION
 
-    _print(f"sampan-oci version {VERSION}\nspec: {OCI_RUNTIME_SPEC_VERSION}\n")
+    own = f"commit: sampan-{VERSION}\nspec: {OCI_RUNTIME_SPEC_VERSION}\n"
+    _print(f"{_program()} version {VERSION}\n{own}")
     return 0
 
 
@@ -110,9 +122,11 @@ def _command(options: Parsed) -> int:
     open_ended = name in commands.OPEN_ENDED
     parsed = parse(words, commands.flags_of(name), open_ended=open_ended)
     if parsed.on("help"):
-        _print(commands.command_usage(name) + "\n")
+        _print(commands.command_usage(_program(), name) + "\n")
         return 0
-    parsed.flags["systemd-cgroup"] = options.on("systemd-cgroup")
+    for flag in ("systemd-cgroup", "debug", "log", "log-format"):
+        if flag in options.flags:
+            parsed.flags[flag] = options.flags[flag]
     _check_count(name, len(parsed.rest))
     if name == "list" and options.text("root"):
         posix.stat(options.text("root"))  # one that is named must be there, as under runc
@@ -122,11 +136,11 @@ def _command(options: Parsed) -> int:
 def _check_count(name: str, count: int) -> None:
     least, most = commands.COMMANDS[name][3]
     if least == most and count != least:
-        raise UsageError(f'sampan-oci: "{name}" requires exactly {least} argument(s)')
+        raise UsageError(f'{_program()}: "{name}" requires exactly {least} argument(s)')
     if count < least:
-        raise UsageError(f'sampan-oci: "{name}" requires a minimum of {least} argument(s)')
+        raise UsageError(f'{_program()}: "{name}" requires a minimum of {least} argument(s)')
     if count > most:
-        raise UsageError(f'sampan-oci: "{name}" requires a maximum of {most} argument(s)')
+        raise UsageError(f'{_program()}: "{name}" requires a maximum of {most} argument(s)')
 
 
 def _default_root() -> str:

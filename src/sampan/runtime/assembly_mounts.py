@@ -54,7 +54,7 @@ def _attach_root(a: Assembly, one: o.AttachRoot) -> None:
     target = a.calls.open_host(one.at, os.O_PATH | os.O_DIRECTORY)
     a.calls.move_mount(a.root, target)
     a.calls.call(SYS["close"], target)  # a way to the host
-    a.calls.set_attributes(a.root, propagation=n.MS_PRIVATE)
+    a.calls.set_attributes(a.root, propagation=one.own_propagation)
 
 
 def _mount(a: Assembly, one: o.Mount) -> None:
@@ -77,11 +77,11 @@ def _bind(a: Assembly, one: o.BindMount) -> None:
     if others or private[0] != n.MS_PRIVATE or options.recursive_on | options.recursive_off:
         raise NeedsInterpreter("a bind mount with recursive options or propagation")
     recursive = private[1]
+    on, off = options.of_bind()
     if recursive and options.changes_attributes:
-        a.calls.set_attributes(mount, on=options.on, off=options.off)
+        a.calls.set_attributes(mount, on=on, off=off)
         a.calls.set_attributes(mount, propagation=n.MS_PRIVATE, recursive=True)
     else:
-        on, off = options.on, options.off
         a.calls.set_attributes(mount, on=on, off=off, propagation=n.MS_PRIVATE, recursive=recursive)
     a.place(mount, one.destination, directory=directory, fresh=False)
 

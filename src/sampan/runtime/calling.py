@@ -1,9 +1,15 @@
-"""What the caller of `run` and `exec` gets: a pid file, its signals passed on, the exit code."""
+"""What the caller of `run` and `exec` gets: a pid file, its signals passed on, the exit code, and
+with `--debug` how far things have come.
+"""
 
 from __future__ import annotations
 
 import _signal
 import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.runtime.arguments import Parsed
 
 _FORWARDED = "SIGHUP SIGINT SIGQUIT SIGTERM SIGUSR1 SIGUSR2 SIGCONT SIGTSTP SIGTTIN SIGTTOU".split()
 
@@ -44,3 +50,12 @@ def use_every_cpu() -> None:
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
     except OSError:  # those that our own cgroup leaves are none of them
         pass
+
+
+def tell(options: Parsed, line: str) -> None:
+    """A line of `--debug`. They begin as runc's do, which are known to those who look for them."""
+    if options.on("debug"):
+        from sampan.runtime.log import Log
+
+        form = options.text("log-format")
+        Log(options.text("log"), form, debug=True).debug(line)

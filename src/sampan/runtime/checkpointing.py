@@ -17,8 +17,7 @@ import os
 from sampan.jsontext import decode, encode
 from sampan.kernel import cgroups, mounts, namespaces
 from sampan.kernel import numbers as n
-from sampan.kernel.identity import start_time
-from sampan.runtime import bundle, direct_create, launch, passing, shapes, shortcut, verbs
+from sampan.runtime import bundle, facts, launch, passing, shapes, shortcut, verbs
 from sampan.runtime.arguments import Parsed, UsageError
 from sampan.runtime.calling import forward_signals, wait, write_pid
 from sampan.runtime.failure import RuntimeFailure
@@ -194,9 +193,7 @@ def _record(
 ) -> None:
     state = {
         **record,
-        **direct_create.identity(spec),
-        "pid": pid,
-        "start_time": start_time(pid),
+        **facts.record(record["id"], pid, record["bundle"], record["cgroup"], spec),
         "cgroup_paths": group.names(),
         "rootfs": os.path.join(record["bundle"], spec["root"]["path"]),
         "config": spec,

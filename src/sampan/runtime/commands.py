@@ -203,14 +203,14 @@ def flags_of(command: str) -> Flags:
     return {**_HELP, **COMMANDS[command][0]}
 
 
-def usage() -> str:
-    """The text of `sampan-oci --help`."""
+def usage(program: str) -> str:
+    """The text of `--help` of the runtime, called by the name `program`."""
     lines = [
         "NAME:",
-        "   sampan-oci - Open Container Initiative runtime",
+        f"   {program} - Open Container Initiative runtime",
         "",
         "USAGE:",
-        "   sampan-oci [global options] command [command options] [arguments...]",
+        f"   {program} [global options] command [command options] [arguments...]",
         "",
         "COMMANDS:",
         *(f"   {name:<10} {command[2]}" for name, command in COMMANDS.items()),
@@ -221,16 +221,16 @@ def usage() -> str:
     return "\n".join(lines)
 
 
-def command_usage(command: str) -> str:
-    """The text of `sampan-oci COMMAND --help`."""
+def command_usage(program: str, command: str) -> str:
+    """The text of `--help` of a command."""
     table, arguments, text, _ = COMMANDS[command]
     return "\n".join(
         [
             "NAME:",
-            f"   sampan-oci {command} - {text}",
+            f"   {program} {command} - {text}",
             "",
             "USAGE:",
-            f"   sampan-oci {command} [command options] {arguments}".rstrip(),
+            f"   {program} {command} [command options] {arguments}".rstrip(),
             "",
             "OPTIONS:",
             *_flag_lines(table),

@@ -10,21 +10,19 @@ from __future__ import annotations
 import _socket
 import marshal
 import os
-import time
 
 from sampan.kernel import cgroups, fds, machine
 from sampan.kernel.filters import FLAG_NEW_LISTENER
-from sampan.kernel.identity import start_time
 from sampan.kernel.paths import Root
 from sampan.runtime import freeze, init, readiness, rootfs, sources, users, validate
 from sampan.runtime.assembly import Assembly
 from sampan.runtime.blank import Blank, make_blank, reap
 from sampan.runtime.credentials import give
-from sampan.runtime.facts import facts_of
+from sampan.runtime.facts import facts_of, record
 from sampan.runtime.failure import NeedsInterpreter, RuntimeFailure, reason
-from sampan.runtime.plan import Facts, build, is_bind
+from sampan.runtime.plan import Facts, build
 from sampan.runtime.plan import namespaces as plan_namespaces
-from sampan.runtime.stage import ASKS_FOR_HOOKS, CGROUP_READY
+from sampan.runtime.stage import ASKS_FOR_HOOKS, ASKS_FOR_SOURCE, CGROUP_READY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +52,7 @@ class Created:
         "pid",
         "pidfd",
         "program",
+        "sources",
         "state",
     )
 
@@ -66,6 +65,7 @@ class Created:
         self.program = ""
         self.state: dict[str, Any] = {}
         self.hooks: Callable[[], None] | None = None
+        self.sources: sources.Sources | None = None  # of a child that asks for them
         self._sync = blank.sync
         self._gate = -1
 
@@ -90,6 +90,9 @@ class Created:
         NeedsInterpreter when the child is the machine.
         """
         message, received = fds.receive(self._sync, init.MAX_MESSAGE)
+        while self.sources is not None and message[:1] == ASKS_FOR_SOURCE:
+            self.sources.answer(self._sync, message, self.pid)
+            message, received = fds.receive(self._sync, init.MAX_MESSAGE)
         if message == init.READY:
             self.is_ready = True
             self.master = received[0] if received else -1
@@ -176,6 +179,7 @@ def create(
     die_with_parent: bool = False,
     bundle: str = "/",
     blank: Blank | None = None,
+    in_order: bool = False,
 ) -> Created:
     """Make the container of `spec` up to its start gate.
 
@@ -197,6 +201,7 @@ def create(
         die_with_parent=die_with_parent,
         bundle=bundle,
         blank=blank,
+        in_order=in_order,
     )
     try:
         created.await_ready()
@@ -221,6 +226,7 @@ def begin(
     die_with_parent: bool = False,
     bundle: str = "/",
     blank: Blank | None = None,
+    in_order: bool = False,
 ) -> Created:
     """Tell a child to become the container of `spec`; `Created.step` says how that goes.
 
@@ -236,6 +242,7 @@ def begin(
         use_gate: False executes the program at once; then a return means that execve succeeded.
         die_with_parent: the first process gets SIGKILL when the caller's process dies.
         blank: a child kept ready by `make_blank`; used if its namespaces fit, ended if not.
+        in_order: number the mounts in the order of the configuration; needs `await_ready` next.
 
     Raises:
         InvalidConfig: `spec` is refused, and nothing was made.
@@ -243,7 +250,7 @@ def begin(
         RuntimeFailure: something failed, and everything was undone.
     """
     validate.check(spec)
-    builder = _Builder(container_id, spec, bundle)
+    builder = _Builder(container_id, spec, bundle, in_order=in_order)
     created = None
     try:
         builder.open(root)
@@ -258,13 +265,14 @@ def begin(
             facts.described = hooks.state(spec, container_id, bundle)
         created, blank = Created(builder.blank(blank)), None
         created.program = spec["process"]["args"][0]
+        created.sources = builder.binds if in_order else None
         gate_end = created.make_gate(gate) if use_gate else None
         try:
             builder.order(created, facts, stdio, gate_end, filter_program)
         finally:
             if gate_end is not None:
                 os.close(gate_end)
-        created.state = _describe(container_id, created, builder, bundle)
+        created.state = record(container_id, created.pid, bundle, builder.cgroup_path, spec)
         if facts.described:
             from sampan.runtime import hooks
 
@@ -286,9 +294,13 @@ def begin(
 class _Builder:
     """What the parent holds while it makes a container."""
 
-    def __init__(self, container_id: str, spec: dict[str, Any], bundle: str) -> None:
+    def __init__(
+        self, container_id: str, spec: dict[str, Any], bundle: str, *, in_order: bool
+    ) -> None:
         self.spec, self.bundle, self.container_id = spec, bundle, container_id
+        self.in_order = in_order
         self.linux: dict[str, Any] = spec.get("linux") or {}
+        self.binds = sources.Sources(spec, self.linux, self._root_path())
         self.cgroup_path = self.linux.get("cgroupsPath") or f"/sampan/{container_id}"
         self.cgroup: Cgroup | None = None
         self.new, self.join = plan_namespaces(spec)
@@ -317,12 +329,10 @@ class _Builder:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self._owned.append(fd)
             self._join_fds.append(fd)
-        for mount in filter(is_bind, self.spec.get("mounts") or []):
-            if self.bound_inside:
-                sources.check_may_bind_inside(mount)
-                continue
-            self._sources.append(sources.clone(mount, self.linux))
-            self._owned.append(self._sources[-1])
+        if self.bound_inside:
+            self.binds.check_inside()
+        elif not self.in_order:
+            self._sources = self.binds.all(self._owned)
         self.cgroup = cgroups.manager(self.cgroup_path, self.linux.get("scope"))
 
     def _root_path(self) -> str:
@@ -380,6 +390,7 @@ class _Builder:
             "filter": program,
             "join": [kind for kind, _ in self.join],
             "sources": len(self._sources),
+            "asks": self.in_order,
         }
         text = fds.sealed_memfd("sampan-order", marshal.dumps(order))
         passed = [text, self._root, *(fd if fd >= 0 else text for fd in stdio)]
@@ -456,27 +467,6 @@ class _Builder:
     def close(self) -> None:
         """Close the descriptors of the parent."""
         fds.close_all(self._owned)
-
-
-def _describe(
-    container_id: str, created: Created, builder: _Builder, bundle: str
-) -> dict[str, Any]:
-    """What exec, state and delete need later."""
-    kinds = [space["type"] for space in builder.linux.get("namespaces") or []]
-    try:
-        started = start_time(created.pid)
-    except (FileNotFoundError, ProcessLookupError):
-        started = 0
-    return {
-        "v": 1,
-        "id": container_id,
-        "pid": created.pid,
-        "start_time": started,
-        "bundle": bundle,
-        "created": time.time_ns(),
-        "cgroup": builder.cgroup_path,
-        "namespaces": kinds,
-    }
 
 
 def resume(gate: int, messages: int, program: str) -> None:

@@ -25,7 +25,6 @@ import struct
 
 from sampan.kernel import fds, machine, rlimits
 from sampan.kernel import numbers as n
-from sampan.kernel.identity import start_time
 from sampan.kernel.machine import ANY, SYS, Label, Value
 from sampan.runtime import assembly, assembly_process, readiness
 from sampan.runtime import credentials as c
@@ -410,13 +409,6 @@ class Direct:
             return RuntimeFailure(code, os.strerror(code).lower(), self._assembly.where(address))
         code = -int.from_bytes(message, "little", signed=True)
         return RuntimeFailure(code, f"exec {self._command}: {os.strerror(code).lower()}")
-
-    def start_time(self) -> int:
-        """Of the process, in clock ticks; 0 when it has ended."""
-        try:
-            return start_time(self.pid)
-        except (FileNotFoundError, ProcessLookupError):
-            return 0
 
     def release(self) -> None:
         """Close what belongs to this object alone; the process goes on."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 
 from sampan.kernel import cgroups, fds, machine
 from sampan.runtime import readiness, validate
 from sampan.runtime.credentials import find_home, give
 from sampan.runtime.direct import Direct, DirectAssembly, clear_of_report
-from sampan.runtime.facts import facts_of
+from sampan.runtime.facts import facts_of, record
 from sampan.runtime.failure import NeedsInterpreter
 from sampan.runtime.plan import build, clone_flags, is_rare, namespaces
 
@@ -68,7 +67,9 @@ def create(
             created = Direct(script, program, spec["process"]["args"][0], passed)
         finally:
             os.close(program)
-        created.state = _describe(container_id, created, spec, bundle)
+        created.state = record(
+            container_id, created.pid, bundle, spec["linux"]["cgroupsPath"], spec
+        )
         group.create(spec["linux"].get("resources") or {}, created.pid)
         created.cgroup = group
         _hand_cgroup(created)
@@ -143,24 +144,3 @@ def _make(root_path: str, path: str, *, is_directory: bool) -> None:
             os.mknod(last, stat.S_IFREG | 0o644, dir_fd=current)
     finally:
         os.close(current)
-
-
-def _describe(
-    container_id: str, created: Direct, spec: dict[str, Any], bundle: str
-) -> dict[str, Any]:
-    """What exec, state and delete need later (as `create`)."""
-    return {
-        "v": 1,
-        "id": container_id,
-        "pid": created.pid,
-        "start_time": created.start_time(),
-        "bundle": bundle,
-        "cgroup": spec["linux"]["cgroupsPath"],
-        **identity(spec),
-    }
-
-
-def identity(spec: dict[str, Any]) -> dict[str, Any]:
-    """When it was made, and its kinds of namespaces."""
-    spaces = spec["linux"].get("namespaces") or []
-    return {"created": time.time_ns(), "namespaces": [space["type"] for space in spaces]}

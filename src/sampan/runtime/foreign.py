@@ -1,4 +1,5 @@
-"""A mount of another container, to be shared with a new one: its /dev/shm.
+"""A mount of another container, to be shared with a new one: its /dev/shm; and what is mounted in
+one that is just being made, to be mounted elsewhere in it.
 
 A mount namespace's mounts can be cloned by its inhabitants only. So a short-lived child enters it,
 clones what is at the path and sends the descriptor. The path is resolved inside of the other
@@ -21,8 +22,9 @@ from sampan.runtime.failure import reason
 _MAX_MESSAGE = 4096
 
 
-def clone(namespace: str, path: str) -> int:
-    """A detached clone of the mount at `path` in the mount namespace at the path `namespace`.
+def clone(namespace: str, path: str, *, recursive: bool = False) -> int:
+    """A detached clone of the mount at `path` in the mount namespace at the path `namespace`, with
+    those below it if `recursive`.
 
     Raises OSError: the container is gone, or nothing is at the path.
     """
@@ -31,7 +33,7 @@ def clone(namespace: str, path: str) -> int:
     try:
         pid, pidfd = process.clone3(0)
         if pid == 0:
-            _send(theirs, entered, path)
+            _send(theirs, entered, path, recursive=recursive)
         theirs.close()
         message, received = fds.receive(ours, _MAX_MESSAGE)
         process.forget(pidfd)
@@ -45,12 +47,12 @@ def clone(namespace: str, path: str) -> int:
     return received[0]
 
 
-def _send(sock: _socket.socket, namespace: int, path: str) -> None:
+def _send(sock: _socket.socket, namespace: int, path: str, *, recursive: bool) -> None:
     """In the child, which never returns."""
     try:
         namespaces.setns(namespace, n.CLONE_NEWNS)
         root = Root(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        fds.send(sock, b"0", [mounts.clone_tree(root.open_path(path), recursive=False)])
+        fds.send(sock, b"0", [mounts.clone_tree(root.open_path(path), recursive=recursive)])
     except OSError as error:
         fds.send(sock, f"{error.errno or 0} {reason(error)}".encode()[:_MAX_MESSAGE])
     finally:

@@ -5,10 +5,11 @@ it becomes. Its parent sends the order: a memory file with the configuration, an
 blank may wait for a long time (the spawner keeps some ready), or not at all.
 
 Messages on the `sync` socket, parent to child: the order, the sources of bind mounts, then `C` with
-the descriptors of the cgroup. The child may ask with `H` for the hooks beside the runtime, and the
-parent answers the same when they have run. Child to parent: `R` (ready, at the gate; the master of
-a terminal may come with it), or `E` + errno + NUL + operation + NUL + sentence (failed). The end of
-the stream after `R` means that execve succeeded, because the socket is close-on-exec.
+the descriptors of the cgroup. The child may ask with `H` for the hooks beside the runtime, and with
+`B` and a number for the source of a bind mount, and the parent answers the same. Child to parent:
+`R` (ready, at the gate; the master of a terminal may come with it), or `E` + errno + NUL +
+operation + NUL + sentence (failed). The end of the stream after `R` means that execve succeeded,
+because the socket is close-on-exec.
 
 Nothing is imported here and no exception leaves: the process ends in execve or _exit. Its standard
 error belongs to the container and stays clean.
@@ -79,7 +80,7 @@ def _obey(sync: _socket.socket, received: list[int], stock: Stock) -> None:
     gate = rest.pop(0) if order["gate"] else NO_GATE
     stage = Stage(rootfs=root, stdio=(stdin, stdout, stderr), sync=sync, stock=stock)
     stage.namespace_fds = dict(zip(order["join"], rest, strict=True))
-    stage.seccomp = order["filter"]
+    stage.seccomp, stage.asks = order["filter"], order["asks"]
     while len(stage.sources) < order["sources"]:
         stage.sources += fds.receive(sync, MAX_MESSAGE)[1]
     plan = Plan.unpack(order["plan"])

@@ -10,7 +10,7 @@ from sampan.kernel.capabilities import BITS
 from sampan.kernel.identity import is_alive
 from sampan.runtime import direct_exec, passing
 from sampan.runtime.arguments import Parsed
-from sampan.runtime.calling import forward_signals, use_every_cpu, wait, write_pid
+from sampan.runtime.calling import forward_signals, tell, use_every_cpu, wait, write_pid
 from sampan.runtime.failure import InvalidConfig, NeedsInterpreter, RuntimeFailure
 from sampan.runtime.state import StateDirectory, status_of
 
@@ -35,7 +35,10 @@ def exec_command(root: str, container_id: str, command: list[str], options: Pars
         )
     use_every_cpu()
     spec["relayed"] = not options.text("console-socket")
+    tell(options, "nsexec container setup: joining what the container has")
     execed = _spawn(directory, state, spec, options)
+    tell(options, f"child process in init(): {execed.pid}")
+    tell(options, f"setns_init: about to exec {spec['args'][0]}")
     try:
         _hand_out(execed, options)
     except BaseException:

@@ -13,9 +13,10 @@ from sampan.kernel import cgroups
 from sampan.kernel.capabilities import BITS
 from sampan.runtime import bundle, direct_create, passing, shapes, variants
 from sampan.runtime.arguments import Parsed, UsageError
-from sampan.runtime.calling import forward_signals, use_every_cpu, wait, write_pid
+from sampan.runtime.calling import forward_signals, tell, use_every_cpu, wait, write_pid
 from sampan.runtime.direct import Direct, clear_of_report
 from sampan.runtime.failure import NeedsInterpreter
+from sampan.runtime.plan import is_bind
 from sampan.runtime.state import StateDirectory
 from sampan.runtime.validate import check
 
@@ -104,6 +105,7 @@ def _create(root: str, container_id: str, options: Parsed, *, detached: bool) ->
     spec = bundle.load(where)
     shapes.check(spec, shapes.CONFIG)
     check(spec)
+    _settle_mounts(spec, where)
     _check_terminal(spec, options, detached=detached)
     use_every_cpu()
     _warn_of_capabilities(spec)
@@ -111,6 +113,7 @@ def _create(root: str, container_id: str, options: Parsed, *, detached: bool) ->
     record = first_record(spec, container_id, where, options)
     directory = StateDirectory(root, container_id)
     if direct_create.is_possible(spec):
+        tell(options, "nsexec container setup: by a list of system calls")
         try:
             return _make(directory, record, spec, options, _directly, detached=detached)
         except NeedsInterpreter:
@@ -119,7 +122,19 @@ def _create(root: str, container_id: str, options: Parsed, *, detached: bool) ->
 
     if freeze.needs_seal(spec):
         freeze.seal()
+    tell(options, "nsexec container setup: by an interpreter")
     return _make(directory, record, spec, options, _interpreted, detached=detached)
+
+
+def _settle_mounts(spec: dict[str, Any], where: str) -> None:
+    """A relative source lies in the bundle; a destination may begin with the root's own path."""
+    root = os.path.join(where, spec["root"]["path"]) + "/"
+    for mount in spec.get("mounts") or []:
+        source, destination = mount.get("source") or "", mount["destination"]
+        if source and not source.startswith("/") and is_bind(mount):
+            mount["source"] = os.path.join(where, source)
+        if destination.startswith(root):
+            mount["destination"] = destination[len(root) - 1 :]
 
 
 def first_record(
@@ -161,6 +176,7 @@ def _make(
             created = maker(directory.container_id, spec, record["bundle"], gate, compiled)
         finally:
             os.close(gate)
+        tell(options, f"child process in init(): {created.pid} waits at its gate")
         created.state = {**record, **created.state}
         _hand_out(directory, created, spec, options, detached=detached)
     except BaseException as error:
@@ -212,6 +228,7 @@ def _interpreted(
         filter_program=compiled,
         gate=gate,
         bundle=where,
+        in_order=True,
     )
 
 
@@ -266,6 +283,7 @@ def _hand_out(
         passing.hand_pidfd(options.text("pidfd-socket"), created.pidfd)
     if options.text("pid-file"):
         write_pid(options.text("pid-file"), created.pid)
+    tell(options, "init: closing the pipe to signal completion")
     if detached:
         from sampan.runtime import shortcut
 

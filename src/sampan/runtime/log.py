@@ -28,18 +28,21 @@ class Log:
         self._write("warning", message)
 
     def debug(self, message: str) -> None:
-        """Tell a detail, with `--debug`."""
+        """Tell a detail, with `--debug`: on the standard error where there is no file."""
         if self.debug_on:
             self._write("debug", message)
 
     def _write(self, level: str, message: str) -> None:
-        if not self.path:
+        if not self.path and level != "debug":
             return
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if self.format == "json":
             line = f'{{"level":"{level}","msg":{_quote(message)},"time":"{moment}"}}\n'
         else:
             line = f'time="{moment}" level={level} msg={_quote(message)}\n'
+        if not self.path:
+            _put(2, line)
+            return
         try:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             fd = os.open(self.path, flags, 0o644)

@@ -15,7 +15,7 @@ import stat
 from sampan.kernel import loopback, mounts, namespaces
 from sampan.kernel import numbers as n
 from sampan.kernel.paths import Root, openat2
-from sampan.runtime.mountoptions import MountOptions
+from sampan.runtime.mountoptions import MountOptions, shape
 from sampan.runtime.stage import Stage
 
 # What may be mounted over below /proc, as runc's list has it; /proc itself only by its own type.
@@ -187,6 +187,11 @@ class AttachRoot(Operation):
     def __init__(self, at: str, propagation: str) -> None:
         self.at, self.propagation = at, propagation
 
+    @property
+    def own_propagation(self) -> int:
+        """Of the root's mount: a slave of the host's where that is asked for, else private."""
+        return n.MS_SLAVE if self.propagation in ("slave", "rslave") else n.MS_PRIVATE
+
     def execute(self, stage: Stage) -> None:
         flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         try:
@@ -198,7 +203,7 @@ class AttachRoot(Operation):
         finally:
             os.close(target)
         # pivot_root(2) refuses a root below a shared parent: the parent mounts are slaves by now.
-        mounts.set_attributes(stage.rootfs, propagation=n.MS_PRIVATE)
+        mounts.set_attributes(stage.rootfs, propagation=self.own_propagation)
 
     def describe(self) -> str:
         return f"attach the root file system at {self.at}"
@@ -262,20 +267,32 @@ class BindMount(Operation):
     """Bind a file or directory of the host.
 
     The parent has cloned it, number `index` of its list, in the host's own mount namespace: ours
-    may have been made before the source was mounted. With -1 we must do it.
+    may have been made before the source was mounted. With -1 we must do it. `is_locked`: in a user
+    namespace the flags of the source hold.
     """
 
-    __slots__ = ("destination", "index", "options", "source")
+    __slots__ = ("destination", "index", "is_locked", "options", "source")
 
-    def __init__(self, source: str, destination: str, options: list[str], index: int) -> None:
+    def __init__(
+        self,
+        source: str,
+        destination: str,
+        options: list[str],
+        index: int,
+        *,
+        is_locked: bool = False,
+    ) -> None:
         self.source, self.destination, self.options = source, destination, options
-        self.index = index
+        self.index, self.is_locked = index, is_locked
 
     def execute(self, stage: Stage) -> None:
         options = MountOptions(self.options)
-        mount = stage.sources[self.index] if self.index >= 0 else self._clone(options)
+        mount = stage.source(self.index) if self.index >= 0 else self._clone(options)
         directory = stat.S_ISDIR(os.fstat(mount).st_mode)
-        shape(mount, options)
+        on, off = options.of_bind()
+        if self.is_locked:
+            on, off = options.of_locked(os.fstatvfs(mount).f_flag)
+        shape(mount, options, on, off)
         stage.place(mount, writable_target(stage, self.destination, directory=directory))
 
     def _clone(self, options: MountOptions) -> int:
@@ -338,7 +355,7 @@ class CgroupMount(Operation):
             mount = mounts.clone_tree(fd, recursive=False)
         finally:
             os.close(fd)
-        shape(mount, options)
+        shape(mount, options, options.on, options.off)
         try:
             mounts.move_mount(mount, target)
         finally:
@@ -452,23 +469,6 @@ def plain_directory(stage: Stage, destination: str) -> int:
             raise
         said = f"{destination} must be mounted on ordinary directory, and it is a symbolic link"
         raise OSError(errno.ELOOP, said) from error
-
-
-def shape(mount: int, options: MountOptions) -> None:
-    """Give a detached bind mount its attributes and propagation; private unless asked otherwise."""
-    if options.recursive_on | options.recursive_off:
-        mounts.set_attributes(
-            mount, on=options.recursive_on, off=options.recursive_off, recursive=True
-        )
-    first, *rest = options.propagation or [(n.MS_PRIVATE, options.bind == "rbind")]
-    if first[1] and options.changes_attributes:
-        mounts.set_attributes(mount, on=options.on, off=options.off)
-        mounts.set_attributes(mount, propagation=first[0], recursive=True)
-    else:
-        on, off = options.on, options.off
-        mounts.set_attributes(mount, on=on, off=off, propagation=first[0], recursive=first[1])
-    for kind, recursive in rest:
-        mounts.set_attributes(mount, propagation=kind, recursive=recursive)
 
 
 def _propagate(stage: Stage, destination: str, options: MountOptions) -> None:

@@ -271,7 +271,8 @@ def _mounts(spec: dict[str, Any], linux: dict[str, Any], facts: Facts) -> list[o
             operations += _mount({**mount, "options": options}, linux, facts)
             finished.append(d.ReadonlyMount(mount["destination"]))
         elif is_bind(mount):
-            operations.append(_bind(mount, -1 if facts.root_path else binds))
+            is_locked = any(one["type"] == "user" for one in linux.get("namespaces") or [])
+            operations.append(_bind(mount, -1 if facts.root_path else binds, is_locked=is_locked))
             binds += 1
         else:
             operations += _mount(mount, linux, facts)
@@ -318,13 +319,14 @@ def is_idmapped(mount: dict[str, Any]) -> bool:
     )
 
 
-def _bind(mount: dict[str, Any], index: int) -> o.Operation:
+def _bind(mount: dict[str, Any], index: int, *, is_locked: bool) -> o.Operation:
     options = list(mount.get("options") or [])
     if "bind" not in options and "rbind" not in options:
         options.append("bind")
     if is_idmapped(mount) and "ridmap" not in options:
         options.append("idmap")  # mappings say so without the word
-    return o.BindMount(mount.get("source") or "", mount["destination"], options, index)
+    source, destination = mount.get("source") or "", mount["destination"]
+    return o.BindMount(source, destination, options, index, is_locked=is_locked)
 
 
 def _mount(mount: dict[str, Any], linux: dict[str, Any], facts: Facts) -> list[o.Operation]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CGROUP_READY = b"C"
 ASKS_FOR_HOOKS = b"H"  # and the answer to it
+ASKS_FOR_SOURCE = b"B"  # with the number of a bind mount; the answer is the same, and its clone
 
 
 class Stage:
@@ -31,6 +32,7 @@ class Stage:
     __slots__ = (
         "_cgroup_fds",
         "_empty_directory",
+        "asks",
         "master",
         "namespace_fds",
         "own_pid",
@@ -61,6 +63,7 @@ class Stage:
         self._cgroup_fds: list[int] | None = None
         self.namespace_fds: dict[str, int] = {}
         self.sources: list[int] = []
+        self.asks = False
         self.seccomp: tuple[bytes, int] | None = None
         self.master = -1
         self.proc_device = -1
@@ -91,15 +94,26 @@ class Stage:
             self._cgroup_fds = received
         return self._cgroup_fds
 
-    def ask_parent(self, question: bytes) -> None:
-        """Send `question` to the parent and wait until it answers the same.
+    def ask_parent(self, question: bytes) -> list[int]:
+        """Send `question` to the parent and wait until it answers the same; what came with that.
 
         Raises OSError (ECANCELED) when it gave up instead.
         """
         self.cgroup_fds()  # comes first
         fds.send(self.sync, question)
-        if fds.receive(self.sync, len(question))[0] != question:
+        answer, received = fds.receive(self.sync, len(question))
+        if answer != question:
             raise OSError(errno.ECANCELED, "the parent gave up")
+        return received
+
+    def source(self, index: int) -> int:
+        """The detached clone of a bind mount's source, the `index`th, of the host's mounts.
+
+        Asked for only now where mounts shall be numbered in the order of the configuration.
+        """
+        if self.asks:
+            return self.ask_parent(b"%s%d" % (ASKS_FOR_SOURCE, index))[0]
+        return self.sources[index]
 
     def take_cgroup_fds(self, fds: list[int]) -> None:
         """The parent had them ready before the child was made."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from sampan.kernel import mounts
-from sampan.runtime.mountoptions import MountOptions
-from sampan.runtime.operations import Operation, plain_directory, shape
+from sampan.runtime.mountoptions import MountOptions, shape
+from sampan.runtime.operations import Operation, plain_directory
 from sampan.runtime.stage import Stage
 
 
@@ -32,7 +32,8 @@ class OwnCgroupMount(Operation):
             mount = mounts.clone_tree(fd, recursive=False)
         finally:
             os.close(fd)
-        shape(mount, MountOptions(self.options))
+        options = MountOptions(self.options)
+        shape(mount, options, options.on, options.off)
         stage.place(mount, plain_directory(stage, self.destination))
 
     def describe(self) -> str:

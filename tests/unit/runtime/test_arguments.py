@@ -59,10 +59,10 @@ def test_mistakes_are_named(words: list[str], message: str):
 
 
 def test_help_names_every_command_and_flag():
-    text = usage()
+    text = usage("sampan-oci")
     for name, (table, *_) in COMMANDS.items():
         assert f"\n   {name}" in text
         for flag, kind in table.items():
             if kind[0] not in "=~":
-                assert f"--{flag}" in command_usage(name)
+                assert f"--{flag}" in command_usage("sampan-oci", name)
     assert all(f"--{flag}" in text for flag, kind in GLOBAL.items() if not kind.startswith("="))
