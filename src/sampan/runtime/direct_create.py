@@ -67,9 +67,7 @@ def create(
             created = Direct(script, program, spec["process"]["args"][0], passed)
         finally:
             os.close(program)
-        created.state = record(
-            container_id, created.pid, bundle, spec["linux"]["cgroupsPath"], spec
-        )
+        created.state = record(container_id, created.pid, bundle, group.path, spec)
         group.create(spec["linux"].get("resources") or {}, created.pid)
         created.cgroup = group
         _hand_cgroup(created)
