@@ -28,6 +28,13 @@ from time import gmtime, time_ns
 
 from sampan.shim import rotation
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeAlias
+
+    Parts: TypeAlias = Sequence[bytes | memoryview]
+
 DROPS = ".drops"
 """What the name of the journal of drops has behind the log's."""
 
@@ -130,12 +137,12 @@ class JsonFile:
         self.end(2)
         self.reopen()
 
-    def _records(self, stream: int, data: bytes) -> bytes:
+    def _records(self, stream: int, data: bytes) -> Parts:
         about = STREAMS[stream], self._attributes, self._now()
         tail = b'","stream":"%s"%s,"time":"%s"}\n' % about
         if len(data) <= LONGEST or _is_short_lined(data):
             return _encode(data, tail)
-        return b"".join([_encode(piece, tail) for piece in _pieces(data)])
+        return [b"".join(_encode(piece, tail)) for piece in _pieces(data)]
 
     def _now(self) -> bytes:
         second, fraction = divmod(time_ns(), 1_000_000_000)
@@ -144,7 +151,7 @@ class JsonFile:
             self._prefix = b"%04d-%02d-%02dT%02d:%02d:%02d" % gmtime(second)[:6]
         return b"%s.%09dZ" % (self._prefix, fraction)
 
-    def _store(self, records: bytes) -> None:
+    def _store(self, records: Parts) -> None:
         try:
             while records:
                 if self._fd < 0:
@@ -155,7 +162,7 @@ class JsonFile:
                 if self._gap[0]:
                     self._note_gap()
         except OSError as error:
-            lost = records.count(b"\n")
+            lost = b"".join(records).count(b"\n")
             self.dropped += lost
             self._gap = self._gap[0] + lost, error.strerror or str(error)
 
@@ -172,19 +179,21 @@ class JsonFile:
             os.close(fd)
         self._gap = (0, "")
 
-    def _append(self, records: bytes) -> bytes:
+    def _append(self, records: Parts) -> Parts:
         """Write what belongs into the current file; the rest is for the next one."""
-        end = len(records)
-        if 0 < self._max_size < self._size + end:
+        size = sum(map(len, records))
+        rest: Parts = []
+        if 0 < self._max_size < self._size + size:
             # As dockerd: the record that crosses the limit is the last of its file.
-            end = records.find(b"\n", max(0, self._max_size - self._size - 1)) + 1 or end
-        part = records if end == len(records) else records[:end]
-        written = os.write(self._fd, part)
-        if written != len(part):
+            whole = b"".join(records)
+            end = whole.find(b"\n", max(0, self._max_size - self._size - 1)) + 1 or size
+            records, rest, size = [whole[:end]], [whole[end:]] if end < size else [], end
+        written = os.writev(self._fd, records)
+        if written != size:
             os.ftruncate(self._fd, self._size)
             raise OSError("write log: no space left")
         self._size += written
-        return records[end:]
+        return rest
 
     def _open(self, flags: int = _FLAGS) -> None:
         folder, name = os.path.split(self._path)
@@ -237,11 +246,11 @@ class CriFile(JsonFile):
         """The directory is its owner's."""
         self._gap = (0, "")
 
-    def _records(self, stream: int, data: bytes) -> bytes:
+    def _records(self, stream: int, data: bytes) -> Parts:
         head = b"%s %s " % (self._now(), STREAMS[stream])
         if len(data) <= LONGEST or _is_short_lined(data):
-            return _lines(data, head)
-        return b"".join([_lines(piece, head) for piece in _pieces(data)])
+            return [_lines(data, head)]
+        return [_lines(piece, head) for piece in _pieces(data)]
 
 
 def _lines(data: bytes, head: bytes) -> bytes:
@@ -268,8 +277,8 @@ def open_log(
     return log
 
 
-def _encode(data: bytes, tail: bytes) -> bytes:
-    """Records of whole lines, and of what follows the last newline.
+def _encode(data: bytes, tail: bytes) -> Parts:
+    """Records of whole lines, and of what follows the last newline, in pieces.
 
     All lines of a batch are treated as one text, by the few passes that run at memory speed: twice
     what json's encoder reaches, which wins where every third byte must be escaped, or every eighth
@@ -280,10 +289,10 @@ def _encode(data: bytes, tail: bytes) -> bytes:
     found = data.translate(None, _CLEAN)
     if found:
         data = _escape(data, found)
-    if not data.endswith(b"\n"):
-        return b"".join((_HEAD, data.replace(b"\n", b"\\n" + tail + _HEAD), tail))
-    body = data[:-1].replace(b"\n", b"\\n" + tail + _HEAD)
-    return b"".join((_HEAD, body, b"\\n", tail))
+    body = data.replace(b"\n", b"\\n" + tail + _HEAD)
+    if data.endswith(b"\n"):
+        return [_HEAD, memoryview(body)[: -len(_HEAD)]]
+    return [_HEAD, body, tail]
 
 
 def _escape(data: bytes, found: bytes) -> bytes:

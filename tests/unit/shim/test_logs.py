@@ -203,14 +203,15 @@ def test_the_file_is_for_its_owner_and_group(path):
 def test_a_full_disk_drops_whole_records_and_counts_them(path, monkeypatch):
     log = JsonFile(str(path), 0, 1)
     log.write(1, b"kept\n")
-    real, room = os.write, 40
+    room = 40
 
-    def full(fd, data):
+    def full(fd, parts):
+        data = b"".join(parts)
         if len(data) > room:
-            return real(fd, data[:room])
+            return os.write(fd, data[:room])
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(os, "writev", full)
     log.write(1, b"lost one\nlost two\n")
     monkeypatch.undo()
     assert log.dropped == 2
