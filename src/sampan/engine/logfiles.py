@@ -58,11 +58,13 @@ def close_all(*files: LogFile | None) -> None:
 
 
 def open_file(path: str) -> LogFile | None:
-    """The file, None when it is not there."""
-    try:
-        return LogFile(path)
-    except FileNotFoundError:
-        return None
+    """The file, or what it was compressed to meanwhile; None when it is not there."""
+    for name in (path,) if path.endswith(PACKED) else (path, path + PACKED):
+        try:
+            return LogFile(name)
+        except FileNotFoundError:
+            pass
+    return None
 
 
 def paths(path: str) -> list[str]:
@@ -71,8 +73,10 @@ def paths(path: str) -> list[str]:
     missing = 0
     for number in range(1, MAX_FILES):
         name = f"{path}.{number}"
-        # Both are there for a moment, and after a kill in it: they are the same.
-        form = next((one for one in (name + PACKED, name) if os.path.exists(one)), "")
+        # Both are there for a moment, and after a kill in it: they are the same. The packed one
+        # comes before the plain one goes, so it is looked for again.
+        packed = name + PACKED
+        form = next((one for one in (packed, name, packed) if os.path.exists(one)), "")
         if form:
             found.append(form)
             missing = 0

@@ -137,12 +137,14 @@ class LogReader:
         """The file that came after `file`, None when that is the newest."""
         while True:
             path = self._next_path(file)
-            newer = open_file(path) if path else None
-            # Rotated between the look and the open, the name would mean another file.
+            if not path:
+                return None
+            newer = open_file(path)
+            # Rotated between the look and the open, the name would mean another file, or none.
             again = self._next_path(file) if newer is not None else ""
-            if newer is None or (again and newer.is_at(again)):
+            if newer is not None and again and newer.is_at(again):
                 return newer
-            newer.close()
+            close_all(newer)
 
     def _next_path(self, file: LogFile) -> str:
         """The name of the file that came after `file`; "" when that is the newest."""

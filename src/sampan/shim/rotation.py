@@ -2,11 +2,12 @@
 
     name -> name.1 -> name.2 ...         and with compression    name -> name.1.gz -> name.2.gz ...
 
-A file is compressed by a child of the shim, which nobody waits for: the container writes on
-meanwhile. The compressed file takes the place of the one that it was made of wherever that one has
-been moved to by then, under a lock that a rotation takes as well. Its header has the number of the
-inode that it was made of, so that a reader in the middle of that one knows where it is. A child
-that is killed leaves the plain file, and a leftover that the next one writes over.
+Files are compressed by a child of the shim, which nobody waits for: the container writes on
+meanwhile. One child at a time does all that is there to do. The compressed file takes the place of
+the one that it was made of wherever that one has been moved to by then, under a lock that a
+rotation takes as well. Its header has the number of the inode that it was made of, so that a reader
+in the middle of that one knows where it is. A child that is killed leaves plain files, and a
+leftover that the next one writes over.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def rotate(directory: int, name: str, max_file: int, *, packed: bool) -> None:
     """
     fcntl.flock(directory, fcntl.LOCK_EX)
     try:
-        if packed:
+        if packed:  # the oldest, in whichever form, or one form of it would stay beside the next
+            _unlink(directory, f"{name}.{max_file - 1}")
             _unlink(directory, f"{name}.{max_file - 1}{PACKED}")
         for number in range(max_file - 1, 0, -1):
             older = name if number == 1 else f"{name}.{number - 1}"
@@ -43,50 +45,70 @@ def rotate(directory: int, name: str, max_file: int, *, packed: bool) -> None:
 
 
 def pack(directory: int, name: str, max_file: int) -> None:
-    """Compress `name`.1 in a child; returns at once. The child is for whoever reaps."""
-    try:
-        source = os.open(f"{name}.1", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    except OSError:
-        return
+    """Compress the older files in a child; returns at once. The child is for whoever reaps."""
     try:
         if os.fork() == 0:
-            _pack_and_leave(directory, source, name, max_file)
+            _pack_and_leave(directory, name, max_file)
     except OSError:
-        pass  # no more processes: it stays as it is
-    finally:
-        os.close(source)
+        pass  # no more processes: they stay as they are
 
 
-def _pack_and_leave(directory: int, source: int, name: str, max_file: int) -> None:
+def _pack_and_leave(directory: int, name: str, max_file: int) -> None:
     try:
         # The ends of clients' streams are not for us to hold open.
-        first, last = sorted((directory, source))
-        os.closerange(0, first)
-        os.closerange(first + 1, last)
-        os.closerange(last + 1, 1 << 20)
+        os.closerange(0, directory)
+        os.closerange(directory + 1, 1 << 20)
         os.nice(_NICE)
-        inode = os.fstat(source).st_ino
         # Opened anew: a lock belongs to an open file, and ours is the shim's too.
         directory = os.open(f"/proc/self/fd/{directory}", os.O_RDONLY | os.O_DIRECTORY)
-        leftover = f"{name}{LEFTOVER}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        target = os.open(leftover, flags, 0o640, dir_fd=directory)
-        fcntl.flock(target, fcntl.LOCK_EX | fcntl.LOCK_NB)  # else another one is at work
+        # Whoever finds another one at work leaves its file to that one, which looks once more
+        # after it has let go of the lock.
+        while (source := _plain(directory, name, max_file)) >= 0:
+            _pack(directory, source, name, max_file)
+            os.close(source)
+    finally:
+        os._exit(0)
+
+
+def _plain(directory: int, name: str, max_file: int) -> int:
+    """The newest of the older files that is not compressed, open; -1 without one."""
+    for number in range(1, max_file):
+        try:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+            return os.open(f"{name}.{number}", flags, dir_fd=directory)
+        except FileNotFoundError:
+            pass
+    return -1
+
+
+def _pack(directory: int, source: int, name: str, max_file: int) -> None:
+    """Compress one file. Raises BlockingIOError when another child is at work."""
+    inode = os.fstat(source).st_ino
+    leftover = f"{name}{LEFTOVER}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    target = os.open(leftover, flags, 0o640, dir_fd=directory)
+    try:
+        fcntl.flock(target, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(target).st_ino != _inode(directory, leftover):
-            return  # and has put it in its place meanwhile
+            return  # another one has put it in its place meanwhile
         os.ftruncate(target, 0)
         deflate(source, target, f"{name}.{inode}".encode())
         fcntl.flock(directory, fcntl.LOCK_EX)
-        for number in range(1, max_file):
-            if _inode(directory, f"{name}.{number}") == inode:
-                packed = f"{name}.{number}{PACKED}"
-                os.rename(leftover, packed, src_dir_fd=directory, dst_dir_fd=directory)
-                os.unlink(f"{name}.{number}", dir_fd=directory)
-                break
-        else:
-            os.unlink(leftover, dir_fd=directory)  # it was rotated away meanwhile
+        _put(directory, leftover, inode, name, max_file)
     finally:
-        os._exit(0)
+        fcntl.flock(directory, fcntl.LOCK_UN)
+        os.close(target)
+
+
+def _put(directory: int, leftover: str, inode: int, name: str, max_file: int) -> None:
+    """Let the compressed file take the place of the one with this inode, wherever that is now."""
+    for number in range(1, max_file):
+        if _inode(directory, f"{name}.{number}") == inode:
+            packed = f"{name}.{number}{PACKED}"
+            os.rename(leftover, packed, src_dir_fd=directory, dst_dir_fd=directory)
+            os.unlink(f"{name}.{number}", dir_fd=directory)
+            return
+    os.unlink(leftover, dir_fd=directory)  # it was rotated away meanwhile
 
 
 def deflate(source: int, target: int, name: bytes) -> None:

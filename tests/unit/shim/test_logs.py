@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -223,3 +225,18 @@ def test_a_full_disk_drops_whole_records_and_counts_them(path, monkeypatch):
     log.write(1, b"kept too\n")
     log.close()
     assert texts(path) == ["kept\n", "again\n", "more\n", "kept too\n"]
+
+
+def test_files_that_are_rotated_faster_than_they_are_compressed_are_compressed(path):
+    log = JsonFile(str(path), 20_000, 5, packed=True)
+    for number in range(200):
+        log.write(1, (f"{number} ".ljust(4000, "x") + "\n").encode())
+    log.close()
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()
+    older = [path.with_name(f"{path.name}.{number}.gz") for number in range(4, 0, -1)]
+    assert {one for one in path.parent.iterdir() if one != path} == set(older)
+    whole = b"".join(gzip.decompress(one.read_bytes()) for one in older) + path.read_bytes()
+    numbers = [int(json.loads(line)["log"].split()[0]) for line in whole.splitlines()]
+    assert numbers == list(range(numbers[0], 200))
