@@ -25,7 +25,7 @@ PACKAGES = (
     "linux-image-cloud-amd64 initramfs-tools systemd-sysv dbus dbus-user-session libpam-systemd "
     "python3 python3-venv "
     "python3-pytest python3-pytest-timeout busybox-static criu uidmap iproute2 procps "
-    "libseccomp2 strace runc kmod util-linux xfsprogs e2fsprogs"
+    "libseccomp2 strace runc kmod util-linux xfsprogs e2fsprogs apparmor"
 ).split()
 TESTS = (
     "tests/vm tests/kernel/test_cgroups.py tests/kernel/test_checkpoint.py "
