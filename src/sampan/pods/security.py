@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sampan.errors import FailedPrecondition, InvalidArgument, NotImplementedHere
+from sampan.errors import FailedPrecondition, InvalidArgument
 from sampan.pods.model import ProfileKind
 
 if TYPE_CHECKING:
-    from sampan.pods.model import Profile, Security
+    from sampan.pods.model import Security
 
 MAX_PROFILE = 1 << 20
 _APPARMOR = "/sys/module/apparmor/parameters/enabled"
@@ -42,12 +42,11 @@ def options(security: Security) -> tuple[str, ...]:
 
     Raises:
         InvalidArgument: the profile cannot be read.
-        NotImplementedHere: a label or profile of a security module that we do not set.
+        FailedPrecondition: a profile of AppArmor, which this host has not.
     """
-    _check_apparmor(security.apparmor)
-    _check_selinux(security)
     quiet = "true" if security.no_new_privileges else "false"
-    return (f"no-new-privileges={quiet}", f"seccomp={_seccomp(security)}")
+    said = (f"no-new-privileges={quiet}", f"seccomp={_seccomp(security)}")
+    return (*said, *_apparmor(security), *_selinux(security))
 
 
 def _seccomp(security: Security) -> str:
@@ -72,18 +71,22 @@ def _read_profile(path: str) -> str:
     return text
 
 
-def _check_apparmor(profile: Profile | None) -> None:
-    if profile is None or profile.kind is not ProfileKind.LOCALHOST:
-        return
+def _apparmor(security: Security) -> tuple[str, ...]:
+    profile = security.apparmor
+    if profile is None or profile.kind is not ProfileKind.LOCALHOST or security.privileged:
+        return ()
     if not _says(_APPARMOR, "Y"):
         raise FailedPrecondition(f"AppArmor profile {profile.reference}: this host has no AppArmor")
-    raise NotImplementedHere(f"AppArmor profile {profile.reference}: not supported yet")
+    return (f"apparmor={profile.reference}",)
 
 
-def _check_selinux(security: Security) -> None:
+def _selinux(security: Security) -> tuple[str, ...]:
+    """The parts of the label; a host without SELinux ignores them, as kubelets expect."""
     label = security.selinux
-    if label is not None and (label.type or label.level) and os.path.exists(_SELINUX):
-        raise NotImplementedHere("SELinux labels are not supported yet")
+    if label is None or security.privileged or not os.path.exists(_SELINUX):
+        return ()
+    parts = {"user": label.user, "role": label.role, "type": label.type, "level": label.level}
+    return tuple(f"label={part}:{value}" for part, value in parts.items() if value)
 
 
 def _says(path: str, word: str) -> bool:

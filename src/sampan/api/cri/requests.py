@@ -22,6 +22,7 @@ _KINDS = {
     pb.SecurityProfile.Unconfined: m.ProfileKind.UNCONFINED,
     pb.SecurityProfile.Localhost: m.ProfileKind.LOCALHOST,
 }
+_LOCALHOST = "localhost/"
 _POLICIES = {pb.Merge: m.GroupsPolicy.MERGE, pb.Strict: m.GroupsPolicy.STRICT}
 _PROPAGATION = {
     pb.PROPAGATION_PRIVATE: m.Propagation.PRIVATE,
@@ -229,6 +230,10 @@ def _container_security(context: pb.LinuxContainerSecurityContext) -> m.Security
 def _apparmor(context: _Context) -> m.Profile | None:
     if context.HasField("apparmor"):
         return _profile(context.apparmor, "AppArmor profile")
+    # Kubelets before 1.30 say it in a word, and of containers only.
+    word = getattr(context, "apparmor_profile", "")
+    if word.startswith(_LOCALHOST):
+        return m.Profile(m.ProfileKind.LOCALHOST, word.removeprefix(_LOCALHOST))
     return None
 
 
