@@ -2,7 +2,8 @@
 
 A node without a kubelet and without clients of containerd should not pay for gRPC. So the daemon
 listens itself, and at the first connection makes the server under another name, which then takes
-the socket's place. Connections that came before are passed on, for as long as they last.
+the socket's place. Connections that came before are passed on, and their clients are told behind
+the first answer to make another one for the next call (GOAWAY, RFC 9113 section 6.8).
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ LONGEST = 103
 """Bytes of a path: 107 of an address (unix(7)), less those of the name that it has at first."""
 
 _PIECE = 1 << 16
+_FRAME_HEAD = 9
+_HEADERS, _ENDS = 1, 5  # type and flags: all headers are there, and the stream is at its end
+_GO_AWAY = bytes.fromhex("000008 07 00 00000000 7fffffff 00000000")
+"""A frame of HTTP/2: no call that was made is refused, no other is to be made here, no error."""
 _log = logging.getLogger("sampan.daemon")
 
 
@@ -138,8 +143,8 @@ class GrpcSocket:
             await loop.sock_connect(server, self._path)
             async with asyncio.TaskGroup() as group:
                 group.create_task(_copy(client, server))
-                group.create_task(_copy(server, client))
-        except* OSError:
+                group.create_task(_answer(server, client))
+        except* (OSError, EOFError):
             pass
         finally:
             client.close()
@@ -160,6 +165,32 @@ class GrpcSocket:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("%s: %s", self._title, task.exception())
+
+
+async def _answer(server: socket.socket, client: socket.socket) -> None:
+    """What the server says, and behind the end of the first call that the client should go away.
+
+    Not at once: a client that is told so while it connects (gRPC's own, in C) tries without end.
+    """
+    loop = asyncio.get_running_loop()
+    is_answered = False
+    while not is_answered:
+        head = await _read(server, _FRAME_HEAD)
+        content = await _read(server, int.from_bytes(head[:3]))
+        is_answered = head[3] == _HEADERS and head[4] & _ENDS == _ENDS
+        await loop.sock_sendall(client, head + content + (_GO_AWAY if is_answered else b""))
+    await _copy(server, client)
+
+
+async def _read(source: socket.socket, size: int) -> bytes:
+    """Exactly `size` bytes. Raises EOFError."""
+    data = b""
+    while len(data) < size:
+        piece = await asyncio.get_running_loop().sock_recv(source, size - len(data))
+        if not piece:
+            raise EOFError
+        data += piece
+    return data
 
 
 async def _copy(source: socket.socket, target: socket.socket) -> None:
