@@ -19,7 +19,7 @@ from sampan.store import leases
 
 if TYPE_CHECKING:
     from sampan.images.pull import Puller
-    from sampan.registry.client import Repository
+    from sampan.registry.repository import Repository
     from sampan.spec.digest import Digest
     from sampan.spec.image import Descriptor
     from sampan.store.content import ContentStore

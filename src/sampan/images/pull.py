@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from sampan.images.model import Content
     from sampan.images.trust import Trust
     from sampan.images.unpack import Unpacker
-    from sampan.registry.client import Registry, Repository
+    from sampan.registry.client import Registry
     from sampan.registry.credentials import Credentials
+    from sampan.registry.repository import Repository
     from sampan.spec.digest import Digest
     from sampan.spec.image import Descriptor, Manifest
     from sampan.spec.platform import Platform

@@ -26,7 +26,7 @@ from sampan.store import blobs
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sampan.registry.client import Repository
+    from sampan.registry.repository import Repository
     from sampan.spec.digest import Digest
     from sampan.spec.image import Descriptor
     from sampan.spec.reference import Reference

@@ -15,7 +15,7 @@ from sampan.spec.image import MAX_CONFIG, Descriptor, ImageConfig, Index, Manife
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sampan.registry.client import Repository
+    from sampan.registry.repository import Repository
     from sampan.registry.searching import Found
     from sampan.spec.platform import Platform
 

@@ -30,7 +30,7 @@ from sampan.spec.image import Manifest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sampan.registry.client import Repository
+    from sampan.registry.repository import Repository
     from sampan.spec.digest import Digest
     from sampan.spec.image import Descriptor
 

@@ -1,31 +1,21 @@
 """The registry room's front: `Registry` for all registries, `Repository` for one of an operation.
 
 `Registry` owns the connections and the configuration. `repository()` binds a reference and one
-user's credentials, which end with that object. Pulls go to the mirrors first, in their order, and
-then to the registry itself; the endpoint that had the manifest is asked for the blobs too.
+user's credentials, which end with that object.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sampan.errors import SampanError
-from sampan.registry import fetch, listing, login, push, resolver, searching
 from sampan.registry.hosts import Hosts
-from sampan.registry.http import HttpClient
 from sampan.registry.retry import Retry
-from sampan.registry.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from sampan.registry.credentials import Credentials
-    from sampan.registry.fetch import BlobWriter
+    from sampan.registry.http import HttpClient
     from sampan.registry.proxies import Proxies
-    from sampan.registry.resolver import Resolved
-    from sampan.spec.digest import Digest
-    from sampan.spec.image import Descriptor
+    from sampan.registry.repository import Repository
     from sampan.spec.reference import Reference
 
 
@@ -40,126 +30,39 @@ class Registry:
     ) -> None:
         self.hosts = hosts or Hosts()
         self.retry = retry or Retry()
-        self._client = HttpClient(self.hosts, proxies)
+        self._proxies = proxies
+        self._made: HttpClient | None = None
+
+    @property
+    def _client(self) -> HttpClient:
+        """Imported late: it needs aiohttp, and an engine that is asked for no image does not."""
+        from sampan.registry.http import HttpClient
+
+        if self._made is None:
+            self._made = HttpClient(self.hosts, self._proxies)
+        return self._made
 
     async def login(self, server: str, credentials: Credentials) -> str:
         """Show credentials to a registry; what to keep in place of the password. See `login`."""
+        from sampan.registry import login
+
         registry = login.registry_of(server)
         return await self.retry.run(lambda: login.login(self._client, registry, credentials))
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._client.aclose()
+        if self._made is not None:
+            await self._made.aclose()
 
     def repository(
         self, reference: Reference, credentials: Credentials | None = None
     ) -> Repository:
         """The repository that `reference` names, asked on behalf of `credentials`."""
+        from sampan.registry.repository import Repository
+        from sampan.registry.session import Session
+
         endpoints = self.hosts.endpoints(reference.registry)
         sessions = [
             Session(self._client, endpoint, reference, credentials) for endpoint in endpoints
         ]
         return Repository(reference, sessions, self.retry)
-
-
-class Repository:
-    """One repository of one registry, for one operation."""
-
-    def __init__(self, reference: Reference, sessions: list[Session], retry: Retry) -> None:
-        self.reference = reference
-        self._sessions = sessions
-        self._chosen: Session | None = None
-        self._retry = retry
-
-    @property
-    def _upstream(self) -> Session:
-        return self._sessions[-1]
-
-    async def resolve(self) -> Resolved:
-        """What the registry has for the tag or digest of the reference; errors as `resolve`."""
-        for session in self._sessions[:-1]:
-            try:
-                resolved = await resolver.resolve(session, self.reference)
-            except SampanError:
-                continue  # a mirror may lack anything; the registry itself has the last word
-            self._chosen = session
-            return resolved
-        self._chosen = self._upstream
-        return await self._retry.run(lambda: resolver.resolve(self._upstream, self.reference))
-
-    async def resolve_tag(self, tag: str) -> Resolved:
-        """What another tag of the same repository names, where this one was found.
-
-        Raises:
-            ImageNotFound: there is no such tag.
-            Others: as `resolve`.
-        """
-        session = self._chosen or self._upstream
-        other = replace(self.reference, tag=tag, digest=None)
-        return await self._retry.run(lambda: resolver.resolve(session, other))
-
-    async def manifest(self, descriptor: Descriptor) -> bytes:
-        """The verified content of a manifest or index; errors as `fetch_manifest`."""
-        session = self._chosen or self._upstream
-        try:
-            return await self._retry.run(lambda: fetch.fetch_manifest(session, descriptor))
-        except SampanError:
-            if session is self._upstream:
-                raise
-        return await self._retry.run(lambda: fetch.fetch_manifest(self._upstream, descriptor))
-
-    async def blob(
-        self, descriptor: Descriptor, writer: BlobWriter, progress: Callable[[int], None]
-    ) -> None:
-        """Bring the missing bytes of a blob; errors as `fetch_blob`."""
-        session = self._chosen or self._upstream
-        try:
-            await fetch.fetch_blob(session, descriptor, writer, progress, self._retry)
-        except SampanError:
-            if session is self._upstream:
-                raise
-            await fetch.fetch_blob(self._upstream, descriptor, writer, progress, self._retry)
-
-    async def has_blob(self, descriptor: Descriptor) -> bool:
-        """Whether the registry itself has the blob."""
-        return await self._retry.run(lambda: push.has_blob(self._upstream, descriptor))
-
-    async def push_blob(
-        self,
-        descriptor: Descriptor,
-        fd: int,
-        progress: Callable[[int], None],
-        mount_from: Iterable[str] = (),
-    ) -> bool:
-        """Send a blob, or have it mounted from another repository; whether it was sent.
-
-        What a broken connection left in the registry is gone on with. Errors as `push_blob`.
-        """
-        for repository in mount_from:
-            try:
-                if await push.mount_blob(self._upstream, descriptor, repository):
-                    return False
-            except SampanError:
-                break  # whoever may not mount may still be allowed to push
-        upload = push.Upload(self._upstream, descriptor, fd, progress)
-        await self._retry.run(upload.run)
-        return True
-
-    async def push_manifest(self, target: str, content: bytes, media_type: str) -> Digest:
-        """Send a manifest under a tag or digest; errors as `push_manifest`."""
-        return await self._retry.run(
-            lambda: push.push_manifest(self._upstream, target, content, media_type)
-        )
-
-    async def tags(self) -> list[str]:
-        """Every tag of the repository; errors as `listing.tags`."""
-        return await self._retry.run(lambda: listing.tags(self._upstream))
-
-    async def search(self, term: str, limit: int) -> list[searching.Found]:
-        """What the registry has by a word; errors as `searching.search`."""
-        return await self._retry.run(lambda: searching.search(self._upstream, term, limit))
-
-    async def referrers(self, subject: Digest, artifact_type: str = "") -> list[Descriptor]:
-        """The manifests that refer to `subject`; errors as `listing.referrers`."""
-        session = self._chosen or self._upstream
-        return await self._retry.run(lambda: listing.referrers(session, subject, artifact_type))
