@@ -126,3 +126,13 @@ def test_it_outlives_the_daemon_and_ends_with_its_machine(lab):
 def test_what_it_cannot_do(lab):
     config = lab.sandbox_config()
     assert lab.code("RunPodSandbox", config=config, runtime_handler="vm") == "INVALID_ARGUMENT"
+    config = lab.own_config(linux={"sysctls": {"net.ipv4.ip_forward": "1"}})
+    assert lab.code("RunPodSandbox", config=config, runtime_handler="vm") == "INVALID_ARGUMENT"
+
+
+def test_what_its_containers_cannot_have(lab, pod):
+    device = {"host_path": "/dev/null", "container_path": "/dev/x", "permissions": "r"}
+    with pytest.raises(crilab.grpc.RpcError) as error:
+        lab.create(pod, "true", devices=[device])
+    assert error.value.code().name == "INVALID_ARGUMENT"
+    assert "devices of the node" in error.value.details()

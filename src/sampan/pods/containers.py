@@ -142,7 +142,7 @@ class Containers:
         if sandbox.phase is not Phase.READY:
             raise FailedPrecondition(f"create container in {sandbox.id}: the sandbox is not ready")
         check(request, sandbox)
-        self.sandboxes.handler(sandbox).check(request.mounts)
+        self.sandboxes.handler(sandbox).check(request)
         name = names.container_name(sandbox.id, request)
         if name in self._taken:
             raise AlreadyExists(f"container name {name} is in use")

@@ -10,9 +10,9 @@ from sampan.pods import users
 from sampan.pods.model import Mode, Propagation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
-    from sampan.pods.model import Mount, Namespaces
+    from sampan.pods.model import Request, SandboxConfig
 
 OURS = "sampan"
 MACHINE = "vm"
@@ -29,12 +29,18 @@ class Handler:
     user_namespaces: bool = False
     is_machine: bool = False
 
-    def check_namespaces(self, asked: Namespaces) -> None:
-        """Refuse what a pod with a kernel of its own cannot share. Raises InvalidArgument."""
+    def check_sandbox(self, config: SandboxConfig) -> None:
+        """Refuse what a pod with a kernel of its own cannot have. Raises InvalidArgument."""
+        asked = config.namespaces
         if self.is_machine and Mode.NODE in (asked.network, asked.pid, asked.ipc):
             raise InvalidArgument(
                 f"runtime handler {self.name!r}: a pod with a kernel of its own cannot be in the "
                 "node's namespaces"
+            )
+        if self.is_machine and config.sysctls:
+            raise InvalidArgument(
+                f"runtime handler {self.name!r}: sysctls of a pod with a kernel of its own cannot "
+                "be set"
             )
 
     def check_user_namespaces(self) -> None:
@@ -42,9 +48,14 @@ class Handler:
         if not self.user_namespaces:
             raise InvalidArgument(f"runtime handler {self.name!r} has no user namespaces here")
 
-    def check(self, mounts: Sequence[Mount]) -> None:
+    def check(self, request: Request) -> None:
         """Refuse what it cannot do. Raises InvalidArgument."""
-        for mount in mounts:
+        if self.is_machine and (request.devices or request.cdi):
+            raise InvalidArgument(
+                f"runtime handler {self.name!r}: devices of the node cannot be in a pod with a "
+                "kernel of its own"
+            )
+        for mount in request.mounts:
             if mount.recursive_read_only and not self.recursive_read_only:
                 raise InvalidArgument(
                     f"mount on {mount.target}: runtime handler {self.name} has no "

@@ -1,7 +1,8 @@
 """Connections to a port of a pod, as if from inside of it.
 
 The socket is made by a thread that has joined the pod's network for that one call; a socket keeps
-the network that it was born in, so connecting it is the event loop's business again.
+the network that it was born in, so connecting it is the event loop's business again. A pod with a
+kernel of its own has its loopback in there, so the node connects to its address.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Ports:
         self._sandboxes = sandboxes
 
     async def connect(self, sandbox_id: str, port: int) -> socket.socket:
-        """A non-blocking connection to `port` of the sandbox's loopback, IPv4 first.
+        """A non-blocking connection to `port` of the pod's loopback, IPv4 first, or of its address.
 
         Raises:
             Unavailable: nothing answers there.
@@ -45,17 +46,25 @@ class Ports:
         if sandbox.phase is not Phase.READY:
             raise FailedPrecondition(f"forward port {port}: sandbox {sandbox.id} is not ready")
         path = ""
-        if sandbox.config.namespaces.network is not Mode.NODE:
+        places: tuple[tuple[socket.AddressFamily, str], ...] = _LOOPBACKS
+        if self._sandboxes.handler(sandbox).is_machine:
+            places = tuple((_family(address), address) for address in sandbox.addresses)
+        elif sandbox.config.namespaces.network is not Mode.NODE:
             path = f"{self._sandboxes.place(sandbox).pinned}/net"
         failure: Exception | None = None
-        for family, address in _LOOPBACKS:
+        for family, address in places:
             try:
                 return await _connect(path, family, (address, port))
             except (OSError, TimeoutError) as error:
                 failure = failure or error
-        raise Unavailable(
-            f"forward port {port}: connect to 127.0.0.1:{port} in pod {sandbox.id}: {failure}"
-        )
+        if failure is None:
+            raise Unavailable(f"forward port {port}: pod {sandbox.id} has no address")
+        where = f"{places[0][1]}:{port}"
+        raise Unavailable(f"forward port {port}: connect to {where} in pod {sandbox.id}: {failure}")
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 async def _connect(path: str, family: int, address: tuple[str, int]) -> socket.socket:

@@ -72,7 +72,7 @@ class Sandboxes:
         """
         found = self._handlers.find(handler)
         check(config)
-        found.check_namespaces(config.namespaces)
+        found.check_sandbox(config)
         if config.namespaces.uids:
             found.check_user_namespaces()
             config = replace(config, sysctls={**users.SYSCTLS, **config.sysctls})
