@@ -84,10 +84,11 @@ def test_a_profile_that_is_not_loaded_is_refused(bundle: Bundle):
 @with_engine
 async def test_the_engine_gives_the_profile(lab: Lab, engine: Engine) -> None:
     host = HostConfig(security_opt=(f"apparmor={NAME}",))
-    made = await engine.create(lab.config_of("sh", "-c", LOOK), host)
+    made = await engine.create(lab.config_of("sh", "-c", f"mkdir -p /tmp; {LOOK}"), host)
     ended = engine.arm_wait(made.id, WaitCondition.NEXT_EXIT)
     await engine.start(made.id)
     await ended
-    assert await lab.output(engine, made.id) == f"{NAME} (enforce)\n"
+    said = await lab.output(engine, made.id, LogQuery(stderr=False))
+    assert said == f"{NAME} (enforce)\n"
     errors = await lab.output(engine, made.id, LogQuery(stdout=False))
     assert "Permission denied" in errors

@@ -62,7 +62,7 @@ def opaque_attribute() -> str:
     """The attribute of opaque directories: `trusted` ones need rights over the whole machine, so
     in a user namespace it is a user's, which overlayfs reads when it is mounted with userxattr."""
     if not _attribute:
-        with open("/proc/self/uid_map", encoding="ascii") as file:
+        with open("/proc/self/uid_map", encoding="utf-8") as file:
             first, _, rest = file.readline().strip().partition(" ")
         whole = first == "0" and rest.split() == ["0", "4294967295"]
         _attribute.append(TRUSTED_OPAQUE if whole else USER_OPAQUE)

@@ -37,7 +37,7 @@ _fstatfs = prototype("fstatfs", c_int, c_int, c_void_p)
 def has_apparmor() -> bool:
     """Whether AppArmor confines processes on this kernel."""
     try:
-        with open(_APPARMOR, encoding="ascii") as file:
+        with open(_APPARMOR, encoding="utf-8") as file:
             return file.read(1) == "Y"
     except OSError:
         return False
@@ -45,11 +45,11 @@ def has_apparmor() -> bool:
 
 def has_selinux() -> bool:
     """Whether SELinux is there and has a policy."""
-    with open("/proc/filesystems", encoding="ascii") as file:
+    with open("/proc/filesystems", encoding="utf-8") as file:
         if "selinuxfs" not in file.read().split():
             return False
     try:
-        with open("/proc/thread-self/attr/current", encoding="ascii") as file:
+        with open("/proc/thread-self/attr/current", encoding="utf-8") as file:
             return file.read(_MAX_LABEL).rstrip("\0\n") not in ("", "kernel")
     except OSError:
         return False

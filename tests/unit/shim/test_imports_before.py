@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3] / "src"
 
 NEVER = {
@@ -42,11 +44,35 @@ def _imported(function: ast.FunctionDef):
                 yield whole if is_module else str(node.module)
 
 
-def test_nothing_is_imported_too_late():
+def other_encodings(modules: set[str]) -> set[str]:
+    """Where these modules open a file in an encoding that is a module, not yet imported."""
+    found = set()
+    for name in modules:
+        path = ROOT / f"{name.replace('.', '/')}.py"
+        if name.startswith("sampan.") and path.exists():
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "open":
+                    given = [
+                        ast.unparse(one.value) for one in node.keywords if one.arg == "encoding"
+                    ]
+                    found |= {f"{name}:{node.lineno} {one}" for one in given if one != "'utf-8'"}
+    return found
+
+
+@pytest.fixture(scope="module")
+def loaded() -> set[str]:
+    """The modules of a spawner that closes its imports."""
     script = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); import sampan.shim.spawner; "
         "import sampan.shim.containers; import sampan.shim.waking; print(*sys.modules)"
     )
     words = [sys.executable, "-I", "-S", "-c", script]
-    loaded = set(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
+    return set(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_nothing_is_imported_too_late(loaded):
     assert late_imports(loaded) - loaded - NEVER.keys() == set()
+
+
+def test_no_encoding_is_looked_up_too_late(loaded):
+    assert other_encodings(loaded) == set()
