@@ -105,6 +105,20 @@ def test_the_pods_address_is_the_machines(lab, pod):
     lab.call("StopContainer", container_id=container, timeout=0)
 
 
+def test_a_port_of_the_machine(lab, pod):
+    serve = "echo page > /tmp/index.html; exec httpd -f -p 8080 -h /tmp"
+    container = lab.start(pod, "sh", "-c", serve)
+    lab.shell(container, "until wget -q -O- http://127.0.0.1:8080/; do sleep 0.1; done")
+    url = lab.call("PortForward", pod_sandbox_id=pod[0]).url
+    with spdylab.Client(url, "portforward.k8s.io") as client:
+        error = client.open(streamtype="error", port="8080", requestid="1")
+        data = client.open(streamtype="data", port="8080", requestid="1")
+        client.send(data, b"GET / HTTP/1.0\r\n\r\n", fin=True)
+        said = client.read(lambda one: one.connection.ended >= {error, data})
+        assert said[data].endswith(b"page\n")
+    lab.call("StopContainer", container_id=container, timeout=0)
+
+
 def test_it_outlives_the_daemon_and_ends_with_its_machine(lab):
     config = lab.own_config()
     made = lab.call("RunPodSandbox", config=config, runtime_handler="vm").pod_sandbox_id
