@@ -166,7 +166,7 @@ def test_a_command_that_fails_after_the_gate(bundle: Bundle):
     bundle.save()
     failed = bundle.oci("run", bundle.id)
     assert failed.returncode == 1
-    assert failed.stderr == "sampan-oci: exec script: no such file or directory\n"
+    assert failed.stderr == "exec script: no such file or directory\n"
     words = [bundle.runtime, "--root", str(bundle.root), "create", bundle.id]
     with open(bundle.path / "out", "wb") as out:
         null = subprocess.DEVNULL

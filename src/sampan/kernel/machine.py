@@ -121,6 +121,7 @@ SYS = {
         "renameat": 264,
         "rt_sigaction": 13,
         "rt_sigprocmask": 14,
+        "signalfd4": 289,
         "seccomp": 317,
         "sendmsg": 46,
         "setdomainname": 171,

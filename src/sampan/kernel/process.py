@@ -84,6 +84,11 @@ def close_from(first: int) -> None:
     check(_close_range(first, 0xFFFFFFFF, n.CLOSE_RANGE_CLOEXEC), "close_range")
 
 
+def close_between(first: int, last: int) -> None:
+    """Close every descriptor from `first` to `last`, both included."""
+    check(_close_range(first, last, 0), "close_range")
+
+
 def prctl(option: int, value: int = 0, third: int = 0) -> int:
     """prctl(2) with unused arguments zero."""
     return check(_prctl(option, value, third, 0, 0), f"prctl {option}")

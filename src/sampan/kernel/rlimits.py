@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 
-KINDS = {
-    f"RLIMIT_{name}": getattr(resource, f"RLIMIT_{name}")
-    for name in (
-        "AS CORE CPU DATA FSIZE MEMLOCK MSGQUEUE NICE "
-        "NOFILE NPROC RSS RTPRIO RTTIME SIGPENDING STACK"
-    ).split()
-}
-_INFINITY = resource.RLIM_INFINITY
+# By their numbers (asm-generic/resource.h), as lines of /proc/self/limits have them, too. Loading
+# the module resource for them would cost a start more than all the rest of it here.
+_NAMES = (
+    "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE "
+    "RTPRIO RTTIME"
+).split()
+KINDS = {f"RLIMIT_{name}": number for number, name in enumerate(_NAMES) if name != "LOCKS"}
+_INFINITY = -1
+_LABEL = 26  # characters of a line before its numbers
 _UNLIMITED = 0xFFFFFFFFFFFFFFFF
 
 
@@ -24,19 +24,30 @@ def set_limit(kind: str, soft: int, hard: int) -> None:
     as it may be: a container that asks for more descriptors than its host has still starts, as
     under containerd with its restricted settings.
     """
+    import resource  # `runtime.init` has it loaded
+
     number = KINDS[kind]
     wanted = [_INFINITY if value == _UNLIMITED else value for value in (soft, hard)]
     try:
         resource.setrlimit(number, (wanted[0], wanted[1]))
     except (ValueError, PermissionError):
-        resource.setrlimit(number, lowered(kind, soft, hard))
+        _, ceiling = resource.getrlimit(number)
+        resource.setrlimit(number, (_lower(wanted[0], ceiling), _lower(wanted[1], ceiling)))
 
 
 def lowered(kind: str, soft: int, hard: int) -> tuple[int, int]:
     """What of these limits may be had without the right to raise one; -1 is none."""
     wanted = [_INFINITY if value == _UNLIMITED else value for value in (soft, hard)]
-    _, ceiling = resource.getrlimit(KINDS[kind])
+    ceiling = _ceiling(KINDS[kind])
     return _lower(wanted[0], ceiling), _lower(wanted[1], ceiling)
+
+
+def _ceiling(number: int) -> int:
+    """The hard limit of this process."""
+    with open("/proc/self/limits", "rb") as stream:
+        line = stream.read().split(b"\n")[number + 1]
+    word = line[_LABEL:].split()[1]
+    return _INFINITY if word == b"unlimited" else int(word)
 
 
 def _lower(wanted: int, ceiling: int) -> int:

@@ -100,6 +100,8 @@ def _failed(words: list[str], error: Exception) -> int:
     elif options.rest[0] == "exec":
         log.failure(f"exec failed: {_sentence(error)}")
         return 255
+    elif str(error).startswith("exec ") and options.rest[0] == "run":
+        log.failure(_sentence(error), "")  # the line of the process itself, which could not execute
     else:
         log.failure(_sentence(error))
     return 1

@@ -63,10 +63,10 @@ def checkpoint(root: str, container_id: str, options: Parsed) -> None:
     if status not in ("running", "paused"):
         raise RuntimeFailure(0, f"container cannot be checkpointed in {status} state")
     spec = state["config"]
-    _refuse_terminal(spec)
     images, work = _directories(directory, options)
     words = ["pre-dump" if options.on("pre-dump") else "dump", "--tree", str(state["pid"])]
     words += [*_shared_words(options, images, work), *_dump_words(options, images)]
+    _refuse_terminal(spec)
     for point in _external(spec, state["rootfs"]):
         words += ["--external", f"mnt[{point}]:{point}"]
     for path in _network_paths(spec):

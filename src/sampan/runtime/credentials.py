@@ -173,7 +173,10 @@ class Trampoline(Operation):
         self.preserve = preserve
 
     def execute(self, stage: Stage) -> None:
-        stage.trampoline = trampoline.make(3 + self.preserve)
+        report = 3 + self.preserve
+        stage.trampoline = trampoline.make(report)
+        while stage.trampoline <= report:  # a number that is given away, or to another one
+            stage.trampoline = os.dup(stage.trampoline)
 
     def describe(self) -> str:
         return "keep a sealed program ready to execute the command"

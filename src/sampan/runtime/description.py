@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import posix
-import pwd
 import time
 
 from sampan.jsontext import encode
@@ -50,6 +49,10 @@ def timestamp(nanoseconds: int) -> str:
 
 
 def _owner_name(uid: int) -> str:
+    if uid == 0:  # which needs no look at what the C library knows of users
+        return "root"
+    import pwd
+
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 _ROOM = 0x10000  # bytes of records: a whole life is longer than an order
 _POLLIN = 1
+_SIG_SETMASK = 2
+_ENDING = (_signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)
+_ENDING_MASK = sum(1 << (number - 1) for number in _ENDING)
 _LIBRARY_SIGNALS = (32, 33)  # the C library keeps these two from posix_spawn
 _OWN_SIGNALS = [s for s in range(1, 65) if s not in (9, 19, *_LIBRARY_SIGNALS)]
 _PID_BYTES = 8
@@ -104,6 +107,7 @@ class DirectAssembly(assembly.Assembly):
             self.write_one(operation, doors, filter_program)
         self.calls.say(assembly.READY)
         if gate >= 0:
+            self._close_others(gate)
             self._wait_at(gate)
         for operation in plan.after_gate:
             self._note(operation)
@@ -112,16 +116,31 @@ class DirectAssembly(assembly.Assembly):
     def _note(self, operation: o.Operation) -> None:
         self.places.append((self.calls.here(), operation))
 
+    def _close_others(self, gate: int) -> None:
+        """Nothing of the host lies open while nobody starts it."""
+        if gate > machine.REPORT + 1:
+            self.calls.call(n.SYS_close_range, machine.REPORT + 1, gate - 1, 0)
+        self.calls.call(n.SYS_close_range, gate + 1, 0xFFFFFFFF, 0)
+
     def _wait_at(self, gate: int) -> None:
         """Wait for the byte that opens the FIFO `gate`; end when everyone who could send is gone.
 
-        poll(2) waits for the first writer, where read(2) would report the end at once.
+        poll(2) waits for the first writer, where read(2) would report the end at once. What would
+        end any other process ends this one, too: the first one of a pid namespace ignores what it
+        does not handle, so signals come as a descriptor, beside which there is nobody to read.
         """
         calls, again, nobody, opened = self.calls, Label(), Label(), Label()
-        waited = calls.data(struct.pack("<ihh", gate, _POLLIN, 0))
+        signals = calls.data(struct.pack("<Q", _ENDING_MASK))
+        calls.call(SYS["rt_sigprocmask"], _SIG_SETMASK, signals, 0, 8)
+        asked = calls.call(SYS["signalfd4"], -1, signals, 8, os.O_CLOEXEC)
+        calls.call(SYS["dup2"], asked, gate + 2)
+        calls.call(SYS["close"], asked)
+        waited = calls.data(struct.pack("<ihhihh", gate, _POLLIN, 0, gate + 2, _POLLIN, 0))
         calls.place(again)
-        calls.call(SYS["poll"], waited, 1, -1, tolerate=(errno.EINTR,), at=again)
+        calls.call(SYS["poll"], waited, 2, -1, tolerate=(errno.EINTR,), at=again)
         calls.call(SYS["read"], gate, calls.data(bytes(8)), 1, equals=0, at=nobody)
+        calls.call(SYS["close"], gate + 2)
+        calls.call(SYS["rt_sigprocmask"], _SIG_SETMASK, calls.data(bytes(8)), 0, 8)
         calls.call(SYS["umask"], 0, then=opened)
         calls.place(nobody)
         calls.call(SYS["exit_group"], 1)

@@ -21,6 +21,7 @@ import _signal
 import _socket
 import marshal
 import os
+import resource  # noqa: F401  for limits
 import select
 
 from sampan.kernel import (
@@ -29,6 +30,7 @@ from sampan.kernel import (
     terminal,  # noqa: F401  for operations, which import it too late
     trampoline,
 )
+from sampan.runtime.credentials import LetGo
 from sampan.runtime.failure import RuntimeFailure, reason
 from sampan.runtime.freeze import close_imports
 from sampan.runtime.operations import Operation
@@ -48,6 +50,7 @@ SOURCES = b"S"
 MAX_MESSAGE = 8192
 MAX_ORDER = 64 << 20
 NO_GATE = -1
+_ENDING = (_signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)  # its terminal may come and go
 
 
 def live_as_blank(sync: _socket.socket, spare_of: list[str]) -> NoReturn:
@@ -112,8 +115,10 @@ def become(
     try:
         run(before, stage)
         fds.send(sock=sync, data=READY, fds=[stage.master] if stage.master >= 0 else [])
-        if gate != NO_GATE and not _opened(gate):
-            os._exit(1)
+        if gate != NO_GATE:
+            _close_others(stage, sync.fileno(), gate, after)
+            if not _opened(gate):
+                os._exit(1)
         run(after, stage)
     except RuntimeFailure as failure:
         _report(sync, failure)
@@ -126,12 +131,31 @@ def become(
         os._exit(status)
 
 
+def _close_others(stage: Stage, sync: int, gate: int, after: list[Operation]) -> None:
+    """Nothing of the host lies open while nobody starts the container."""
+    preserved = next((one.preserve for one in after if isinstance(one, LetGo)), 0)
+    kept = {*range(3 + preserved), sync, gate, *stage.sources}
+    first = 3 + preserved
+    for fd in sorted(kept):
+        if fd > first:
+            process.close_between(first, fd - 1)
+        first = max(first, fd + 1)
+    process.close_between(first, 0xFFFFFFFF)
+
+
+def _give_up(number: int, _frame: object) -> NoReturn:
+    os._exit(128 + number)
+
+
 def _opened(gate: int) -> bool:
     """Wait for the byte that starts the container; False when everyone who could send it is gone.
 
     The gate is a pipe, or a FIFO opened for reading before any writer came: poll(2) then waits for
-    the first writer, where read(2) would report the end at once.
+    the first writer, where read(2) would report the end at once. What would end any other process
+    ends this one, too: the first one of a pid namespace ignores what it does not handle.
     """
+    for number in _ENDING:
+        _signal.signal(number, _give_up)
     select_gate = select.poll()
     select_gate.register(gate, select.POLLIN)
     select_gate.poll()

@@ -36,6 +36,8 @@ def exec_command(root: str, container_id: str, command: list[str], options: Pars
     use_every_cpu()
     spec["relayed"] = not options.text("console-socket")
     tell(options, "nsexec container setup: joining what the container has")
+    if options.on("debug") and (spec.get("execCPUAffinity") or {}).get("initial"):
+        _tell_affinity(spec["execCPUAffinity"]["initial"], options)
     execed = _spawn(directory, state, spec, options)
     tell(options, f"child process in init(): {execed.pid}")
     tell(options, f"setns_init: about to exec {spec['args'][0]}")
@@ -45,6 +47,14 @@ def exec_command(root: str, container_id: str, command: list[str], options: Pars
         _end(execed.pidfd)
         raise
     return 0 if detached else _wait(execed)
+
+
+def _tell_affinity(cpus: str, options: Parsed) -> None:
+    from sampan.runtime.scheduling import check_affinity, numbers
+
+    check_affinity({"initial": cpus})
+    mask = sum(1 << cpu for cpu in numbers(cpus, 1 << 16))
+    tell(options, f"nsexec container setup: affinity: {mask:#x}")
 
 
 def _end(pidfd: int) -> None:

@@ -171,6 +171,8 @@ def _make(
     try:
         directory.save(record)
         compiled = _compile(directory, spec)
+        if compiled:
+            tell(options, f"seccomp filter flags: {compiled[1]}")
         gate = clear_of_report(directory.make_fifo())
         try:
             created = maker(directory.container_id, spec, record["bundle"], gate, compiled)

@@ -18,10 +18,10 @@ class Log:
     def __init__(self, path: str, form: str, *, debug: bool) -> None:
         self.path, self.format, self.debug_on = path, form, debug
 
-    def failure(self, message: str) -> None:
+    def failure(self, message: str, source: str = "sampan-oci: ") -> None:
         """Tell an error to the caller."""
         self._write("error", message)
-        _put(2, f"sampan-oci: {message}\n")
+        _put(2, f"{source}{message}\n")
 
     def warning(self, message: str) -> None:
         """Tell what was done differently from what was asked."""

@@ -8,6 +8,7 @@ No import of `__future__` here: it would be the first one that costs.
 """
 
 import _frozen_importlib
+import _frozen_importlib_external
 import marshal
 import posix
 import sys
@@ -25,6 +26,7 @@ class Finder:
 
     # name: (source, whether it is a package, its mtime in ns, its size, offset of the code, length)
     index: "dict[str, Entry]"
+    extensions: "dict[str, str]"  # modules of the C language: where the interpreter found them
     base: int
     path: str
     missed = False
@@ -33,6 +35,8 @@ class Finder:
     def find_spec(cls, name: str, path: object = None, target: object = None) -> "Any":
         """The spec of a module that is packed as its source is now."""
         entry = cls.index.get(name)
+        if entry is None and name in cls.extensions:
+            return cls._extension(name, cls.extensions[name])
         if entry is None:
             cls.missed = cls.missed or name.startswith("sampan.")
             return None
@@ -49,6 +53,15 @@ class Finder:
         if is_package:
             spec.submodule_search_locations = [source.rpartition("/")[0]]
         return spec
+
+    @staticmethod
+    def _extension(name: str, origin: str) -> "Any":
+        try:
+            posix.stat(origin)
+        except OSError:
+            return None
+        loader: Any = _frozen_importlib_external.ExtensionFileLoader(name, origin)
+        return _frozen_importlib.ModuleSpec(name, loader, origin=origin)
 
     @staticmethod
     def create_module(spec: object) -> None:
@@ -70,6 +83,7 @@ class Finder:
 def install(pack: "BinaryIO") -> None:
     """Find modules in the pack that is open behind this code."""
     Finder.index = marshal.load(pack)  # noqa: S302  our own file, as a .pyc
+    Finder.extensions = marshal.load(pack)  # noqa: S302
     Finder.base = pack.tell()
     Finder.path = pack.name
     sys.meta_path.insert(0, Finder)

@@ -14,6 +14,7 @@ import sys
 _ROOMS = ("kernel", "kernel/cgroups", "runtime")
 _TOP = ("__init__", "errors", "ids", "jsontext", "version")
 _FOREIGN = ("__future__", "ctypes", "ctypes._endian", "stat", "struct", "types")
+_EXTENSIONS = ("_ctypes", "_json", "_socket", "_struct", "fcntl", "resource", "select")
 _OPTIMIZE = 2  # neither docstrings nor assertions
 
 
@@ -38,7 +39,8 @@ def write() -> None:
     temporary = f"{place()}.{os.getpid()}"
     try:
         with open(temporary, "wb") as file:
-            file.write(b"".join([finder, marshal.dumps(index), *blobs]))
+            found = marshal.dumps(index), marshal.dumps(_extensions())
+            file.write(b"".join([finder, *found, *blobs]))
         os.rename(temporary, place())
     except BaseException:
         if os.path.exists(temporary):
@@ -68,6 +70,18 @@ def _modules() -> dict[str, str]:
         source = getattr(sys.modules[name], "__file__", None)
         if source and source.endswith(".py"):
             found[name] = source
+    return found
+
+
+def _extensions() -> dict[str, str]:
+    """Where the interpreter finds the modules that are libraries, for want of which it would list
+    its directories. What is built into it is not among them."""
+    found = {}
+    for name in _EXTENSIONS:
+        __import__(name)
+        origin = getattr(sys.modules[name], "__file__", None)
+        if origin:
+            found[name] = origin
     return found
 
 

@@ -154,9 +154,9 @@ def build(spec: dict[str, Any], facts: Facts) -> Plan:
     before.append(c.Session(terminal=terminal))
     before += late
     before += locate(spec["process"], create_directory=True)
-    if not facts.sealed:
-        before.append(c.Trampoline(spec["process"].get("preserveFds") or 0))
     plan.after_gate = become(spec["process"], linux, die_with_parent=facts.die_with_parent)
+    if not facts.sealed:
+        plan.after_gate.insert(0, c.Trampoline(spec["process"].get("preserveFds") or 0))
     if spec.get("hooks"):
         plan.after_gate[-1:-1] = _start_hooks(spec, facts)
     if facts.listener is not None:

@@ -182,6 +182,9 @@ class Scheduler(Operation):
         try:
             k.set_scheduler(policy, flags, nice, priority, (runtime, deadline, period))
         except PermissionError as error:
+            if wanted["policy"] == "SCHED_DEADLINE" and _lacks_cpus():
+                said = "operation not permitted: process scheduler can't be used together with"
+                raise OSError(errno.EPERM, f"{said} AllowedCPUs, a set of CPUs") from error
             if wanted["policy"] not in _REAL_TIME:
                 raise
             hint = "; where cgroups of version 1 share out real time, it needs a part of it"
@@ -191,6 +194,11 @@ class Scheduler(Operation):
 
     def describe(self) -> str:
         return f"set the scheduler {self.wanted['policy']}"
+
+
+def _lacks_cpus() -> bool:
+    """Whether we may run on some of the machine's CPUs only (sched_setattr(2), EPERM)."""
+    return len(os.sched_getaffinity(0)) < (os.cpu_count() or 1)
 
 
 class IoPriority(Operation):

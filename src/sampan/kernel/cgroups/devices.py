@@ -108,8 +108,10 @@ def _parse(rule: dict[str, Any], field: str) -> tuple[bool, Meta, str]:
         raise ValueError(f"{field}: unknown type or allow value")
     if kind == "p":
         raise ValueError(f"{field}: a fifo is no device")
-    if not isinstance(access, str) or not set(access) <= set(_ACCESS):
+    if not isinstance(access, str) or not set(access) <= {*_ACCESS, "a"}:
         raise ValueError(f"{field}: access {access!r} is not made of r, w and m")
+    if "a" in access:  # all, as the kernel has it for a kind
+        access = "rwm"
     major, minor = (_number(rule.get(key), f"{field}.{key}") for key in ("major", "minor"))
     return allow, ({"u": "c"}.get(kind, kind), major, minor), access
 

@@ -37,6 +37,7 @@ _WAIT = 1.0  # seconds the kernel gets for its part: freezing, killing, letting 
 # The freezer nearly last, because a frozen cgroup stops whoever joins it; memory last of all, so
 # that what the joining child still does is not charged to the container.
 _JOIN_LAST = {"freezer": 1, "memory": 2}
+_FROZEN = "container's cgroup unexpectedly frozen"  # runc's words
 
 
 class Cgroup:
@@ -105,7 +106,9 @@ class Cgroup:
         places = dict(self._by_controller)
         for controller, sub in (below or {}).items():
             for name in [controller] if controller else list(places):  # without one: in each
-                tree, path = self._directory(name, f"join {sub}")
+                if name not in places:
+                    raise ValueError(f"unknown controller {name} in --cgroup {name}:{sub}")
+                tree, path = self._by_controller[name]
                 places[name] = tree, hierarchy.inside(path, sub)
         opened: list[tuple[str, int]] = []
         try:
@@ -116,7 +119,7 @@ class Cgroup:
         except OSError as error:
             for _, fd in opened:
                 os.close(fd)
-            hierarchy.fail(error, f"open cgroup {self.path}")
+            hierarchy.fail(error, f"adding pid to cgroup {self.path}: open its tasks")
         return opened
 
     def doors(self) -> int:
@@ -299,11 +302,15 @@ def _make(tree: Hierarchy, path: str) -> None:
             _make_parents(tree, path)
             os.mkdir(path, 0o755, dir_fd=tree.fd)
         except FileExistsError:
+            if (hierarchy.look(tree, f"{path}/freezer.state") or "THAWED").strip() != "THAWED":
+                raise OSError(errno.EBUSY, _FROZEN) from None
             is_taken = bool(pids_below(tree, path))
             if not is_taken:
                 remove_tree(tree, path, time.monotonic() + _WAIT)
                 os.mkdir(path, 0o755, dir_fd=tree.fd)
     except OSError as error:
+        if error.strerror == _FROZEN:
+            raise
         hierarchy.fail(error, f"mkdir {tree.name(path)}")
     if is_taken:
         raise FileExistsError(errno.EEXIST, f"container's cgroup is not empty: {tree.name(path)}")

@@ -83,13 +83,14 @@ def _current(look: Look) -> int:
 
 def _cpu(cpu: Fields) -> list[Write]:
     writes = []
-    # Real time first, and period before runtime: a runtime must fit into its period.
+    # Real time first, and period before runtime: a runtime must fit into its period. Where the old
+    # runtime does not fit into the new period, that is tried again after the new one.
     for key, file in (
         ("realtimePeriod", "cpu.rt_period_us"),
         ("realtimeRuntime", "cpu.rt_runtime_us"),
     ):
         if value := cpu.integer(key):
-            writes.append(cpu.write("cpu", file, value, key))
+            writes.append(cpu.write("cpu", file, value, key, again=key == "realtimePeriod"))
     if shares := cpu.integer("shares"):
         if not 2 <= shares <= 262144:
             raise ValueError(f"linux.resources.cpu.shares: {shares} is not within 2 and 262144")

@@ -83,6 +83,9 @@ class Cgroup:
             try:
                 os.mkdir(self._name, 0o755, dir_fd=self._tree.fd)
             except FileExistsError:
+                if (self.look("cgroup", "cgroup.freeze") or "0").strip() == "1":
+                    said = "container's cgroup unexpectedly frozen"
+                    raise OSError(errno.EBUSY, said) from None
                 is_taken = bool(self.pids())
                 if not is_taken:
                     remove_tree(self._tree, self._name, time.monotonic() + _WAIT)
