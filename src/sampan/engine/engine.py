@@ -9,6 +9,7 @@ prefix of one, or its name. Everything raises `sampan.errors`; nothing here know
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from sampan.engine import stats, usage
@@ -259,16 +260,14 @@ class Engine(NetworkVerbs, CheckpointVerbs):
 
         Those of an owner are listed for that owner alone.
         """
-        matches = container_filter(self._named_networks(filters), self.get)
-        everything = all or limit or (filters and "status" in filters)
-        found = [
-            entry.container
-            for entry in self._services.containers
-            if entry.container.owner == owner
-            and (everything or entry.container.status.is_running)
-            and matches(entry.container)
-        ]
-        found.sort(key=lambda container: container.created_at, reverse=True)
+        entries = self._services.containers
+        found = [entry.container for entry in entries if entry.container.owner == owner]
+        if not (all or limit or (filters and "status" in filters)):
+            found = [container for container in found if container.status.is_running]
+        if filters:
+            matches = container_filter(self._named_networks(filters), self.get)
+            found = [container for container in found if matches(container)]
+        found.sort(key=attrgetter("created_at"), reverse=True)
         return found[:limit] if limit else found
 
     def _named_networks(self, filters: Filters | None) -> Filters | None:
