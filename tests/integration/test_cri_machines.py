@@ -102,6 +102,10 @@ def test_the_pods_address_is_the_machines(lab, pod):
     address = lab.call("PodSandboxStatus", pod_sandbox_id=pod[0]).status.network.ip
     container = lab.start(pod, "sh", "-c", "sleep 1000")
     assert address in lab.shell(container, "busybox ip addr show eth0")
+    # The machine itself is counted: its kernel alone has tens of MiB.
+    used = lab.call("PodSandboxStats", pod_sandbox_id=pod[0]).stats.linux
+    assert used.memory.usage_bytes.value > 30 << 20
+    assert used.cpu.usage_core_nano_seconds.value > 10**9
     lab.call("StopContainer", container_id=container, timeout=0)
 
 

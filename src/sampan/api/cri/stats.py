@@ -189,10 +189,17 @@ class Stats:
         )
 
     async def _sandbox(self, one: Sandbox) -> pb.PodSandboxStats:
-        """Sums over the containers; the kubelet reads the pod's own cgroup itself."""
+        """Sums over the containers and the keeper, which may be a machine; the kubelet reads the
+        pod's own cgroup itself."""
         containers = self._pods.containers.of_sandbox(one.id)
         own = await self._running(containers)
-        processes = [len(await self._pods.engine.pids(each.container.id)) for each in containers]
+        counted = [(each.cpu, each.memory) for each in own]
+        members = [each.container.id for each in containers]
+        if one.keeper and self._pods.sandboxes.is_ready(one):
+            members.append(one.keeper)
+            reading = await self._pods.engine.stats(one.keeper)
+            counted.append((_cpu(reading), _memory(reading)))
+        processes = [len(await self._pods.engine.pids(each)) for each in members]
         network = await self._network(one)
         now = time.time_ns()
         return pb.PodSandboxStats(
@@ -206,16 +213,16 @@ class Stats:
                 cpu=pb.CpuUsage(
                     timestamp=now,
                     usage_core_nano_seconds=_number(
-                        sum(each.cpu.usage_core_nano_seconds.value for each in own)
+                        sum(cpu.usage_core_nano_seconds.value for cpu, _ in counted)
                     ),
                 ),
                 memory=pb.MemoryUsage(
                     timestamp=now,
                     working_set_bytes=_number(
-                        sum(each.memory.working_set_bytes.value for each in own)
+                        sum(memory.working_set_bytes.value for _, memory in counted)
                     ),
-                    usage_bytes=_number(sum(each.memory.usage_bytes.value for each in own)),
-                    rss_bytes=_number(sum(each.memory.rss_bytes.value for each in own)),
+                    usage_bytes=_number(sum(memory.usage_bytes.value for _, memory in counted)),
+                    rss_bytes=_number(sum(memory.rss_bytes.value for _, memory in counted)),
                 ),
                 process=pb.ProcessUsage(timestamp=now, process_count=_number(sum(processes))),
                 network=network,
