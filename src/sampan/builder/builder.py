@@ -383,9 +383,10 @@ def hidden(context: Context, options: BuildOptions) -> tuple[str, ...]:
     """Which of the files that are always sent the ignore file keeps out of COPY."""
     ignore = ignore_of(context, options)
     names = [options.dockerfile, f"{options.dockerfile}{IGNORE}", IGNORE]
-    if _EXTRA.fullmatch(options.dockerfile):
-        return tuple(names[:2])
-    return () if ignore is None else tuple(name for name in names if ignore.excludes(name))
+    foreign = names[:2] if _EXTRA.fullmatch(options.dockerfile) else ()
+    return tuple(
+        name for name in names if name in foreign or (ignore is not None and ignore.excludes(name))
+    )
 
 
 def ignore_of(context: Context, options: BuildOptions) -> Ignore | None:

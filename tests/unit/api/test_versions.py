@@ -122,6 +122,15 @@ def test_a_container_s_own_names_among_its_aliases(inspect, version, more):
     assert networks["bridge"]["Aliases"] is None
 
 
+def test_they_are_not_there_before_it_was_started(make_container):
+    networks = {"front": EndpointRequest(aliases=("web",))}
+    host = model.HostConfig(network_mode="front")
+    one = make_container(networks=networks, host=host, state=model.State())
+    answer = convert.inspect(one)
+    versions.container(answer, minor("1.41"))
+    assert answer.network_settings.networks["front"].aliases == ["web"]
+
+
 @pytest.mark.parametrize(
     ("version", "annotations", "health"),
     [

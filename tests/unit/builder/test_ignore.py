@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
+from sampan.builder import builder
 from sampan.builder.language.ignore import MAX_FILE, Ignore, read_patterns
 from sampan.errors import InvalidArgument
+
+FOREIGN = ".dockerfile.0123456789abcdef"
 
 
 def excluded(patterns, path):
@@ -79,3 +84,20 @@ def test_bounds():
         read_patterns(b"x\n" * 20_000)
     with pytest.raises(InvalidArgument, match="not UTF-8"):
         read_patterns(b"\xff")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "hidden"),
+    [
+        (b"", "Dockerfile", ()),
+        (b"Dockerfile\n", "Dockerfile", ("Dockerfile",)),
+        (b".dockerignore\n", "Dockerfile", (".dockerignore",)),
+        (None, FOREIGN, (FOREIGN, FOREIGN + ".dockerignore")),
+        (b"x\n", FOREIGN, (FOREIGN, FOREIGN + ".dockerignore")),
+        (b".dockerignore\n", FOREIGN, (FOREIGN, FOREIGN + ".dockerignore", ".dockerignore")),
+    ],
+)
+def test_what_is_sent_only_to_be_read(text, name, hidden):
+    """Clients send these files always, and put a Dockerfile from elsewhere beside them."""
+    context = SimpleNamespace(texts={} if text is None else {".dockerignore": text})
+    assert builder.hidden(context, SimpleNamespace(dockerfile=name)) == hidden

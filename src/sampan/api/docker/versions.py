@@ -79,7 +79,7 @@ def container(answer: ContainerInspect, minor: int) -> None:
         if answer.config.on_build is UNSET:
             answer.config.on_build = None
         answer.graph_driver, answer.storage = GraphDriver(), UNSET
-    if minor < 45:
+    if minor < 45 and answer.state.status != "created":
         _aliases(answer)
 
 
@@ -95,7 +95,8 @@ def _settings(answer: NetworkSettings) -> None:
 
 
 def _aliases(answer: ContainerInspect) -> None:
-    """The names that a container has by itself were told among those that it was given."""
+    """The names that a container has by itself were told among those that it was given; it got
+    them when it was started."""
     own = (answer.id[:SHORT_ID_LENGTH], answer.config.hostname)
     for name, endpoint in answer.network_settings.networks.items():
         if name not in (BRIDGE, "host", "none"):
