@@ -170,6 +170,8 @@ def test_missing_things_are_told_in_docker_s_words(daemon, make):
     assert put(daemon, container, "/no/such", tar(("x", b""))) == (404, expected["message"])
     assert daemon.ask("GET", "/containers/nobody/archive?path=/")[0] == 404
     assert daemon.ask("GET", f"/containers/{container}/archive")[0] == 400
+    path = f"/containers/{container}/archive?path=/etc/passwd/"
+    assert daemon.ask("GET", path) == (400, {"message": "/etc/passwd/: not a directory"})
 
 
 @pytest.mark.parametrize(

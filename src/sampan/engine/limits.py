@@ -226,6 +226,8 @@ def _check_mounts(host: HostConfig) -> None:
     for target in host.tmpfs:
         if not target.startswith("/") or ".." in target.split("/") or "\0" in target:
             raise InvalidArgument(f"invalid mount path: '{target}' mount path must be absolute")
+        if not target.strip("/"):
+            raise InvalidArgument("invalid specification: destination can't be '/'")
         if target.rstrip("/") in seen:
             raise Conflict(f"Duplicate mount point: {target}")
         seen.add(target.rstrip("/"))

@@ -108,16 +108,16 @@ class Registry:
         self._members.pop(network.id, None)
 
     def find(self, ref: str) -> Member:
-        """The network of a name, an id or a unique prefix of one, in this order.
+        """The network of an id, a name or a unique prefix of an id, in this order.
 
         Raises:
             NotFound: there is none; InvalidArgument: the prefix fits several.
         """
+        if ref in self._members:
+            return self._members[ref]
         for member in self._members.values():
             if member.network.name == ref:
                 return member
-        if ref in self._members:
-            return self._members[ref]
         fitting = [key for key in self._members if ref and key.startswith(ref)]
         if len(fitting) > 1:
             raise InvalidArgument(f"network {ref} is ambiguous ({len(fitting)} matches found)")

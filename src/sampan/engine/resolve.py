@@ -56,7 +56,7 @@ def command_line(config: ContainerConfig) -> tuple[str, ...]:
         InvalidArgument: that is nothing.
     """
     words = (*(config.entrypoint or ()), *(config.command or ()))
-    if not words or not words[0]:
+    if not words:
         raise InvalidArgument("no command specified")
     return words
 
@@ -100,7 +100,7 @@ def _check(config: ContainerConfig) -> None:
     for entry in config.env:
         name = entry.partition("=")[0]
         if not name or "\0" in entry or "\n" in name:
-            raise InvalidArgument(f"invalid environment variable: {entry[:100]!r}")
+            raise InvalidArgument(f"invalid environment variable: {entry[:100]}")
     texts = (*command_line(config), config.cwd, config.user, config.domainname)
     if any("\0" in text or "\n" in config.user for text in texts):
         raise InvalidArgument("invalid character in the command, directory or user")

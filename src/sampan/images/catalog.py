@@ -69,6 +69,14 @@ def point(conn: Connection, reference: Reference, target: Descriptor) -> bool:
     return True
 
 
+def check_tag(reference: Reference) -> None:
+    """Raises InvalidArgument where a name is none that a user may give."""
+    if reference.digest is not None:
+        raise InvalidArgument("refusing to create a tag with a digest reference")
+    if reference.familiar_name() in ("sha256", "sha384", "sha512"):
+        raise InvalidArgument("refusing to create an ambiguous tag using digest algorithm as name")
+
+
 def find(every: Iterable[Name], text: str) -> Name | None:
     """The name that `text` means as a reference, None when there is none."""
     try:

@@ -1,21 +1,22 @@
 """Dockerfile instructions that set a part of an image's config: `--change` of import and commit.
 
 One instruction a text: CMD ENTRYPOINT ENV EXPOSE LABEL USER VOLUME WORKDIR STOPSIGNAL SHELL, each
-with the two forms that it has in a Dockerfile (`CMD ["a", "b"]` or `CMD a b`).
+with the two forms that it has in a Dockerfile (`CMD ["a", "b"]` or `CMD a b`). Variables are those
+of the environment so far.
 """
 
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument
+from sampan.images import shellwords
 from sampan.spec.documents import checked_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from sampan.spec.image import RunConfig
 
@@ -28,32 +29,39 @@ def apply(config: RunConfig, changes: Iterable[str]) -> RunConfig:
     """
     for change in changes:
         name, _, rest = change.strip().partition(" ")
-        config = _change(config, name.upper(), rest.strip(), change)
+        try:
+            config = _change(config, name.upper(), rest.strip(), change)
+        except ValueError as error:
+            raise _invalid(change, str(error)) from None
     return config
 
 
 def _change(config: RunConfig, name: str, rest: str, change: str) -> RunConfig:
     if not rest:
         raise _invalid(change, "it has no value")
+    variables = dict(entry.split("=", 1) for entry in config.env if "=" in entry)
     match name:
         case "CMD":
             return replace(config, cmd=_command(config, rest, change))
         case "ENTRYPOINT":
             return replace(config, entrypoint=_command(config, rest, change), cmd=())
         case "ENV":
-            return replace(config, env=_with_env(config.env, _pairs(rest, change)))
+            return replace(config, env=_with_env(config.env, _pairs(rest, variables, change)))
         case "LABEL":
-            return replace(config, labels={**config.labels, **_pairs(rest, change)})
+            labels = _pairs(rest, variables, change)
+            return replace(config, labels={**config.labels, **labels})
         case "EXPOSE":
-            ports = (port if "/" in port else f"{port}/tcp" for port in rest.split())
+            words = shellwords.expand(rest, variables).split()
+            ports = (port if "/" in port else f"{port}/tcp" for port in words)
             return replace(config, exposed_ports=_joined(config.exposed_ports, ports))
         case "VOLUME":
-            volumes = _json_list(rest, change) or tuple(rest.split())
+            listed = _json_list(rest, change)
+            volumes = listed or shellwords.expand(rest, variables).split()
             return replace(config, volumes=_joined(config.volumes, volumes))
         case "SHELL":
             return replace(config, shell=_json_list(rest, change))
         case _:
-            return _text(config, name, rest, change)
+            return _text(config, name, shellwords.expand(rest, variables), change)
 
 
 def _text(config: RunConfig, name: str, rest: str, change: str) -> RunConfig:
@@ -85,17 +93,13 @@ def _json_list(rest: str, change: str) -> tuple[str, ...]:
     return tuple(checked_text(value, f"change {change[:80]!r}") for value in values)
 
 
-def _pairs(rest: str, change: str) -> dict[str, str]:
+def _pairs(rest: str, variables: Mapping[str, str], change: str) -> dict[str, str]:
     """`a=b "c=d e"`, or the old form `a b c`, which is one pair."""
     name, _, value = rest.partition(" ")
     if "=" not in name:
-        return {name: value.strip()}
-    try:
-        words = shlex.split(rest)
-    except ValueError as error:
-        raise _invalid(change, str(error).lower()) from None
+        return {name: shellwords.expand(value.strip(), variables)}
     pairs: dict[str, str] = {}
-    for word in words:
+    for word in shellwords.split(rest, variables):
         key, equals, value = word.partition("=")
         if not key or not equals:
             raise _invalid(change, f"{word[:80]!r} is not name=value")

@@ -458,8 +458,7 @@ class ImageService:
     async def tag(self, source: str, name: Reference | str) -> None:
         """Give an image one more name; a name that is taken moves. Raises as `get`."""
         reference = _reference(name)
-        if reference.digest is not None:
-            raise InvalidArgument("refusing to create a tag with a digest reference")
+        catalog.check_tag(reference)
         _, _, target = await self._lookup.find(source, None)
 
         def point(conn: Connection) -> bool:

@@ -74,6 +74,8 @@ class Place:
         self.fd = os.open(self.name, _PATH, dir_fd=self.parent)
         self.status = os.fstat(self.fd)
         if not stat.S_ISLNK(self.status.st_mode):
+            if self.is_directory_wanted and not stat.S_ISDIR(self.status.st_mode):
+                raise InvalidArgument(f"{path}: not a directory")
             return
         if self.is_directory_wanted:
             self._follow(root)

@@ -186,6 +186,27 @@ def test_wrong_bodies_are_the_callers_fault(scenario, body):
     scenario(play)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        (
+            "/volumes/create",
+            b"{volume",
+            "invalid character 'v' looking for beginning of object key",
+        ),
+        ("/volumes/create", b"", "got EOF while reading request body"),
+        ("/exec/none/start", b"", "got EOF while reading request body"),
+        ("/containers/none/exec", b"", "got EOF while reading request body"),
+    ],
+)
+def test_broken_bodies_are_told_in_gos_words(scenario, path, body, words):
+    async def play(client):
+        answer = await client.ask("POST", path, body, Content_Type="application/json")
+        assert (answer.status, words in answer.json["message"]) == (400, True)
+
+    scenario(play)
+
+
 def test_a_body_over_the_limit_is_refused_unread(scenario):
     async def play(client):
         client.writer.write(

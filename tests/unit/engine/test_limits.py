@@ -55,6 +55,7 @@ CPUS = os.cpu_count() or 1
             "can't create 'AutoRemove' container with restart policy",
         ),
         ({"tmpfs": {"x": ""}}, "mount path must be absolute"),
+        ({"tmpfs": {"//": ""}}, "destination can't be '/'"),
         ({"device_rules": ("c 1:3",)}, "invalid device cgroup rule format"),
         ({"device_rules": ("c 1:3 rwx",)}, "invalid device cgroup rule format"),
         ({"device_rules": ("c 1:3 r\n",)}, "invalid device cgroup rule format"),

@@ -31,6 +31,29 @@ def test_an_instruction_sets_its_field(change, expected):
     assert apply(RunConfig(), [change]) == expected
 
 
+@pytest.mark.parametrize(
+    ("change", "field", "expected"),
+    [
+        ("ENV A=/usr/bin:$A", "env", ("B=x y", "A=/usr/bin:/bin")),
+        ("ENV C=\"${B}z\" D='$B' E=\\$B", "env", ("A=/bin", "B=x y", "C=x yz", "D=$B", "E=$B")),
+        ("ENV C $B and 'more'", "env", ("A=/bin", "B=x y", "C=x y and more")),
+        ("ENV C=${N:-none}${A:+some}$N", "env", ("A=/bin", "B=x y", "C=nonesome")),
+        ('LABEL l="it\'s $A"', "labels", {"l": "it's /bin"}),
+        ("WORKDIR $A/x", "working_dir", "/bin/x"),
+        ('CMD ["$A"]', "cmd", ("$A",)),
+        ('ENV C="a\'b" D=c\\ d', "env", ("A=/bin", "B=x y", "C=a'b", "D=c d")),
+    ],
+)
+def test_variables_are_those_of_the_environment(change, field, expected):
+    config = apply(RunConfig(env=("A=/bin", "B=x y")), [change])
+    assert getattr(config, field) == expected
+
+
+def test_a_quote_that_is_not_closed_is_refused():
+    with pytest.raises(InvalidArgument, match="quote"):
+        apply(RunConfig(), ['ENV A="b'])
+
+
 def test_instructions_are_applied_in_order():
     changes = ["ENV A=1", "ENV A=2 B=3", 'CMD ["x"]', 'ENTRYPOINT ["y"]']
     assert apply(RunConfig(), changes) == RunConfig(env=("A=2", "B=3"), entrypoint=("y",))

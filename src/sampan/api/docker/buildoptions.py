@@ -120,7 +120,7 @@ def _host(call: Call) -> HostConfig:
 
 def _decoded(call: Call, name: str, decode: Callable[[str], T], default: T) -> T:
     text = call.text(name)
-    if not text:
+    if text in ("", "null"):
         return default
     try:
         return decode(text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qs
 
@@ -37,6 +38,7 @@ _DOCKERS_OWN = "Docker-Client/"
 _READS_ON = (_DOCKERS_OWN, "Go-http-client/")
 """Clients of Go's, which keep what came with the head; those in Python lose it."""
 
+_KEY = re.compile(r"object keys must be strings \(byte ([0-9]+)\)")
 _FALSE = frozenset(("", "0", "no", "false", "none"))
 _decode_filters = msgspec.json.Decoder(dict[str, list[str] | dict[str, bool]]).decode
 
@@ -136,7 +138,17 @@ class Call:
             raise InvalidArgument(
                 f"unsupported Content-Type header ({kind}): must be 'application/json'"
             )
-        return decoder.decode(content)
+        try:
+            return decoder.decode(content)
+        except msgspec.MsgspecError as error:
+            raise InvalidArgument(f"invalid JSON: {in_gos_words(error, content)}") from error
+
+    async def needed_json(self, decoder: msgspec.json.Decoder[T]) -> T:
+        """`json`, of a body that must be there. Raises InvalidArgument."""
+        found = await self.json(decoder)
+        if found is None:
+            raise InvalidArgument("invalid JSON: got EOF while reading request body")
+        return found
 
     async def body(self) -> bytes:
         """The whole body, at most `MAX_BODY` bytes, within `BODY_SECONDS`."""
@@ -243,3 +255,12 @@ class Call:
                 await self.connection.wait_until_read(transport.get_extra_info("socket").fileno())
             transport.write(farewell)
         return TakenOver()
+
+
+def in_gos_words(error: msgspec.MsgspecError, content: bytes) -> str:
+    """What is wrong with `content`; where dockerd has a sentence for it, that one."""
+    found = _KEY.search(str(error))
+    if found is None:
+        return str(error)
+    char = content[int(found[1]) :].decode(errors="replace")[:1]
+    return f"invalid character '{char}' looking for beginning of object key string"

@@ -37,9 +37,7 @@ _decode_update = msgspec.json.Decoder(hostconfig.HostConfig)
 
 async def create(call: Call) -> StreamResponse:
     """POST /containers/create?name&platform"""
-    body = await call.json(_decode_create)
-    if body is None:
-        raise InvalidArgument("invalid JSON: got EOF while reading request body")
+    body = await call.needed_json(_decode_create)
     warnings = oldrequests.create(body, call.minor)
     config = requests.container_config(body)
     asked = body.host_config or hostconfig.HostConfig()
@@ -115,9 +113,7 @@ async def rename(call: Call) -> StreamResponse:
 
 async def update(call: Call) -> StreamResponse:
     """POST /containers/{id}/update"""
-    body = await call.json(_decode_update)
-    if body is None:
-        raise InvalidArgument("invalid JSON: got EOF while reading request body")
+    body = await call.needed_json(_decode_update)
     oldrequests.update(body, call.minor)
     policy = None
     if body.restart_policy is not None and body.restart_policy.name not in (None, ""):

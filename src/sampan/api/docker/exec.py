@@ -9,7 +9,7 @@ import msgspec
 from sampan.api.docker import answers, convert, oldrequests, requests
 from sampan.api.docker.containers import farewell, reference, size_of
 from sampan.engine import model
-from sampan.errors import Conflict, InvalidArgument, SampanError
+from sampan.errors import Conflict, SampanError
 from sampan.wire import docker, multiplex
 from sampan.wire import execs as wire
 
@@ -24,9 +24,7 @@ _decode_start = msgspec.json.Decoder(wire.ExecStart)
 
 async def create(call: Call) -> StreamResponse:
     """POST /containers/{id}/exec"""
-    body = await call.json(_decode_create)
-    if body is None:
-        raise InvalidArgument("invalid JSON: got EOF while reading request body")
+    body = await call.needed_json(_decode_create)
     oldrequests.exec_(body, call.minor)
     made = await call.engine.exec_create(reference(call), requests.exec_config(body))
     return answers.json(docker.Identifier(id=made), 201)
@@ -39,7 +37,7 @@ async def start(call: Call) -> StreamResponse:
     is what a client decides by. Whether the output comes in frames is decided by `Tty` of this
     request, as dockerd has it, and not by whether the process has a terminal.
     """
-    body = await call.json(_decode_start) or wire.ExecStart()
+    body = await call.needed_json(_decode_start)
     oldrequests.exec_(body, call.minor)
     session = call.engine.exec_inspect(call.name)
     if session.started:

@@ -104,7 +104,6 @@ async def import_(call: Call) -> StreamResponse:
             reference,
             message=call.text("message"),
             changes=call.values("changes"),
-            progress=lines.report,
         )
         lines.add(progress.message(str(image.id)))
 

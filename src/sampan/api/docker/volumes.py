@@ -35,7 +35,7 @@ def volume(value: Volume, usage: wire.UsageData | None = None) -> wire.Volume:
 
 async def create(call: Call) -> StreamResponse:
     """POST /volumes/create"""
-    body = await call.json(_decode_create) or wire.VolumeCreate()
+    body = await call.needed_json(_decode_create)
     made = await call.engine.volumes.create(
         body.name or "", driver=body.driver or "", labels=body.labels, options=body.driver_opts
     )
