@@ -85,6 +85,15 @@ def test_docker_builds_with_the_classic_protocol(daemon, place):
     assert build()[0] == 7
 
 
+def test_clients_in_go_send_null_for_nothing(daemon):
+    nothing = "&".join(
+        f"{name}=null" for name in ("buildargs", "labels", "cachefrom", "ulimits", "outputs")
+    )
+    files = context({"Dockerfile": "FROM bb:1\nCMD x\n"})
+    status, _, text = daemon.exchange("POST", f"/build?t=null:1&{nothing}", files)
+    assert (status, b"Successfully tagged null:1" in text) == (200, True)
+
+
 @needs_docker
 def test_docker_prunes_what_it_counts(daemon, place, sampan):
     sampan("build", "-t", "p:1", ".")
@@ -92,6 +101,8 @@ def test_docker_prunes_what_it_counts(daemon, place, sampan):
     assert counted
     assert {record["Type"] for record in counted} == {"regular", "source.local"}
     assert "Build Cache" in daemon.docker("system", "df").out
+    daemon.docker("builder", "prune", "-f", "--filter", "label=none")
+    assert daemon.ask("GET", "/system/df")[1]["BuildCache"] == counted
     assert "Total reclaimed space" in daemon.docker("builder", "prune", "-f").out
     assert daemon.ask("GET", "/system/df")[1]["BuildCache"] == []
     assert output_of(sampan, "p:1", "cat", "/g") == "ef\n"

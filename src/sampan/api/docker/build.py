@@ -118,8 +118,10 @@ async def _once(content: bytes) -> AsyncIterator[bytes]:
 async def prune(call: Call) -> StreamResponse:
     """POST /build/prune?all&keep-storage&reserved-space&max-used-space&min-free-space&filters"""
     filters = call.filters()
-    if unknown := filters.keys() - {"until", "unused-for"}:
+    if unknown := filters.keys() - {"until", "unused-for", "label", "label!"}:
         raise InvalidArgument(f"invalid filter '{min(unknown)}'")
+    if filters.get("label"):  # `system prune` passes it to everything; the cache has no labels
+        return answers.json(bodies.CachePruned(caches_deleted=None, space_reclaimed=0))
     before = None
     for text in (*filters.get("until", ()), *filters.get("unused-for", ())):
         before = parse_moment(text, time.time_ns())

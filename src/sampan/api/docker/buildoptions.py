@@ -49,7 +49,7 @@ def options_of(
         raise NotImplementedHere(
             "build with BuildKit's protocol: set DOCKER_BUILDKIT=0, or build with sampan"
         )
-    if call.text("outputs") not in ("", "[]"):
+    if call.text("outputs") not in ("", "[]", "null"):
         raise NotImplementedHere("build: outputs other than an image are not supported here")
     arguments: dict[str, str | None] = _decoded(call, "buildargs", _decode_arguments, {})
     return BuildOptions(
@@ -89,9 +89,9 @@ def _platform(text: str) -> str:
 
 
 def _cache_from(call: Call) -> tuple[str, ...]:
-    """docker sends a JSON list, we a parameter for each."""
+    """docker sends a JSON list or null, we a parameter for each."""
     values = call.values("cachefrom")
-    if len(values) == 1 and values[0].startswith("["):
+    if (len(values) == 1 and values[0].startswith("[")) or values == ["null"]:
         values = _decoded(call, "cachefrom", _decode_hosts, [])
     return tuple(dict.fromkeys(value for value in values if value))
 
