@@ -5,6 +5,7 @@ One daemon serves them all; what a build made is looked at from inside of its im
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -90,7 +91,8 @@ def test_clients_in_go_send_null_for_nothing(daemon):
         f"{name}=null" for name in ("buildargs", "labels", "cachefrom", "ulimits", "outputs")
     )
     files = context({"Dockerfile": "FROM bb:1\nCMD x\n"})
-    status, _, text = daemon.exchange("POST", f"/build?t=null:1&{nothing}", files)
+    headers = {"X-Registry-Config": base64.urlsafe_b64encode(b"null").decode()}
+    status, _, text = daemon.exchange("POST", f"/build?t=null:1&{nothing}", files, **headers)
     assert (status, b"Successfully tagged null:1" in text) == (200, True)
 
 

@@ -211,7 +211,10 @@ def test_top_and_stats(docker, running):
     assert json.loads(line)["PIDs"] == "1"
 
 
-def test_limits_reach_the_container(docker):
+UNLIMITED = {"PidsLimit": -2}
+
+
+def test_limits_reach_the_container(daemon, docker):
     done = docker(
         "run",
         "-d",
@@ -230,6 +233,13 @@ def test_limits_reach_the_container(docker):
     assert line.rstrip().endswith("/ 64MiB")
     answer = docker("inspect", "-f", "{{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}", name)
     assert answer.out == "500000000 20\n"
+    # Clients without the command's habits: nothing to do with processes, then no limit of them.
+    for wanted, limit in (({"Memory": 96 << 20, "MemorySwap": 192 << 20}, 20), (UNLIMITED, 0)):
+        assert daemon.ask("POST", f"/containers/{name}/update", wanted)[0] == 200
+        host = daemon.ask("GET", f"/containers/{name}/json")[1]["HostConfig"]
+        assert (host["Memory"], host["PidsLimit"]) == (96 << 20, limit)
+        reading = daemon.ask("GET", f"/containers/{name}/stats?stream=0&one-shot=1")[1]
+        assert reading["pids_stats"].get("limit", 0) == limit
     docker("rm", "-f", name)
 
 

@@ -59,6 +59,14 @@ def test_the_default_is_a_bridge_with_a_way_out(docker):
     assert stopped["Ports"] == {}
 
 
+def test_ports_and_pings_are_everybody_s(docker):
+    words = ("--user", "1000:1000", "--cap-drop", "all", "bb:1", "sh", "-c")
+    script = "cd /proc/sys/net/ipv4; cat ip_unprivileged_port_start ping_group_range"
+    assert docker("run", "--rm", *words, script).split() == ["0", "0", "2147483647"]
+    given = ("--sysctl", "net.ipv4.ip_unprivileged_port_start=1024")
+    assert docker("run", "--rm", *given, *words, script).split()[0] == "1024"
+
+
 def test_a_published_port_answers_while_the_container_runs(docker):
     serve(docker, "web", "--hostname", "h1", "-p", "18080:80", "-p", "127.0.0.1::80")
     assert fetch("127.0.0.1", 18080) == fetch("192.0.2.1", 18080) == "h1"

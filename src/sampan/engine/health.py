@@ -205,7 +205,8 @@ class Checks:
             return code, output.text
         except TimeoutError:
             await self._execs.kill(exec_id)
-            return _NOT_RUN, f"Health check exceeded timeout ({seconds:g}s)"
+            patience = f"{seconds:g}s" if seconds >= 1 else f"{seconds * 1000:g}ms"
+            return _NOT_RUN, f"Health check exceeded timeout ({patience})"
         except StartFailed as error:
             return error.exit_code, str(error)
         except SampanError as error:

@@ -14,7 +14,14 @@ from errno import ESRCH
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine import limits, signals, specgen
-from sampan.engine.model import HostConfig, OnUnhealthy, RestartPolicy, Status, WaitCondition
+from sampan.engine.model import (
+    HostConfig,
+    OnUnhealthy,
+    RestartName,
+    RestartPolicy,
+    Status,
+    WaitCondition,
+)
 from sampan.engine.placement import cgroup_path
 from sampan.engine.remove import wait_for_end
 from sampan.errors import (
@@ -185,9 +192,18 @@ class Lifecycle:
         if unknown := changes.keys() - _UPDATABLE:
             raise InvalidArgument(f"update: {min(unknown)} cannot be changed")
         async with entry.lock:
-            host, warnings = limits.check(_merge(entry.container.host, policy, changes))
+            merged = _merge(entry.container.host, policy, changes)
+            if policy is not None and policy.name is not RestartName.NO and merged.auto_remove:
+                raise InvalidArgument(
+                    "Restart policy cannot be updated because AutoRemove is enabled for the "
+                    "container"
+                )
+            host, warnings = limits.check(merged)
             if changes and entry.container.status.is_running:
-                await self._on_cgroup(entry, "update", specgen.resources_of(host))
+                resources = specgen.resources_of(host)
+                if "pids_limit" in changes:
+                    resources["pids"] = {"limit": host.pids_limit or -1}
+                await self._on_cgroup(entry, "update", resources)
             updated = replace(entry.container, host=host)
             containers = self._services.containers
             await containers.change(entry, updated, containers.event(updated, "update"))
@@ -287,8 +303,11 @@ def cgroup_of(services: Services, entry: Entry) -> Cgroup:
 
 
 def _merge(host: HostConfig, policy: RestartPolicy | None, changes: dict[str, Any]) -> HostConfig:
-    """The host configuration with what an update names; 0 and "" leave a limit as it is."""
+    """The host configuration with what an update names; 0 and "" leave a limit as it is, but that
+    of processes, which they take away."""
     wanted = {key: value for key, value in changes.items() if value not in (0, "", None)}
+    if "pids_limit" in changes:
+        wanted["pids_limit"] = max(0, int(changes["pids_limit"]))
     if "memory" in wanted and "memory_swap" not in wanted and host.memory_swap > 0:
         wanted["memory_swap"] = max(host.memory_swap, int(wanted["memory"]))
     if policy is not None:

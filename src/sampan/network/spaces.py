@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from sampan.kernel import loopback
@@ -49,7 +49,10 @@ class Space:
 
 
 def make() -> Space:
-    """A new namespace with loopback up and IPv6 off for whatever comes into it."""
+    """A new namespace with loopback up and IPv6 off for whatever comes into it.
+
+    Everybody in it may take every port and send pings: both are the container's own affair.
+    """
     home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
         unshare(n.CLONE_NEWNET)
@@ -57,6 +60,9 @@ def make() -> Space:
             loopback.bring_up()
             set_sysctl("net/ipv6/conf/default/accept_ra", "0")
             set_sysctl("net/ipv6/conf/default/disable_ipv6", "1")
+            set_sysctl("net/ipv4/ip_unprivileged_port_start", "0")
+            with suppress(OSError):  # an ordinary user's daemon has not all groups
+                set_sysctl("net/ipv4/ping_group_range", "0 2147483647")
             return _here()
         finally:
             _return(home)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_HEADER: Final = 32 << 10
-_decode_auths = msgspec.json.Decoder(dict[str, bodies.AuthEntry]).decode
+_decode_auths = msgspec.json.Decoder(dict[str, bodies.AuthEntry] | None).decode
 _decode_arguments = msgspec.json.Decoder(dict[str, str | None]).decode
 _decode_labels = msgspec.json.Decoder(dict[str, str]).decode
 _decode_ulimits = msgspec.json.Decoder(list[wire.Ulimit]).decode
@@ -135,7 +135,7 @@ def _credentials(call: Call) -> Callable[[str], Credentials | None]:
     if text and len(text) <= MAX_HEADER:
         try:
             padded = text + "=" * (-len(text) % 4)
-            entries = _decode_auths(base64.urlsafe_b64decode(padded))
+            entries = _decode_auths(base64.urlsafe_b64decode(padded)) or {}
         except (binascii.Error, ValueError, msgspec.MsgspecError):
             raise InvalidArgument("registry credentials: not base64url of a JSON object") from None
 

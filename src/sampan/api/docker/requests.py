@@ -297,7 +297,10 @@ def _device(body: hostconfig.DeviceMapping) -> model.Device:
 
 def limits(values: Mapping[str, Any]) -> dict[str, int | str]:
     """The limits in the body of `update`, by the model's names, without what is not given."""
-    return {name: values[name] for name in _LIMITS if values.get(name)}
+    found = {name: values[name] for name in _LIMITS if values.get(name)}
+    if values.get("pids_limit") is not None:
+        found["pids_limit"] = values["pids_limit"]
+    return found
 
 
 _LIMITS = (
