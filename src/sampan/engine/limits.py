@@ -178,7 +178,7 @@ def _check_devices(host: HostConfig) -> None:
 def _check_namespaces(host: HostConfig) -> None:
     for name, own in (
         ("pid_mode", ("", "private")),
-        ("ipc_mode", ("", "private", "shareable")),
+        ("ipc_mode", ("", "none", "private", "shareable")),
         ("uts_mode", ("", "private")),
         ("cgroupns_mode", ("", "private")),
     ):

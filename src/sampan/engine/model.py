@@ -318,7 +318,8 @@ class HostConfig:
     `nano_cpus` are billionths of a processor; `cpu_period`, `cpu_quota` and the two of real time
     are microseconds. `storage_opt` has `size`, the bytes of the writable layer.
     The modes of namespaces are "" (its own), "host" or "container:ID"; `ipc_mode` has "shareable"
-    besides, `userns_mode` "auto" (see engine/ranges.py). `cgroup_parent` "" is the engine's own.
+    and "none" (no /dev/shm) besides, `userns_mode` "auto" (see engine/ranges.py). `cgroup_parent`
+    "" is the engine's own.
     `groups_policy` says which groups of the image's files a user gets: "" those of a user without
     a group (Docker), "merge" always, "strict" never.
     """

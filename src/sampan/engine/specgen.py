@@ -221,7 +221,7 @@ def _mounts(container: Container, facts: Facts) -> list[dict[str, Any]]:
         _sys(container, flags, facts),
         {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": flags},
         _MQUEUE,
-        _shm(host, facts),
+        *([] if host.ipc_mode == "none" else [_shm(host, facts)]),
     ]
     for destination, source in (
         ("/etc/resolv.conf", facts.resolv_conf),

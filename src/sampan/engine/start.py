@@ -473,7 +473,7 @@ def _refusal(other: Container, kind: str) -> str:
     """Why a namespace of a container cannot be joined, or ""."""
     if not other.status.is_running:
         return "it is not running"
-    if kind == "ipc" and other.host.ipc_mode in ("", "private"):
+    if kind == "ipc" and other.host.ipc_mode in ("", "none", "private"):
         return "it has a non-shareable IPC; create that container with --ipc shareable"
     return "it has a user namespace of its own" if other.ids else ""
 

@@ -60,6 +60,12 @@ def test_privileged_and_host_namespaces():
     assert "rw" in mount(made, "/sys")["options"]
 
 
+def test_without_shared_memory():
+    made = spec(ipc_mode="none")
+    assert {"type": "ipc"} in made["linux"]["namespaces"]
+    assert "/dev/shm" not in {mount["destination"] for mount in made["mounts"]}
+
+
 def test_limits():
     made = spec(
         memory=1 << 20,
