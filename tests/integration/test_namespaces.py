@@ -85,7 +85,7 @@ async def test_what_cannot_be_joined_says_why(lab: Lab, engine: Engine) -> None:
     with pytest.raises(errors.Conflict, match="ipc namespace of other: it is not running"):
         await engine.start(made.id)
     await engine.start("other")
-    with pytest.raises(errors.Conflict, match="private; create that container with --ipc share"):
+    with pytest.raises(errors.Conflict, match="non-shareable IPC; create that container"):
         await engine.start(made.id)
     for mode in ("container:", "nobody", "container"):
         with pytest.raises(errors.InvalidArgument, match="invalid ipc mode"):
