@@ -9,7 +9,6 @@ import pytest
 
 from sampan.errors import InvalidArgument
 from sampan.pods.handlers import Handlers
-from sampan.pods.model import Mode, Namespaces
 from sampan.pods.settings import PodSettings
 from sampan.vm import finding, initramfs, sharing
 from sampan.vm.__main__ import parse
@@ -46,9 +45,6 @@ def test_the_handler_is_there_when_a_machine_can_be_made():
     assert "vm" not in {one.name for one in Handlers({})}
     handler = Handlers({}, ("/bin/true",)).find("vm")
     assert handler.is_machine
-    handler.check_namespaces(Namespaces())
-    with pytest.raises(InvalidArgument, match="kernel of its own"):
-        handler.check_namespaces(Namespaces(network=Mode.NODE))
 
 
 def test_a_kernel_without_9p_is_not_taken(tmp_path):
