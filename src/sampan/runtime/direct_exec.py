@@ -3,7 +3,8 @@
 The starter sets the pid namespace of its child, which joins the cgroup, enters the container by the
 pidfd of its first process, and goes on as that one did.
 
-The last program is kept: what looks after a container asks it for the same again and again.
+The last program is kept, and what was found out for it: what looks after a container asks it for
+the same again and again.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from sampan.runtime.operations import JoinCgroup, Operation
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from sampan.kernel.cgroups import Cgroup
 
 _UNUSUAL = frozenset(("user", "time"))
 
@@ -63,14 +66,12 @@ def spawn(
         InvalidConfig: the process is refused.
         NeedsInterpreter: the machine cannot, or something failed; nothing is left of it.
     """
-    validate.check_process(process_spec)
-    _refuse_unusual(state, process_spec)
+    _check(state, process_spec)
     doors: list[int] = []
     entry, created = clear_of_report(os.dup(pidfd)), None
     try:
         if state["cgroup"]:
-            group = cgroups.recorded(state)
-            found = group.procs_fds(sub_cgroups, init=state["pid"], frozen=ignore_paused)
+            found = _group(state).procs_fds(sub_cgroups, init=state["pid"], frozen=ignore_paused)
             doors = [fd for _, fd in found]
         script, program = _program(state, process_spec, entry, len(doors), filter_program, stdio)
         for fd in stdio:
@@ -91,6 +92,29 @@ def spawn(
     finally:
         os.close(entry)
         fds.close_all(doors)
+
+
+def _check(state: dict[str, Any], process_spec: dict[str, Any]) -> None:
+    """Raises InvalidConfig and NeedsInterpreter; not again for what passed the last time."""
+    asked = marshal.dumps((state["pid"], process_spec), 2)
+    if asked not in _passed:
+        validate.check_process(process_spec)
+        _refuse_unusual(state, process_spec)
+        _passed.clear()
+        _passed.add(asked)
+
+
+_passed: set[bytes] = set()
+
+
+def _group(state: dict[str, Any]) -> Cgroup:
+    """The cgroup of the container; the last one is kept with the state that names it."""
+    if not _groups or _groups[0][0] is not state:
+        _groups[:] = [(state, cgroups.recorded(state))]
+    return _groups[0][1]
+
+
+_groups: list[tuple[dict[str, Any], Cgroup]] = []
 
 
 def _refuse_unusual(state: dict[str, Any], process_spec: dict[str, Any]) -> None:

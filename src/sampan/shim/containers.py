@@ -8,6 +8,7 @@ containers want; when the configuration wants others, the shim makes another bla
 from __future__ import annotations
 
 import _socket
+import marshal
 import os
 import sys
 
@@ -155,12 +156,18 @@ def _spawn(
 ) -> Execed | Direct:
     """As `exec.spawn`; by the machine where it can, which copies no page of ours."""
     how: dict[str, Any] = {"pidfd": pidfd, "stdio": stdio, "filter_program": filter_program}
-    validate.check_process(process_spec)
+    asked = marshal.dumps(process_spec, 2)
+    if asked != _asked[0]:  # what was good the last time is good
+        validate.check_process(process_spec)
+        _asked[0] = asked
     try:
         resolve_inside(state, process_spec)
         return direct_exec.spawn(state, process_spec, **how)
     except (NeedsInterpreter, OSError):
         return spawn(state, process_spec, **how)
+
+
+_asked = [b""]
 
 
 def _adopt(kinds: list[str], pid: int, pidfd: int, sync: int, is_machine: bool) -> blank.Blank:
