@@ -31,6 +31,7 @@ import leftovers
 SAMPAN = Path(sys.prefix) / "bin" / "sampan"
 BUSYBOX = "/bin/busybox"
 PATIENCE = 60
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 CLOCK = 'i=0; while :; do echo "tick $i"; i=$((i + 1)); sleep 0.2; done'
 
 
@@ -77,24 +78,13 @@ class Demo:
         """Run a command, print it and its output, insist on its exit code; standard output."""
         if shown:
             say("$ " + shlex.join(["sampan", *words]))
-        done = subprocess.run(
-            [SAMPAN, *words],
-            env=self.environ,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        if shown or done.returncode != code:
-            print(done.stdout + done.stderr, end="", flush=True)
+        ended, output, errors = finish([SAMPAN, *words], self.environ)
+        if shown or ended != code:
+            print(output + errors, end="", flush=True)
         if code:
-            say(f"[exit code {done.returncode}]")
-        check(
-            done.returncode == code,
-            f"`sampan {words[0]}` ended with {done.returncode} instead of {code}",
-        )
-        return done.stdout.rstrip("\n")
+            say(f"[exit code {ended}]")
+        check(ended == code, f"`sampan {words[0]}` ended with {ended} instead of {code}")
+        return output.rstrip("\n")
 
     def inspect(self, name: str, template: str) -> str:
         """A fact about an object."""
@@ -157,6 +147,39 @@ class Demo:
                 say(f"$ kill {self.registry.pid}   # the registry, SIGTERM")
                 self.registry.terminate()
                 self.registry.wait(PATIENCE)
+
+
+def finish(words: list[str], environ: dict[str, str]) -> tuple[int, str, str]:
+    """Run a command to its end: exit code, output, errors. Whoever interrupts us ends it.
+
+    The signals wait while it is being started: otherwise it could live on, known to nobody.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)
+    try:
+        process = subprocess.Popen(
+            words,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=listen,  # noqa: PLW1509 - there is one thread
+        )
+        with process:
+            try:
+                listen()
+                output, errors = process.communicate(timeout=PATIENCE)
+            except BaseException:
+                process.kill()
+                raise
+    finally:
+        listen()
+    return process.returncode, output, errors
+
+
+def listen() -> None:
+    """Take interruptions again."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTIONS)
 
 
 def end_process(pid: int, number: int) -> None:
@@ -398,7 +421,7 @@ def main(cgroup: str) -> int:
     if os.geteuid() != 0:
         sys.stderr.write("demo: needs root, for namespaces, mounts and cgroups\n")
         return 1
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in INTERRUPTIONS:
         signal.signal(number, interrupted)
     began = time.monotonic()
     directory = tempfile.mkdtemp(prefix="sampan-demo-")

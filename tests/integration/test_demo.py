@@ -105,3 +105,20 @@ def test_interruption(tmp_path):
     assert code == 1
     assert "interrupted by SIGINT" in errors
     assert "left behind" not in errors
+
+
+def test_interruption_while_a_command_is_being_started(tmp_path):
+    change = """
+import os, signal
+class Late(demo.subprocess.Popen):
+    def __init__(self, words, **more):
+        late = ["sh", "-c", 'sleep 1; exec "$@"', "sh"] if "run" in words else []
+        super().__init__([*late, *words], **more)
+        if late:
+            os.kill(os.getpid(), signal.SIGINT)
+demo.subprocess.Popen = Late
+"""
+    code, _, errors = Run(tmp_path, change).end()
+    assert code == 1
+    assert "interrupted by SIGINT" in errors
+    assert "left behind" not in errors
