@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from glob import glob
 from pathlib import Path
 
@@ -17,7 +18,10 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
     pytest.mark.skipif(not dockerlab.BUSYBOX, reason="needs a static busybox"),
 ]
-TEXT = "FROM bb:1\nRUN echo done > /done\nRUN --mount=type=secret,id=s echo begun; sleep 1000\n"
+TEXT = (
+    "FROM bb:1\nRUN echo done > /done\nRUN --mount=type=secret,id=s echo begun; sleep 1000\n"
+    "COPY --link Dockerfile /linked\n"
+)
 SAMPAN = "import sys; from sampan.cli.__main__ import main; sys.exit(main(sys.argv[1:]))"
 SECRET = "hush-8823"
 
@@ -34,12 +38,17 @@ def test_a_killed_daemon_leaves_nothing_of_a_build(tmp_path):
             for line in client.stderr:
                 if line.endswith(" begun\n"):
                     break
+            deadline = time.monotonic() + dockerlab.PATIENCE
+            while not _linked(daemon.base):  # made ahead, beside the command
+                assert time.monotonic() < deadline
             daemon.stop(signal.SIGKILL)
             client.stderr.read()
             assert client.wait(dockerlab.PATIENCE) == 1
         daemon.start()
         assert daemon.ask("GET", "/containers/json?all=1")[1] == []
         assert glob(f"{daemon.base}/state/shims/*") == []
+        assert daemon.ask("POST", "/images/prune")[0] == 200  # the collector takes what was begun
+        assert _linked(daemon.base) == []
         names = [image["RepoTags"] for image in daemon.ask("GET", "/images/json")[1]]
         assert names == [["bb:1"]]
         assert SECRET.encode() not in _everything(daemon.base)
@@ -50,6 +59,11 @@ def test_a_killed_daemon_leaves_nothing_of_a_build(tmp_path):
         assert done.returncode == 0, done.stderr
         assert done.stderr.count(" CACHED\n") == 1
         assert SECRET.encode() not in _everything(daemon.base)
+
+
+def _linked(base):
+    """The file of the linked copy, wherever it is among the snapshots."""
+    return [path for path in Path(base).rglob("linked") if "snapshots" in path.parts]
 
 
 def _everything(base):
