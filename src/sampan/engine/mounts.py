@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.engine import binds
 from sampan.engine.model import Mount, MountType
-from sampan.errors import Conflict, InvalidArgument, NotImplementedHere
+from sampan.errors import Conflict, InvalidArgument
 from sampan.ids import check_name
 
 if TYPE_CHECKING:
@@ -84,19 +84,12 @@ def check(mount: Mount) -> Mount:
         if mount.source:
             check_name(mount.source)
     elif mount.type is MountType.IMAGE:
-        _check_image(kind, mount)
+        if not mount.source:
+            raise InvalidArgument(f"{kind}: field Source must not be empty")
     elif mount.source:
         raise InvalidArgument(f"{kind}: field Source must not be specified")
     _check_subpath(kind, mount.subpath)
     return replace(mount, target=target)
-
-
-def _check_image(kind: str, mount: Mount) -> None:
-    if not mount.source:
-        raise InvalidArgument(f"{kind}: field Source must not be empty")
-    if mount.subpath:
-        # The kernel clones no part of a mount that was never attached anywhere.
-        raise NotImplementedHere(f"{kind}: a path within the image is not supported yet")
 
 
 def _check_subpath(kind: str, subpath: str) -> None:
@@ -157,14 +150,17 @@ def volume_words(mount: Mount, path: str, backing: Backing) -> dict[str, Any]:
 
 
 def image_words(mount: Mount, tree: Any) -> dict[str, Any]:
-    """The read-only file system of an image."""
-    return {
+    """The read-only file system of an image, or what is at a path in it."""
+    content: dict[str, Any] = {
         "destination": mount.target,
         "type": "bind",
         "source": mount.source,
         "options": ["rbind", "rprivate", "ro", "nodev", "nosuid"],
         "tree": tree,
     }
+    if mount.subpath:
+        content["subpath"] = mount.subpath
+    return content
 
 
 def tmpfs_words(target: str, options: str) -> dict[str, Any]:

@@ -67,13 +67,14 @@ def clone(mount: dict[str, Any], linux: dict[str, Any]) -> int:
     """A detached clone of a bind mount's source, made where the caller's mounts are.
 
     Three members are the engine's own: `tree` is the file system of an image to take in place of
-    the source, `subpath` a path below the source, on which no link is followed, and `inside` the
-    mount namespace of another container in which the source is.
+    the source, `subpath` a path below the source, on which no link is followed (in an image, none
+    that leads out of it), and `inside` the mount namespace of another container in which the source
+    is.
     """
     options = mount.get("options") or []
     try:
         if mount.get("tree"):
-            return rootfs.mount(mount["tree"])
+            return _image(mount)
         if mount.get("inside"):
             from sampan.runtime import foreign
 
@@ -92,6 +93,19 @@ def clone(mount: dict[str, Any], linux: dict[str, Any]) -> int:
     except OSError as error:
         where = f"bind mount of {mount.get('source')} on {mount['destination']}"
         raise RuntimeFailure(error.errno or 0, reason(error), where) from error
+
+
+def _image(mount: dict[str, Any]) -> int:
+    """The file system of an image, or what is at a path in it."""
+    tree = rootfs.mount(mount["tree"])
+    if not mount.get("subpath"):
+        return tree
+    from sampan.runtime import foreign
+
+    try:
+        return foreign.part(tree, mount["subpath"])
+    finally:
+        os.close(tree)
 
 
 def _mapped(cloned: int, mount: dict[str, Any], linux: dict[str, Any]) -> int:
