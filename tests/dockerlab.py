@@ -29,7 +29,7 @@ DOCKER = shutil.which("docker")
 BUSYBOX = shutil.which("busybox")
 APPLETS = (
     "sh echo cat true false sleep ls ps stty tty kill env id head dd yes pwd hostname wc seq "
-    "ln mkdir rm mv touch find grep mkfifo chmod stat httpd wget nc ip"
+    "ln mkdir rm mv touch find grep mkfifo chmod stat httpd wget nc ip ping"
 ).split()
 PATIENCE = 60
 SOURCES = str(Path(__file__).parents[1] / "src")

@@ -277,6 +277,60 @@ def test_a_link_on_the_default_bridge(client):
         other.remove(force=True)
 
 
+def test_a_link_is_one_more_name(client):
+    """`PARENT/ALIAS`, in the list and as a reference, also when either has another name."""
+    other = client.containers.create("bb:1", "true", network_mode="bridge", name="linked-one")
+    links = {"linked-one": "/store"}
+    parent = client.containers.create(
+        "bb:1", "true", network_mode="bridge", name="parent", links=links
+    )
+    try:
+        assert client.api.inspect_container("parent/store")["Id"] == other.id
+        parent.rename("parents")
+        other.rename("linked-two")
+        assert client.api.inspect_container("parents/store")["Id"] == other.id
+        names = {one["Id"]: one["Names"] for one in client.api.containers(all=True)}
+        assert names[other.id] == ["/linked-two", "/parents/store"]
+        parent.reload()
+        assert parent.attrs["HostConfig"]["Links"] == ["/linked-two:/parents/store"]
+        for ref in ("parents/other", "parent/store", "linked-two/store"):
+            with pytest.raises(docker.errors.NotFound):
+                client.containers.get(ref)
+    finally:
+        parent.remove()
+        other.remove()
+    assert not client.containers.list(all=True, filters={"name": "linked-two"})
+
+
+def test_a_container_finds_itself_by_its_host_name(client):
+    network = client.networks.create("selves")
+    script = "echo 127.0.0.1 localhost > /etc/hosts; ping -c 1 myself"
+    try:
+        client.containers.run(
+            "bb:1", ["sh", "-c", script], hostname="myself", network="selves", remove=True
+        )
+    finally:
+        network.remove()
+
+
+def test_a_resize_without_a_terminal_means_nothing(client):
+    made = client.containers.run("bb:1", ["sleep", "1000"], detach=True, network_mode="none")
+    made.resize(40, 40)
+    made.remove(force=True)
+    with pytest.raises(docker.errors.NotFound):
+        made.resize(40, 40)
+
+
+def test_a_volume_that_was_named_stays(client):
+    """Also one that was made without a name; only a container's own go with it."""
+    volume = client.volumes.create()
+    mounts = [f"{volume.name}:/given", "/own"]
+    made = client.containers.create("bb:1", "true", volumes=mounts, network_mode="none")
+    made.remove(v=True)
+    assert [one.name for one in client.volumes.list()] == [volume.name]
+    volume.remove()
+
+
 def test_a_link_local_address_and_a_name_with_a_space(client):
     network = client.networks.create("front 01")
     config = client.api.create_networking_config(

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from sampan.engine import events as bus
-from sampan.engine import records
+from sampan.engine import links, records
 from sampan.engine.model import HealthStatus, Status, WaitCondition, WaitResult
 from sampan.errors import ContainerNotFound, InvalidArgument, NameInUse, ResourceExhausted
 from sampan.ids import check_name, new_name
@@ -204,7 +204,17 @@ class Containers:
                 raise InvalidArgument(f"Multiple IDs found with provided prefix: {ref}")
             if fitting:
                 return self._entries[fitting[0]]
+        linked = self._linked(ref)
+        if linked is not None:
+            return linked
         raise ContainerNotFound(f"No such container: {ref}")
+
+    def _linked(self, ref: str) -> Entry | None:
+        """The container that is meant by PARENT/ALIAS."""
+        parent, _, alias = ref.removeprefix("/").rpartition("/")
+        owner = self._entries.get(self._names.get(parent, ""))
+        name = links.target(owner.container, alias) if owner is not None else ""
+        return self._entries.get(self._names.get(name, ""))
 
     # names
 

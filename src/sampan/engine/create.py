@@ -15,7 +15,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import joining, limits, mounts, ranges, resolve, runtimes, storage
+from sampan.engine import joining, limits, links, mounts, ranges, resolve, runtimes, storage
 from sampan.engine.config import reach
 from sampan.engine.model import Container, Created, LogDriver, MountType, Ownership
 from sampan.engine.start import SNAPSHOT, overlay_above, split_rootfs
@@ -117,7 +117,7 @@ class Creator:
     def _check_links(self, host: HostConfig) -> None:
         for link in host.links:
             try:
-                self._find(link.partition(":")[0])
+                self._find(links.parts(link)[0])
             except ContainerNotFound as error:  # to clients, 404 means that the image is missing
                 raise InvalidArgument(f"could not get container for {link}: {error}") from error
 

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from sampan.engine import stats, usage
+from sampan.engine import links, stats, usage
 from sampan.engine.attach import attach
 from sampan.engine.build import build
 from sampan.engine.checkpointverbs import CheckpointVerbs
@@ -270,6 +270,10 @@ class Engine(NetworkVerbs, CheckpointVerbs):
         found.sort(key=attrgetter("created_at"), reverse=True)
         return found[:limit] if limit else found
 
+    def link_names(self) -> Mapping[str, tuple[str, ...]]:
+        """`PARENT/ALIAS` of each link in the default bridge, by the name of who is linked to."""
+        return links.names(entry.container for entry in self._services.containers)
+
     def _named_networks(self, filters: Filters | None) -> Filters | None:
         """The filters, with names of networks in place of ids."""
         if not filters or "network" not in filters:
@@ -328,9 +332,11 @@ class Engine(NetworkVerbs, CheckpointVerbs):
         await attach(self._services.containers, entry, attachment)
 
     async def resize(self, ref: str, height: int, width: int) -> None:
-        """Set the size of the container's terminal."""
-        task = check_running(self._find(ref))
-        await task.call("resize", height=height, width=width)
+        """Set the size of the container's terminal; nothing happens where it has none."""
+        entry = self._find(ref)
+        task = check_running(entry)
+        if entry.container.config.tty:
+            await task.call("resize", height=height, width=width)
 
     async def reopen_log(self, ref: str) -> None:
         """Write to a new file of the log's name from now on, for the old one was moved away.

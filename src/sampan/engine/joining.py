@@ -203,10 +203,14 @@ def endpoint(
         ipv6=ipv6,
         prefix6=_prefix(member, 6) if ipv6 else 0,
         gateway6=_gateway(member, 6) if ipv6 else "",
-        names=names_of(container.name, container.id, wish) if network.has_names else (),
+        names=_names(container, wish) if network.has_names else (),
         link_local=wish.link_local,
         **asdict(shaping.parse(wish.options)),
     )
+
+
+def _names(container: Container, wish: EndpointRequest) -> tuple[str, ...]:
+    return names_of(container.name, container.id, container.config.hostname, wish)
 
 
 def gateway_of(

@@ -13,7 +13,7 @@ from dataclasses import replace
 from errno import ESRCH
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import limits, signals, specgen
+from sampan.engine import limits, links, signals, specgen
 from sampan.engine.model import (
     HostConfig,
     OnUnhealthy,
@@ -183,6 +183,10 @@ class Lifecycle:
             containers.release(name)
             raise
         containers.release(old)
+        for other in containers:
+            if any(links.parts(link)[0] == old for link in other.container.host.links):
+                async with other.lock:
+                    containers.defer(other, links.renamed(other.container, old, name))
         self._services.networks.renamed(entry.container, old)
 
     async def update(

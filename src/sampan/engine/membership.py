@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sampan.engine import etcfiles, joining
+from sampan.engine import etcfiles, joining, links
 from sampan.engine.config import reach
 from sampan.errors import Conflict, NotFound, PermissionDenied, SampanError
 from sampan.network import egress
@@ -86,7 +86,7 @@ class Membership:
         """See Engine.unlink."""
         async with entry.lock:
             container = entry.container
-            left = tuple(one for one in container.host.links if _alias_of(one) != alias)
+            left = tuple(one for one in container.host.links if links.parts(one)[1] != alias)
             if left == container.host.links:
                 raise NotFound(f"Could not get link: {container.name} has none that is {alias}")
             host = replace(container.host, links=left)
@@ -140,11 +140,6 @@ class Membership:
             services.networks.host_address(entry.id),
             services.networks.linked(entry.container),
         )
-
-
-def _alias_of(link: str) -> str:
-    name, _, alias = link.partition(":")
-    return alias or name
 
 
 def _covers(dropped: Binding, asked: Binding) -> bool:

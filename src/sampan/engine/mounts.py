@@ -119,6 +119,11 @@ def names(mounts: Iterable[Mount]) -> list[str]:
     )  # fmt: skip
 
 
+def named_by(host: HostConfig) -> list[str]:
+    """The names of the volumes that a request itself names."""
+    return names((*map(binds.parse, host.binds), *host.mounts))
+
+
 def words(mount: Mount) -> dict[str, Any]:
     """A bind or tmpfs mount in the words of the OCI configuration."""
     if mount.type is MountType.TMPFS:

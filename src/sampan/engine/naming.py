@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from sampan.engine import joining, linkedenv
+from sampan.engine import joining, linkedenv, links
 from sampan.errors import ContainerNotFound, InvalidArgument, SampanError
 from sampan.network import dns, resolv
 from sampan.network.model import BRIDGE
@@ -121,15 +121,12 @@ class Naming:
         return tuple(told)
 
     def _links(self, container: Container) -> Iterator[tuple[str, Container, str]]:
-        if BRIDGE not in container.networks:
-            return
-        for link in container.host.links:
-            name, _, alias = link.partition(":")
+        for name, alias in links.of(container):
             other = self.container(name)
             joined = self._joined.get(other.id) if other is not None else None
             for endpoint in joined.endpoints if joined is not None else ():
                 if endpoint.network_name == BRIDGE and other is not None:
-                    yield alias or name, other, endpoint.ipv4
+                    yield alias, other, endpoint.ipv4
 
     def needs_resolver(self, container: Container) -> bool:
         """Whether a container must ask us: it has names to find, or the host's servers are out of
@@ -166,9 +163,8 @@ class Naming:
         container = self.container(owner)
         if container is None:
             return {}
-        links = [link for wish in container.networks.values() for link in wish.links]
-        pairs = (link.partition(":") for link in links)
-        return {(alias or name).lower(): name.lower() for name, _, alias in pairs}
+        asked = [link for wish in container.networks.values() for link in wish.links]
+        return {alias.lower(): name.lower() for name, alias in map(links.parts, asked)}
 
 
 def _is_called(endpoint: Endpoint, member: Member, name: str) -> bool:

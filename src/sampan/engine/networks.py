@@ -223,6 +223,9 @@ def _test(key: str, values: tuple[str, ...]) -> Callable[[Member], bool]:
     return lambda m: (not m.network.is_predefined and not m.endpoints) in wanted
 
 
-def names_of(name: str, container_id: str, request: EndpointRequest) -> tuple[str, ...]:
-    """What a container is called in a network: its name, its aliases, its short id."""
-    return tuple(dict.fromkeys((name, *request.aliases, container_id[:12])))
+def names_of(
+    name: str, container_id: str, hostname: str, request: EndpointRequest
+) -> tuple[str, ...]:  # fmt: skip
+    """What a container is called: its name, its aliases, its short id and its host name."""
+    own = (name, *request.aliases, container_id[:12], hostname)
+    return tuple(dict.fromkeys(one for one in own if one))

@@ -243,8 +243,12 @@ class Volumes:
         ]
 
     def orphans(self, container: Container) -> builtins.list[Volume]:
-        """The volumes without a name that go with the container."""
-        found = [self._local.get(n) for n in plans.names(container.mounts) if n in self._local]
+        """The volumes without a name that go with the container.
+
+        One that the container named all the same was somebody else's before: it stays.
+        """
+        known = set(plans.names(container.mounts)) - set(plans.named_by(container.host))
+        found = [self._local.get(name) for name in sorted(known) if name in self._local]
         return [
             volume
             for volume in found

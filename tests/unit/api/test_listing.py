@@ -43,11 +43,19 @@ class Networks:
 
 @pytest.fixture
 def engine():
-    return SimpleNamespace(networks=Networks())
+    linked = {}
+    return SimpleNamespace(networks=Networks(), linked=linked, link_names=lambda: linked)
 
 
 def asked(lines, engine, *found, minor=50):
     return lines.told(engine, found, minor)
+
+
+def test_a_link_is_seen(engine, make_container):
+    lines, one = listing.Lines(), make_container()
+    assert asked(lines, engine, one)[0].names == [f"/{one.name}"]
+    engine.linked[one.name] = ("app/store",)
+    assert asked(lines, engine, one)[0].names == [f"/{one.name}", "/app/store"]
 
 
 def test_what_has_not_changed_is_not_made_again(engine, make_container):

@@ -56,7 +56,7 @@ def test_directives_end_at_the_first_other_line():
         ("# escape=x\nFROM a\n", ":1:1", "invalid escape"),
         ("# escape=`\n# escape=`\nFROM a\n", ":2:1", "only one escape"),
         ("# syntax=evil.example/frontend\nFROM a\n", ":1:1", "syntax"),
-        ("", ":1:1", "no instructions"),
+        ("", ":1:1", "cannot be empty"),
         ("# only\n", ":1:1", "no instructions"),
         ("FROM a\nRUN \0\n", ":2:1", "NUL"),
         ("FROM a\nRUN <<E\nx\n", ":2:1", "unterminated heredoc"),

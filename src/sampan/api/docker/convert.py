@@ -19,7 +19,7 @@ from sampan.wire import containers as wire
 from sampan.wire import events, execs, hostconfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from sampan.api.docker.endpoints import Live
 
@@ -227,11 +227,13 @@ def _devices(host: model.HostConfig) -> list[hostconfig.DeviceMapping]:
     ]
 
 
-def summary(container: model.Container, now_ns: int, live: Live = NOTHING) -> wire.ContainerSummary:
-    """One line of `docker ps`."""
+def summary(
+    container: model.Container, now_ns: int, live: Live = NOTHING, linked: Sequence[str] = ()
+) -> wire.ContainerSummary:
+    """One line of `docker ps`; `linked` are the names that it has as a link of others."""
     return wire.ContainerSummary(
         id=container.id,
-        names=["/" + container.name],
+        names=["/" + name for name in (container.name, *linked)],
         image=image_name(container),
         image_id=str(container.image_id),
         command=command_line(container.path, container.args),

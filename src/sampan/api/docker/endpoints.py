@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from sampan.engine.joining import has_networks
+from sampan.engine.links import parts
 from sampan.network.model import EndpointRequest
 from sampan.network.ports import binding, parse_port
 from sampan.wire import containers as wire
@@ -160,8 +161,7 @@ def port_list(container: Container, live: Live) -> list[wire.Port]:
 
 def links(asked: Sequence[str], name: str) -> list[str] | None:
     """`HostConfig.Links`: `/db:/me/store` for `db:store` of the container `me`."""
-    pairs = (link.partition(":") for link in asked)
-    return [f"/{other}:/{name}/{alias or other}" for other, _, alias in pairs] or None
+    return [f"/{other}:/{name}/{alias}" for other, alias in map(parts, asked)] or None
 
 
 def wanted_ports(asked: Sequence[Binding]) -> dict[str, list[hostconfig.PortBinding] | None]:

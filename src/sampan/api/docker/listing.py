@@ -59,6 +59,7 @@ class _Known(NamedTuple):
     container: Container
     endpoints: Sequence[Endpoint]
     published: Sequence[Published]
+    linked: Sequence[str]
     line: ContainerSummary
 
 
@@ -77,21 +78,27 @@ class Lines:
         if made_for != self._made_for:
             self._known, self._made_for = {}, made_for
         before, self._known = self._known, {}
+        linked = engine.link_names()
         for one in found:
             endpoints = engine.networks.endpoints(one.id)
             published = engine.networks.published(one.id)
+            made_of = (one, endpoints, published, linked.get(one.name, ()))
             known = before.get(one.id)
-            if known is None or known[:3] != (one, endpoints, published):
-                known = _Known(one, endpoints, published, self._line(one, endpoints, published))
+            if known is None or known[:-1] != made_of:
+                known = _Known(*made_of, self._line(*made_of))
             known.line.status = ages.status(one.state, now)
             self._known[one.id] = known
         return [known.line for known in self._known.values()]
 
     def _line(
-        self, one: Container, endpoints: Sequence[Endpoint], published: Sequence[Published]
+        self,
+        one: Container,
+        endpoints: Sequence[Endpoint],
+        published: Sequence[Published],
+        linked: Sequence[str],
     ) -> ContainerSummary:
         minor, network_ids = self._made_for
-        line = convert.summary(one, 0, Live(endpoints, published, network_ids))
+        line = convert.summary(one, 0, Live(endpoints, published, network_ids), linked)
         versions.container_summary(line, minor)
         return line
 

@@ -98,7 +98,10 @@ def read(content: bytes, file: str = "Dockerfile") -> Source:
     reader = _Reader(physical, file, directives.get("escape", "\\"), start)
     lines = tuple(reader.run())
     if not lines:
-        raise DockerfileError("the file has no instructions", Place(file, 1))
+        what = (
+            "file with no instructions" if content else f"the Dockerfile ({file}) cannot be empty"
+        )
+        raise DockerfileError(what, Place(file, 1))
     return Source(lines, reader.escape, directives)
 
 
