@@ -137,6 +137,8 @@ def test_a_program_that_is_not_there(lab):
     status = lab.status(container)
     assert (status.state, status.exit_code) == (pb.CONTAINER_EXITED, 128)
     assert status.reason == "StartError"
+    name = f"{status.metadata.name}_{pod[1].metadata.name}_default_{pod[0][:12]}_0"
+    assert f"start container {name}: " in status.message
     assert "nosuch" in status.message
     assert status.finished_at
     lab.remove(pod)

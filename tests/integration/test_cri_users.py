@@ -86,8 +86,34 @@ def test_root_inside_is_nobody_outside(lab, tmp_path):
 
 
 @needs_maps
+def test_processes_are_shared_in_one_user_namespace(lab):
+    pod = users_pod(lab, pid=pb.POD)
+    first = lab.start(pod, "sleep", "12345", security={"namespace_options": {"pid": pb.POD}})
+    second = lab.start(pod, "sleep", "1000", security={"namespace_options": {"pid": pb.POD}})
+    assert "sleep 12345" in lab.shell(second, "ps -o args")
+    assert lab.shell(second, "stat -c %u /proc/1; id -u").split() == ["65534", "0"]
+    maps = [
+        lab.shell(one, "readlink /proc/self/ns/user; cat /proc/self/uid_map")
+        for one in (first, second)
+    ]
+    assert maps[0] == maps[1]
+    assert maps[0].split()[1:] == ["0", str(FIRST), "65536"]
+    lab.shell(second, "kill -9 $(pgrep -f 'sleep 12345')")
+    lab.remove(pod)
+
+
+@needs_maps
+def test_a_container_joins_the_processes_of_another(lab):
+    pod = users_pod(lab)
+    first = lab.start(pod, "sleep", "12345")
+    options = {"pid": pb.TARGET, "target_id": first}
+    second = lab.start(pod, "sleep", "1000", security={"namespace_options": options})
+    assert "sleep 12345" in lab.shell(second, "ps -o args")
+    lab.remove(pod)
+
+
+@needs_maps
 def test_user_namespaces_that_cannot_be(lab):
-    assert "processes" in refused(lab, pid=pb.POD)
     assert "node's pid" in refused(lab, pid=pb.NODE)
     assert "one mapping" in refused(lab, mappings=[*MAP, *MAP])
     assert "one mapping" in refused(lab, mappings=[{**MAP[0], "container_id": 1}])

@@ -170,6 +170,7 @@ class Containers:
                 program=self.sandboxes.handler(sandbox).program,
                 mounts=mounts.of_images(request.mounts),
             ),
+            name=names.engine_name(sandbox, request),
             owner=Ownership(
                 owner=OWNER, notes=records.encode_notes(notes), ids=users.ids(sandbox.config)
             ),
@@ -287,7 +288,7 @@ class Containers:
         sandbox = self._table.find(notes.sandbox)
         place = replace(
             self.sandboxes.place(sandbox),
-            pid_namespace=self._pid_namespace(notes, sandbox),
+            shared_processes=self._shared_processes(notes, sandbox),
             has_hugepages=has_controller("hugetlb"),
             edits=self._edits(notes.request),
         )
@@ -304,7 +305,7 @@ class Containers:
             return cdi.Edits()
         return cdi.resolve(request.cdi, self._engine.config.cdi_directories)
 
-    def _pid_namespace(self, notes: Notes, sandbox: Sandbox) -> str:
+    def _shared_processes(self, notes: Notes, sandbox: Sandbox) -> str:
         asked = notes.request.security.namespaces
         if self.sandboxes.handler(sandbox).is_machine:
             return ""
@@ -324,7 +325,7 @@ class Containers:
         container = self._engine.get(owner)
         if not container.status.is_running:
             raise FailedPrecondition(f"join the processes of {owner}: it does not run")
-        return f"/proc/{container.state.pid}/ns/pid"
+        return f"/proc/{container.state.pid}"
 
 
 def check(request: Request, sandbox: Sandbox) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sampan.errors import InvalidArgument
+from sampan.ids import check_name
 
 if TYPE_CHECKING:
-    from sampan.pods.model import Request, SandboxConfig
+    from sampan.pods.model import Request, Sandbox, SandboxConfig
 
 
 def sandbox_name(config: SandboxConfig) -> str:
@@ -18,6 +19,19 @@ def sandbox_name(config: SandboxConfig) -> str:
 def container_name(sandbox_id: str, request: Request) -> str:
     """The name of a container within all pods, which may be taken once."""
     return f"{request.name}_{sandbox_id}_{request.attempt}"
+
+
+def engine_name(sandbox: Sandbox, request: Request) -> str | None:
+    """What the engine calls a container, in its errors: `container_pod_namespace_sandbox_attempt`.
+
+    None, for a name that the engine makes up, where those words can be no name.
+    """
+    pod = sandbox.config
+    words = (request.name, pod.name, pod.namespace, sandbox.id[:12], str(request.attempt))
+    try:
+        return check_name("_".join(words))
+    except InvalidArgument:
+        return None
 
 
 def cgroup_parent(text: str) -> str:

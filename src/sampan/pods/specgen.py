@@ -26,12 +26,12 @@ _SYS = ["rbind", "rprivate", "nosuid", "noexec", "nodev", "ro"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a container's sandbox is: pinned namespaces, files, and whose pid namespace (a path,
-    "" for a new one or the node's)."""
+    """Where a container's sandbox is: pinned namespaces, files, and whose pid namespace (the
+    directory of a process below /proc, "" for a new one or the node's)."""
 
     pinned: str
     files: str
-    pid_namespace: str = ""
+    shared_processes: str = ""
     has_hugepages: bool = True
     edits: cdi.Edits = field(default_factory=cdi.Edits)
 
@@ -75,6 +75,8 @@ def keeper(cgroup: str, sandbox: Sandbox, place: Place) -> dict[str, Any]:
         for kind, name in _shared(sandbox)
         if kind != "uts"
     ]
+    maps = ids(sandbox.config.namespaces.uids)
+    users = [{"type": "user"}] if maps else []
     return {
         "ociVersion": OCI_RUNTIME_SPEC_VERSION,
         "root": {"path": "rootfs", "readonly": True},
@@ -97,7 +99,8 @@ def keeper(cgroup: str, sandbox: Sandbox, place: Place) -> dict[str, Any]:
             }
         ],
         "linux": {
-            "namespaces": [{"type": "mount"}, {"type": "pid"}, *joined],
+            "namespaces": [{"type": "mount"}, {"type": "pid"}, *users, *joined],
+            **({"uidMappings": maps, "gidMappings": maps} if maps else {}),
             "cgroupsPath": cgroup,
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
         },
@@ -130,12 +133,14 @@ def pinned_kinds(sandbox: Sandbox) -> list[str]:
 def namespaces(notes: Notes, sandbox: Sandbox, place: Place) -> list[dict[str, str]]:
     """The pod's namespaces by path, new ones for the rest, none where the node's are meant."""
     found: list[dict[str, str]] = [{"type": "mount"}]
+    joined = place.shared_processes
     if sandbox.config.namespaces.uids:
-        found.append({"type": "user"})
+        # A pid namespace's /proc is mounted only from within the user namespace that it belongs to.
+        found.append({"type": "user", "path": f"{joined}/ns/user"} if joined else {"type": "user"})
     found += [{"type": kind, "path": f"{place.pinned}/{name}"} for kind, name in _shared(sandbox)]
     asked = notes.request.security.namespaces
-    if place.pid_namespace:
-        found.append({"type": "pid", "path": place.pid_namespace})
+    if joined:
+        found.append({"type": "pid", "path": f"{joined}/ns/pid"})
     elif asked.pid is not Mode.NODE:
         found.append({"type": "pid"})
     if not notes.request.security.privileged:
@@ -200,11 +205,12 @@ def _mount(mount: Mount) -> dict[str, Any]:
     }
     if mount.uids:
         content["options"] = [*options, "idmap"]
-        content["uidMappings"], content["gidMappings"] = map(_mappings, (mount.uids, mount.gids))
+        content["uidMappings"], content["gidMappings"] = map(ids, (mount.uids, mount.gids))
     return content
 
 
-def _mappings(entries: tuple[IdMapping, ...]) -> list[dict[str, int]]:
+def ids(entries: tuple[IdMapping, ...]) -> list[dict[str, int]]:
+    """Mappings in the words of the runtime specification."""
     return [
         {"containerID": one.container, "hostID": one.host, "size": one.length} for one in entries
     ]
