@@ -24,6 +24,8 @@ from sampan.runtime import credentials as c
 from sampan.runtime import operations as o
 from sampan.runtime.calls import PLAIN, Calls
 from sampan.runtime.failure import NeedsInterpreter
+from sampan.runtime.plan import build
+from sampan.runtime.written import is_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from sampan.runtime.calls import Passed
     from sampan.runtime.plan import Plan
     from sampan.runtime.readiness import Ready
+    from sampan.runtime.written import Order
 
     Writers = dict[type[o.Operation], Callable[[Any, Any], None]]
 
@@ -47,7 +50,7 @@ class Assembly:
 
     `passed` descriptors, in the order of the message: the script, the root, 0, 1, 2, the namespaces
     that are joined, the sources of bind mounts. `prepare` holds (path below the root, whether it is
-    a directory).
+    a directory). `is_of_this_root` says whether a look into the root decided anything.
     """
 
     __slots__ = (
@@ -57,6 +60,7 @@ class Assembly:
         "_taken",
         "calls",
         "fresh",
+        "is_of_this_root",
         "joins",
         "mounted",
         "prepare",
@@ -93,6 +97,7 @@ class Assembly:
         self.fresh: dict[str, Value] = {}
         self.mounted: list[str] = []
         self.prepare: list[tuple[str, bool]] = []
+        self.is_of_this_root = False
         self.program: list[bytes] = []
 
     def pack(self, plan: Plan, cgroup_fds: int, filter_program: tuple[bytes, int] | None) -> bytes:
@@ -156,7 +161,7 @@ class Assembly:
     def source(self, one: o.BindMount) -> tuple[Value, bool]:
         """(a detached clone of a bind mount's source, whether it is a directory)."""
         mount, fd = self.sources[one.index]
-        return mount, stat.S_ISDIR(os.fstat(fd).st_mode)
+        return mount, is_directory(fd)
 
     def permitted(self) -> tuple[int, int]:
         """The permitted and the inheritable capabilities that the script starts with."""
@@ -188,6 +193,7 @@ class Assembly:
 
     def open_root(self) -> int:
         """A descriptor of the root file system, the caller's."""
+        self.is_of_this_root = True
         return os.dup(self._root_fd)
 
     def _place_in(self, parent: Value, mount: Value, name: str, *, directory: bool) -> None:
@@ -216,6 +222,25 @@ class Assembly:
             raise NeedsInterpreter("a seccomp listener")
         header = struct.pack("<H6xQ", len(program) // 8, self.calls.data(program))
         self.calls.call(SYS["seccomp"], 1, flags, self.calls.data(header))
+
+
+def script(ready: Ready, order: Order, root: int) -> tuple[bytes, list[tuple[str, bool]]]:
+    """(what the machine does, the mount points it needs): as for the last order that was like this
+    one, or written now.
+
+    Raises:
+        NeedsInterpreter: an interpreter must do it.
+    """
+    found = ready.written.find(order)
+    if found is not None:
+        if order.spec["linux"].get("maskedPaths"):
+            readiness.check_null()
+        return found
+    assembly = Assembly(ready, order.joins, root, order.sources)
+    text = assembly.pack(build(order.spec, order.facts), order.doors, order.program)
+    if not assembly.is_of_this_root:
+        ready.written.keep(order, text, assembly.prepare)
+    return text, assembly.prepare
 
 
 WRITERS: Writers = {**assembly_mounts.WRITERS, **assembly_process.WRITERS}

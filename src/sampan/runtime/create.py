@@ -14,8 +14,7 @@ import os
 from sampan.kernel import cgroups, fds, machine
 from sampan.kernel.filters import FLAG_NEW_LISTENER
 from sampan.kernel.paths import Root
-from sampan.runtime import freeze, init, readiness, rootfs, sources, users, validate
-from sampan.runtime.assembly import Assembly
+from sampan.runtime import assembly, freeze, init, readiness, rootfs, sources, users, validate
 from sampan.runtime.blank import Blank, make_blank, reap
 from sampan.runtime.credentials import give
 from sampan.runtime.facts import facts_of, record
@@ -23,6 +22,7 @@ from sampan.runtime.failure import NeedsInterpreter, RuntimeFailure, reason
 from sampan.runtime.plan import Facts, build
 from sampan.runtime.plan import namespaces as plan_namespaces
 from sampan.runtime.stage import ASKS_FOR_HOOKS, ASKS_FOR_SOURCE, CGROUP_READY
+from sampan.runtime.written import Order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.kernel.cgroups import Cgroup
-    from sampan.runtime.plan import Plan
 
 
 class Created:
@@ -380,12 +379,11 @@ class _Builder:
         program = self._filter(given)
         if program and program[1] & FLAG_NEW_LISTENER:
             self._find_agent(created, facts)
-        plan = build(self.spec, facts)
         if created.blank.ready is not None:
-            self._order_machine(created, plan, stdio, gate, program)
+            self._order_machine(created, facts, stdio, gate, program)
             return
         order = {
-            "plan": plan.pack(),
+            "plan": build(self.spec, facts).pack(),
             "gate": gate is not None,
             "filter": program,
             "join": [kind for kind, _ in self.join],
@@ -413,19 +411,19 @@ class _Builder:
     def _order_machine(
         self,
         created: Created,
-        plan: Plan,
+        facts: Facts,
         stdio: tuple[int, int, int],
         gate: int | None,
         program: tuple[bytes, int] | None,
     ) -> None:
         assert created.blank.ready is not None
-        assert self.cgroup is not None
         if gate is not None or min(stdio) < 0:
             raise NeedsInterpreter("a start gate, or a terminal")
-        joins = [kind for kind, _ in self.join]
-        assembly = Assembly(created.blank.ready, joins, self._root, self._sources)
-        script = assembly.pack(plan, self.cgroup.doors(), program)
-        readiness.make_mount_points(self._root, assembly.prepare)
+        assert self.cgroup is not None
+        joins, doors = [kind for kind, _ in self.join], self.cgroup.doors()
+        wanted = (self.container_id, self.spec, facts, joins, doors, self._sources, program)
+        script, points = assembly.script(created.blank.ready, Order(*wanted), self._root)
+        readiness.make_mount_points(self._root, points)
         uid = self.spec["process"].get("user", {}).get("uid") or 0
         for fd in stdio:
             give(fd, uid)

@@ -70,6 +70,10 @@ class Facts:
         self.described: dict[str, Any] = {}
         self.listener: tuple[int, str] | None = None
 
+    def plain(self) -> list[object]:
+        """All of it, to compare."""
+        return [getattr(self, name) for name in self.__slots__]
+
 
 class Plan:
     """The operations before and after the start gate."""
