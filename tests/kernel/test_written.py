@@ -11,7 +11,6 @@ from sampan.kernel import fds, machine, process
 from sampan.runtime import create, machines, rootfs
 from sampan.runtime.assembly import Assembly
 from sampan.runtime.plan import Facts
-from sampan.runtime.readiness import Ready
 from sampan.runtime.specification import example
 from sampan.runtime.written import Order, Written
 
@@ -100,7 +99,7 @@ def output(place, name: str, config: dict) -> str:
 
 def forget() -> None:
     ready, _ = machines.machine_for(frozenset(KINDS))
-    ready.written = Written()
+    ready.written = None
 
 
 def test_a_container_like_the_last_one_has_the_same_script(place, scripts):
@@ -209,9 +208,3 @@ def test_an_id_that_holds_the_other_is_not_mixed_up():
     other = TWO[:20] + ONE[:12] + TWO[32:]
     written.keep(order(ONE), ONE.encode(), [])
     assert written.find(order(other)) is None
-
-
-def test_what_a_blank_has_ready_has_its_own_orders():
-    a, b = (Ready(frozenset(kinds), [], []) for kinds in (KINDS, KINDS[1:]))
-    a.written.keep(order(ONE), b"a", [])
-    assert b.written.find(order(ONE)) is None

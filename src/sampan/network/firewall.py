@@ -269,8 +269,17 @@ class Watch:
         self._sock.close()
 
 
+_last = [""]  # where it was found; every container asks
+
+
 def find_nft() -> str:
     """The path of the program `nft`; "" when there is none."""
+    if not (_last[0] and os.access(_last[0], os.X_OK)):
+        _last[0] = _look_for_nft()
+    return _last[0]
+
+
+def _look_for_nft() -> str:
     for directory in (*os.get_exec_path(), "/usr/sbin", "/sbin"):
         path = os.path.join(directory, "nft")
         if os.access(path, os.X_OK):

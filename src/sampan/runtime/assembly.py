@@ -24,8 +24,6 @@ from sampan.runtime import credentials as c
 from sampan.runtime import operations as o
 from sampan.runtime.calls import PLAIN, Calls
 from sampan.runtime.failure import NeedsInterpreter
-from sampan.runtime.plan import build
-from sampan.runtime.written import is_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from sampan.runtime.calls import Passed
     from sampan.runtime.plan import Plan
     from sampan.runtime.readiness import Ready
-    from sampan.runtime.written import Order
 
     Writers = dict[type[o.Operation], Callable[[Any, Any], None]]
 
@@ -224,23 +221,9 @@ class Assembly:
         self.calls.call(SYS["seccomp"], 1, flags, self.calls.data(header))
 
 
-def script(ready: Ready, order: Order, root: int) -> tuple[bytes, list[tuple[str, bool]]]:
-    """(what the machine does, the mount points it needs): as for the last order that was like this
-    one, or written now.
-
-    Raises:
-        NeedsInterpreter: an interpreter must do it.
-    """
-    found = ready.written.find(order)
-    if found is not None:
-        if order.spec["linux"].get("maskedPaths"):
-            readiness.check_null()
-        return found
-    assembly = Assembly(ready, order.joins, root, order.sources)
-    text = assembly.pack(build(order.spec, order.facts), order.doors, order.program)
-    if not assembly.is_of_this_root:
-        ready.written.keep(order, text, assembly.prepare)
-    return text, assembly.prepare
+def is_directory(fd: int) -> bool:
+    """Whether the source of a bind mount is one."""
+    return stat.S_ISDIR(os.fstat(fd).st_mode)
 
 
 WRITERS: Writers = {**assembly_mounts.WRITERS, **assembly_process.WRITERS}

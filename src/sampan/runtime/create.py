@@ -14,7 +14,7 @@ import os
 from sampan.kernel import cgroups, fds, machine
 from sampan.kernel.filters import FLAG_NEW_LISTENER
 from sampan.kernel.paths import Root
-from sampan.runtime import assembly, freeze, init, readiness, rootfs, sources, users, validate
+from sampan.runtime import freeze, init, readiness, rootfs, sources, users, validate, written
 from sampan.runtime.blank import Blank, make_blank, reap
 from sampan.runtime.credentials import give
 from sampan.runtime.facts import facts_of, record
@@ -22,7 +22,6 @@ from sampan.runtime.failure import NeedsInterpreter, RuntimeFailure, reason
 from sampan.runtime.plan import Facts, build
 from sampan.runtime.plan import namespaces as plan_namespaces
 from sampan.runtime.stage import ASKS_FOR_HOOKS, ASKS_FOR_SOURCE, CGROUP_READY
-from sampan.runtime.written import Order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -422,7 +421,7 @@ class _Builder:
         assert self.cgroup is not None
         joins, doors = [kind for kind, _ in self.join], self.cgroup.doors()
         wanted = (self.container_id, self.spec, facts, joins, doors, self._sources, program)
-        script, points = assembly.script(created.blank.ready, Order(*wanted), self._root)
+        script, points = written.script(created.blank.ready, written.Order(*wanted), self._root)
         readiness.make_mount_points(self._root, points)
         uid = self.spec["process"].get("user", {}).get("uid") or 0
         for fd in stdio:

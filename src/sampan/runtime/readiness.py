@@ -21,11 +21,12 @@ from sampan.runtime.calls import Calls, Passed
 from sampan.runtime.failure import NeedsInterpreter
 from sampan.runtime.mountoptions import MountOptions
 from sampan.runtime.operations import mode_of
-from sampan.runtime.written import Written
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from sampan.runtime.written import Written
 
     Key = tuple[str, str, tuple[str, ...]]
 
@@ -56,7 +57,7 @@ class Ready:
     `mounts` are the usual ones by type, source and options; `nulls` is a read-only mount of the
     null device, `empty` one of an empty directory, `cgroups` a tmpfs with a directory for each
     hierarchy. `passed` are the descriptors that came with the order, the script itself first.
-    `written` are orders that were given before.
+    `written` are scripts of orders that were given before.
     """
 
     __slots__ = (
@@ -78,7 +79,7 @@ class Ready:
         links: list[tuple[str, str]],
     ) -> None:
         self.kinds = kinds
-        self.written = Written()
+        self.written: Written | None = None
         self.mounts: dict[Key, Value] = {}
         self.dev: Value | None = None
         self.nulls: Value | None = None

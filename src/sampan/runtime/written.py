@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import marshal
 import os
-import stat
+
+from sampan.runtime import readiness
+from sampan.runtime.assembly import Assembly, is_directory
+from sampan.runtime.plan import build
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from sampan.runtime.plan import Facts
+    from sampan.runtime.readiness import Ready
 
     Points = list[tuple[str, bool]]
     Filter = tuple[bytes, int] | None
@@ -84,9 +88,25 @@ class Written:
             del self._kept[_MOST:]
 
 
-def is_directory(fd: int) -> bool:
-    """Whether the source of a bind mount is one."""
-    return stat.S_ISDIR(os.fstat(fd).st_mode)
+def script(ready: Ready, order: Order, root: int) -> tuple[bytes, list[tuple[str, bool]]]:
+    """(what the machine does, the mount points it needs): as for the last order that was like this
+    one, or written now.
+
+    Raises:
+        NeedsInterpreter: an interpreter must do it.
+    """
+    if ready.written is None:
+        ready.written = Written()
+    found = ready.written.find(order)
+    if found is not None:
+        if order.spec["linux"].get("maskedPaths"):
+            readiness.check_null()
+        return found
+    assembly = Assembly(ready, order.joins, root, order.sources)
+    text = assembly.pack(build(order.spec, order.facts), order.doors, order.program)
+    if not assembly.is_of_this_root:
+        ready.written.keep(order, text, assembly.prepare)
+    return text, assembly.prepare
 
 
 def _plain(container_id: str) -> bytes:
