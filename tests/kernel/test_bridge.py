@@ -202,6 +202,28 @@ def test_the_matrix(tmp_path, filtered):
         assert "tcp dport 22 accept" in run("nft", "list", "table", "inet", "fw")
 
 
+def test_what_comes_from_loopback_takes_no_port_of_the_hosts_own_connections(tmp_path):
+    """Both reach the server from the bridge's address; a server that remembers a port of the one
+    would take the other for a ghost, and keep it waiting for a second."""
+    with lab(tmp_path) as (_, host):
+        inside, one = host.join(network("one", 1), 5, published(OPEN, "0.0.0.0"))
+        with spaces.entered(inside.fd):
+            listening = socket.create_server((one.ipv4, OPEN))
+        seen = []
+        with listening:
+            for target in ((one.ipv4, OPEN), ("127.0.0.1", OPEN + 1)):
+                for _ in range(20):
+                    with socket.create_connection(target, timeout=30) as sock:
+                        accepted, peer = listening.accept()
+                        accepted.close()
+                        seen.append((sock.getsockname()[1], peer))
+        direct, by_loopback = seen[:20], seen[20:]
+        assert all(peer == ("10.77.1.1", port) for port, peer in direct)
+        first, last = map(int, spaces.get_sysctl("net/ipv4/ip_local_port_range").split())
+        assert {peer[0] for _, peer in by_loopback} == {"10.77.1.1"}
+        assert not [peer for _, peer in by_loopback if first <= peer[1] <= last]
+
+
 def test_out_with_the_hosts_address_and_datagrams_both_ways(tmp_path):
     with lab(tmp_path) as (seg, host):
         ports = published(OPEN, "0.0.0.0", "::", protocol="udp")

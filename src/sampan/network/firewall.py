@@ -20,7 +20,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
 from sampan.errors import FailedPrecondition, Unavailable
-from sampan.network import egress, links, ruleset
+from sampan.network import egress, links, ruleset, spaces
 from sampan.network.denials import group_of
 from sampan.network.netlink import (
     CREATE,
@@ -81,7 +81,8 @@ class Firewall:
             FailedPrecondition: there is no nft, or the kernel refuses the rules.
         """
         restricted = list(self._restricted.values())
-        rules = ruleset.table(self.name, self._elements(), group=group_of(self.name))
+        ports = ruleset.free_ports(spaces.get_sysctl("net/ipv4/ip_local_port_range"))
+        rules = ruleset.table(self.name, self._elements(), group=group_of(self.name), ports=ports)
         there = [
             # An interface that is on its way out must not keep the rules from being made.
             replace(one, doors=tuple(door for door in one.doors if links.index_of(door[0])))
@@ -142,7 +143,11 @@ class Firewall:
         """Let the rules know a bridge. Raises as `add_ports`."""
         if self._bridges.get(name) == (masquerade, internal):
             return
+        first = internal and not any(other for _, other in self._bridges.values())
         self._bridges[name] = masquerade, internal
+        if first and self.is_made:
+            self.apply()  # its rules are not there yet
+            return
         self._change(made=_bridge_elements(name, masquerade, internal))
 
     def drop_bridge(self, name: str) -> None:

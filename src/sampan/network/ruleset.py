@@ -1,8 +1,11 @@
 """The packet filter's rules, as text for `nft`. Pure.
 
-One table of our own; no rule, chain or policy of anybody else is touched. The rules never change:
-what changes are the elements of its sets (which interfaces are our bridges, which of them are
-internal, which ports are published), so that a start costs one element and not a program. Laws:
+One table of our own; no rule, chain or policy of anybody else is touched. The rules do not change
+with containers: what changes are the elements of its sets (which interfaces are our bridges, which
+of them are internal, which ports are published), so that a start costs one element and not a
+program. What every packet of an established connection passes is as short as it can be: one rule
+where it is forwarded; the rules about restricted containers and internal networks are there only
+while there are such. Laws:
 
 * To a container come only answers, what was published and so rewritten (`ct status dnat`), and
   what its own network sends. A neighbour that routes to its address through us is not let in,
@@ -20,7 +23,10 @@ Rewriting (dnat) happens for the host's own addresses alone, in two steps: a por
 address first, then those on every address. The client's address is kept, but for what comes from
 127.0.0.0/8 or goes back into the network that it came from: there the answer would not pass by us.
 (What is bridged back has no incoming interface; there only the way of a container to itself,
-`selves`, must be hidden.)
+`selves`, must be hidden.) What comes from 127.0.0.0/8 gets a port that the host's own connections
+do not use (`free_ports`): a server forgets a port of a client only a minute after the connection,
+and until then takes another client of the same address for a ghost of the first one, which costs
+the client a second.
 """
 
 from __future__ import annotations
@@ -55,6 +61,9 @@ MAPS = {
     "every6": "type inet_proto . inet_service : ipv6_addr . inet_service",
 }
 
+_ENOUGH = 8192
+"""Ports that are worth a range of their own."""
+
 _REWRITE = """\
     fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @ports4
     fib daddr type local dnat ip to meta l4proto . th dport map @every4
@@ -64,8 +73,8 @@ _REWRITE = """\
 _CHAINS = """\
   chain loopback {{
     type filter hook prerouting priority raw; policy accept;
-    iifname != "lo" ip daddr 127.0.0.0/8 drop
-    iifname != "lo" ip6 daddr ::1 drop
+    iif != "lo" ip daddr 127.0.0.0/8 drop
+    iif != "lo" ip6 daddr ::1 drop
   }}
   chain published {{
     type nat hook prerouting priority dstnat; policy accept;
@@ -76,7 +85,7 @@ _CHAINS = """\
 {rewrite}  }}
   chain leaving {{
     type nat hook postrouting priority srcnat; policy accept;
-    ip saddr 127.0.0.0/8 oifname @bridges masquerade
+{hidden}    ip saddr 127.0.0.0/8 oifname @bridges masquerade
     iifname . oifname @same ct status dnat masquerade
     ip saddr . ip daddr @selves4 ct status dnat masquerade
     ip6 saddr . ip6 daddr @selves6 ct status dnat masquerade
@@ -84,8 +93,7 @@ _CHAINS = """\
   }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
-    ip saddr @restricted4 jump egress
-    ip6 saddr @restricted6 jump egress
+{restricted}    ct state established,related accept
     iifname @bridges jump from_bridge
     oifname @bridges jump to_bridge
     meta nfproto ipv4 iifname @uplinks4 oifname @uplinks4 drop
@@ -93,7 +101,6 @@ _CHAINS = """\
   }}
   chain from_bridge {{
     iifname . oifname @same return
-    ct state established,related accept
     iifname @internal drop
     oifname @internal drop
     ct status dnat accept
@@ -101,12 +108,13 @@ _CHAINS = """\
     accept
   }}
   chain to_bridge {{
-    ct state established,related accept
     iifname . oifname @same accept
     oifname @internal drop
     ct status dnat accept
     drop
   }}
+{guards}"""
+_EGRESS = """\
   chain egress {{
     ct direction reply return
     ip saddr . ct mark @current4 return
@@ -117,27 +125,63 @@ _CHAINS = """\
     limit rate 20/second log group {group}
     drop
   }}
-  chain host {{
-    type filter hook input priority filter; policy accept;
+"""
+_RESTRICTED = """\
     ip saddr @restricted4 jump egress
     ip6 saddr @restricted6 jump egress
-    iifname @internal fib daddr . iif type != {{ local, broadcast, multicast }} drop
-  }}
+"""
+_INTERNAL = """\
+    iifname @internal fib daddr . iif type != { local, broadcast, multicast } drop
+"""
+_HOST = """\
+  chain host {{
+    type filter hook input priority filter; policy accept;
+{rules}  }}
+"""
+_HIDDEN = """\
+    ip saddr 127.0.0.0/8 oifname @bridges meta l4proto tcp masquerade to :{first}-{last}
 """
 
 
-def table(name: str, elements: Mapping[str, Iterable[str]], *, group: int) -> str:
+def free_ports(local: str) -> tuple[int, int] | None:
+    """The ports for what comes from 127.0.0.0/8: the larger side of those that the host takes for
+    connections of its own (`ip_local_port_range`); None where both sides are too small.
+    """
+    words = local.split()
+    if len(words) != 2:
+        return None
+    first, last = int(words[0]), int(words[1])
+    found = max((1024, first - 1), (last + 1, 65535), key=lambda one: one[1] - one[0])
+    return found if found[1] - found[0] >= _ENOUGH else None
+
+
+def table(
+    name: str,
+    elements: Mapping[str, Iterable[str]],
+    *,
+    group: int,
+    ports: tuple[int, int] | None = None,
+) -> str:
     """The whole table, replaced as one transaction.
 
     `elements` maps sets and maps to their elements in nft's words; what a restricted container
-    is denied is told to the log group `group`.
+    is denied is told to the log group `group`; `ports` are those of `free_ports`.
     """
+    known = {word: list(found) for word, found in elements.items()}
     parts = [f"add table inet {name}\ndelete table inet {name}\ntable inet {name} {{\n"]
     for kind, declared in (("set", SETS), ("map", MAPS)):
         for word, types in declared.items():
-            found = ", ".join(elements.get(word, ()))
+            found = ", ".join(known.get(word, ()))
             content = f" elements = {{ {found} }};" if found else ""
             parts.append(f"  {kind} {word} {{ {types};{content} }}\n")
-    parts.append(_CHAINS.format(rewrite=_REWRITE, group=group))
+    restricted = _RESTRICTED if known.get("restricted4") or known.get("restricted6") else ""
+    internal = _INTERNAL if known.get("internal") else ""
+    hidden = _HIDDEN.format(first=ports[0], last=ports[1]) if ports else ""
+    guards = _HOST.format(rules=restricted + internal) if restricted or internal else ""
+    egress = _EGRESS.format(group=group) if restricted else ""
+    parts.append(egress)
+    parts.append(
+        _CHAINS.format(rewrite=_REWRITE, hidden=hidden, restricted=restricted, guards=guards)
+    )
     parts.append("}\n")
     return "".join(parts)
