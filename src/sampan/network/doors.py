@@ -14,6 +14,19 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from sampan.network import spaces
+from sampan.network.expressions import (
+    L4PROTO,
+    NETWORK,
+    REG_1,
+    REG_2,
+    TRANSPORT,
+    be32,
+    compare,
+    expression,
+    meta,
+    payload,
+    value,
+)
 from sampan.network.netlink import CREATE, NETFILTER, Message, Netlink, attribute, nested, text
 from sampan.network.resolv import OWN_SERVER
 
@@ -29,9 +42,6 @@ _NEWTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = 0xA00, 0xA02, 0xA03, 0xA06
 _INET4 = struct.pack(">BBH", socket.AF_INET, 0, 0)
 _LOCAL_OUT, _BEFORE = 3, -100
 _APPEND = 0x800
-_NETWORK, _TRANSPORT = 1, 2
-_L4PROTO = 16
-_REG_1, _REG_2 = 1, 2
 
 
 def open_doors(space: Space) -> Doors:
@@ -62,7 +72,7 @@ def open_doors(space: Space) -> Doors:
 def _rules(datagrams: int, streams: int) -> list[Message]:
     """The whole table, made anew."""
     table = _INET4 + text(1, TABLE)
-    hook = nested(4, _be32(1, _LOCAL_OUT), attribute(2, struct.pack(">i", _BEFORE)))
+    hook = nested(4, be32(1, _LOCAL_OUT), attribute(2, struct.pack(">i", _BEFORE)))
     chain = _INET4 + text(1, TABLE) + text(3, "output") + hook + text(7, "nat")
     return [
         Message(_NEWTABLE, table, CREATE, "make table of names"),
@@ -78,39 +88,15 @@ def _rule(protocol: int, port: int) -> Message:
     """`ip daddr 127.0.0.11 PROTOCOL dport 53 dnat to 127.0.0.11:PORT`."""
     address = IPv4Address(OWN_SERVER).packed
     expressions = (
-        _payload(_NETWORK, 16, 4),
-        _compare(address),
-        _expression("meta", _be32(1, _REG_1), _be32(2, _L4PROTO)),
-        _compare(bytes([protocol])),
-        _payload(_TRANSPORT, 2, 2),
-        _compare(struct.pack(">H", 53)),
-        _value(_REG_1, address),
-        _value(_REG_2, struct.pack(">H", port)),
-        _expression(
-            "nat", _be32(1, 1), _be32(2, socket.AF_INET), _be32(3, _REG_1), _be32(5, _REG_2)
-        ),
+        payload(NETWORK, 16, 4),
+        compare(address),
+        meta(L4PROTO),
+        compare(bytes([protocol])),
+        payload(TRANSPORT, 2, 2),
+        compare(struct.pack(">H", 53)),
+        value(REG_1, address),
+        value(REG_2, struct.pack(">H", port)),
+        expression("nat", be32(1, 1), be32(2, socket.AF_INET), be32(3, REG_1), be32(5, REG_2)),
     )
     body = _INET4 + text(1, TABLE) + text(2, "output") + nested(4, *expressions)
     return Message(_NEWRULE, body, CREATE | _APPEND, "make rule of names")
-
-
-def _expression(name: str, *parts: bytes) -> bytes:
-    return nested(1, text(1, name), nested(2, *parts))
-
-
-def _payload(base: int, offset: int, size: int) -> bytes:
-    return _expression(
-        "payload", _be32(1, _REG_1), _be32(2, base), _be32(3, offset), _be32(4, size)
-    )
-
-
-def _compare(value: bytes) -> bytes:
-    return _expression("cmp", _be32(1, _REG_1), _be32(2, 0), nested(3, attribute(1, value)))
-
-
-def _value(register: int, value: bytes) -> bytes:
-    return _expression("immediate", _be32(1, register), nested(2, attribute(1, value)))
-
-
-def _be32(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack(">I", value))

@@ -42,7 +42,7 @@ PATIENCE = 20
 _INET = 1
 _NEWSETELEM, _DELSETELEM = 0xA0C, 0xA0E
 _GROUP = 7  # NFNLGRP_NFTABLES
-_GETRULE = 0xA07
+_NEWRULE, _GETRULE = 0xA06, 0xA07
 _LOSSES = frozenset((0xA02, 0xA05, 0xA08, 0xA0B))  # of a table, a chain, a rule, a set
 _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 
@@ -81,16 +81,27 @@ class Firewall:
             FailedPrecondition: there is no nft, or the kernel refuses the rules.
         """
         restricted = list(self._restricted.values())
-        ports = ruleset.free_ports(spaces.get_sysctl("net/ipv4/ip_local_port_range"))
-        rules = ruleset.table(self.name, self._elements(), group=group_of(self.name), ports=ports)
+        rules = ruleset.table(self.name, self._elements(), group=group_of(self.name))
         there = [
             # An interface that is on its way out must not keep the rules from being made.
             replace(one, doors=tuple(door for door in one.doors if links.index_of(door[0])))
             for one in restricted
         ]
         run_nft(rules + egress.doors_table(self.name, there))
+        self._hide_loopback()
         self.is_made = True
         self._rules = self._count()
+
+    def _hide_loopback(self) -> None:
+        """The rule in front of that for loopback. A kernel that cannot do it (4.17 and older) has
+        that one only."""
+        ports = ruleset.free_ports(spaces.get_sysctl("net/ipv4/ip_local_port_range"))
+        if ports is None:
+            return
+        body = struct.pack(">BBH", _INET, 0, 0) + text(1, self.name) + text(2, "leaving")
+        body += ruleset.hide_loopback(ports)
+        refused = errno.EINVAL, errno.EOPNOTSUPP, errno.ENOENT  # or flushed meanwhile: again soon
+        self.socket().batch([Message(_NEWRULE, body, CREATE, "make rule of loopback", refused)])
 
     def is_whole(self) -> bool:
         """Whether every rule is still there."""

@@ -24,14 +24,34 @@ address first, then those on every address. The client's address is kept, but fo
 127.0.0.0/8 or goes back into the network that it came from: there the answer would not pass by us.
 (What is bridged back has no incoming interface; there only the way of a container to itself,
 `selves`, must be hidden.) What comes from 127.0.0.0/8 gets a port that the host's own connections
-do not use (`free_ports`): a server forgets a port of a client only a minute after the connection,
-and until then takes another client of the same address for a ghost of the first one, which costs
-the client a second.
+do not use (`free_ports`), always the same one for the same: a server that has closed a connection
+remembers the client's port for a minute, and takes whoever comes from it with another clock for a
+ghost of the first, which costs that one a second.
 """
 
 from __future__ import annotations
 
+import socket
+import struct
 from typing import TYPE_CHECKING
+
+from sampan.network.expressions import (
+    L4PROTO,
+    NETWORK,
+    NFPROTO,
+    OIFNAME,
+    REG_1,
+    REG_2,
+    be32,
+    compare,
+    expression,
+    lookup,
+    mask,
+    meta,
+    payload,
+    value,
+)
+from sampan.network.netlink import nested
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -64,6 +84,8 @@ MAPS = {
 _ENOUGH = 8192
 """Ports that are worth a range of their own."""
 
+_BY_OFFSET = 0x2 | 0x20  # NF_NAT_RANGE_PROTO_SPECIFIED, NF_NAT_RANGE_PROTO_OFFSET
+
 _REWRITE = """\
     fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @ports4
     fib daddr type local dnat ip to meta l4proto . th dport map @every4
@@ -85,7 +107,7 @@ _CHAINS = """\
 {rewrite}  }}
   chain leaving {{
     type nat hook postrouting priority srcnat; policy accept;
-{hidden}    ip saddr 127.0.0.0/8 oifname @bridges masquerade
+    ip saddr 127.0.0.0/8 oifname @bridges masquerade
     iifname . oifname @same ct status dnat masquerade
     ip saddr . ip daddr @selves4 ct status dnat masquerade
     ip6 saddr . ip6 daddr @selves6 ct status dnat masquerade
@@ -138,9 +160,6 @@ _HOST = """\
     type filter hook input priority filter; policy accept;
 {rules}  }}
 """
-_HIDDEN = """\
-    ip saddr 127.0.0.0/8 oifname @bridges meta l4proto tcp masquerade to :{first}-{last}
-"""
 
 
 def free_ports(local: str) -> tuple[int, int] | None:
@@ -155,17 +174,35 @@ def free_ports(local: str) -> tuple[int, int] | None:
     return found if found[1] - found[0] >= _ENOUGH else None
 
 
-def table(
-    name: str,
-    elements: Mapping[str, Iterable[str]],
-    *,
-    group: int,
-    ports: tuple[int, int] | None = None,
-) -> str:
+def hide_loopback(ports: tuple[int, int]) -> bytes:
+    """The expressions of a rule that nft has no word for, of `leaving`:
+
+    `ip saddr 127.0.0.0/8 oifname @bridges meta l4proto tcp masquerade to :PORTS`, where a client's
+    port always becomes the same other one, unless that is taken.
+    """
+    first, last = (struct.pack(">H", port) for port in ports)
+    return nested(
+        4,
+        meta(NFPROTO),
+        compare(bytes([socket.AF_INET])),
+        payload(NETWORK, 12, 4),
+        mask(b"\xff\0\0\0"),
+        compare(b"\x7f\0\0\0"),
+        meta(OIFNAME),
+        lookup("bridges"),
+        meta(L4PROTO),
+        compare(bytes([socket.IPPROTO_TCP])),
+        value(REG_1, first),
+        value(REG_2, last),
+        expression("masq", be32(1, _BY_OFFSET), be32(2, REG_1), be32(3, REG_2)),
+    )
+
+
+def table(name: str, elements: Mapping[str, Iterable[str]], *, group: int) -> str:
     """The whole table, replaced as one transaction.
 
     `elements` maps sets and maps to their elements in nft's words; what a restricted container
-    is denied is told to the log group `group`; `ports` are those of `free_ports`.
+    is denied is told to the log group `group`.
     """
     known = {word: list(found) for word, found in elements.items()}
     parts = [f"add table inet {name}\ndelete table inet {name}\ntable inet {name} {{\n"]
@@ -176,12 +213,9 @@ def table(
             parts.append(f"  {kind} {word} {{ {types};{content} }}\n")
     restricted = _RESTRICTED if known.get("restricted4") or known.get("restricted6") else ""
     internal = _INTERNAL if known.get("internal") else ""
-    hidden = _HIDDEN.format(first=ports[0], last=ports[1]) if ports else ""
     guards = _HOST.format(rules=restricted + internal) if restricted or internal else ""
     egress = _EGRESS.format(group=group) if restricted else ""
     parts.append(egress)
-    parts.append(
-        _CHAINS.format(rewrite=_REWRITE, hidden=hidden, restricted=restricted, guards=guards)
-    )
+    parts.append(_CHAINS.format(rewrite=_REWRITE, restricted=restricted, guards=guards))
     parts.append("}\n")
     return "".join(parts)
