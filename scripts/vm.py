@@ -24,7 +24,7 @@ PLACE = HOME / ".vm"
 PACKAGES = (
     "linux-image-cloud-amd64 initramfs-tools systemd-sysv dbus dbus-user-session libpam-systemd "
     "python3 python3-venv "
-    "python3-pytest python3-pytest-timeout busybox-static criu uidmap iproute2 procps "
+    "python3-pytest python3-pytest-timeout busybox-static criu iptables uidmap iproute2 procps "
     "libseccomp2 strace runc kmod util-linux xfsprogs e2fsprogs apparmor"
 ).split()
 TESTS = (

@@ -44,13 +44,18 @@ class Client:
         stub = shape(path, kind.SerializeToString, answer.FromString)
         return stub(request or kind(**fields), timeout=patience)
 
-    def code(self, name, **fields):
-        """The code of a call that fails."""
+    def error(self, name, **fields):
+        """The error of a call, None where it succeeds."""
         try:
             self.call(name, **fields)
         except grpc.RpcError as error:
-            return error.code().name
-        return "OK"
+            return error
+        return None
+
+    def code(self, name, **fields):
+        """The code of a call that fails."""
+        error = self.error(name, **fields)
+        return error.code().name if error else "OK"
 
     def close(self):
         self.channel.close()

@@ -27,6 +27,7 @@ from sampan.tasks import recovery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from sampan.engine.containers import Entry
     from sampan.engine.model import Container
@@ -75,21 +76,45 @@ class Checkpoints:
             await wait_for_end(entry, PATIENCE)
         self._services.containers.emit(entry, "checkpoint")
 
+    async def dump(self, entry: Entry, path: str) -> dict[str, Any]:
+        """See Engine.dump."""
+        async with entry.lock:
+            if entry.container.status is not Status.RUNNING:
+                raise Conflict(f"container {entry.id} is not running")
+            if entry.container.config.tty:
+                raise InvalidArgument("a container with a terminal cannot be checkpointed")
+            os.mkdir(path, 0o700)
+            if entry.container.host.program:
+                await self._write_by(entry.container, path)
+            else:
+                await self._write(entry, path, leave_running=True)
+        return self._starter.specification(entry)
+
     async def _dump(self, entry: Entry, path: str, *, leave_running: bool) -> None:
         """Let the runtime write it beside its place, and give it its name when it is whole."""
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         images = tempfile.mkdtemp(prefix=".new-", dir=os.path.dirname(path))
         try:
-            with tempfile.TemporaryDirectory(dir=self._services.layout.trash) as root:
-                self._write_state(entry, f"{root}/{entry.id}")
-                words = ["--root", root, "checkpoint", "--image-path", images]
-                words += ["--file-locks", "--tcp-established", "--ext-unix-sk"]
-                words += ["--leave-running"] if leave_running else []
-                await self._run([*words, entry.id], f"checkpoint {entry.container.name}")
+            await self._write(entry, images, leave_running=leave_running)
             os.rename(images, path)
         except BaseException:
             await asyncio.to_thread(recovery.clear, images)
             raise
+
+    async def _write(self, entry: Entry, images: str, *, leave_running: bool) -> None:
+        with tempfile.TemporaryDirectory(dir=self._services.layout.trash) as root:
+            self._write_state(entry, f"{root}/{entry.id}")
+            words = [*hookfiles.PROGRAM, "--root", root, "checkpoint", "--image-path", images]
+            words += ["--file-locks", "--tcp-established", "--ext-unix-sk"]
+            words += ["--leave-running"] if leave_running else []
+            await _run([*words, entry.id], f"checkpoint {entry.container.name}")
+
+    async def _write_by(self, container: Container, images: str) -> None:
+        """By the program that made it, whose state is in the shim's directory."""
+        root = f"{self._services.layout.shim(container.id)}/runtime"
+        words = [*container.host.program, "--root", root, "checkpoint", "--leave-running"]
+        words += ["--image-path", images, "--work-path", images, container.id]
+        await _run(words, f"checkpoint {container.name}")
 
     def _write_state(self, entry: Entry, directory: str) -> None:
         """What the runtime would know of the container. Its cgroup is the shim's to remove."""
@@ -109,30 +134,6 @@ class Checkpoints:
         os.mkdir(directory, 0o700)
         with open(f"{directory}/state.json", "w", encoding="utf-8") as file:
             file.write(json.dumps(state))
-
-    async def _run(self, words: Sequence[str], what: str) -> None:
-        first, *rest = hookfiles.PROGRAM
-        process = await asyncio.create_subprocess_exec(
-            first,
-            *rest,
-            *words,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            cwd="/",
-            env=_ENVIRONMENT,
-        )
-        try:
-            async with asyncio.timeout(PATIENCE):
-                _, said = await process.communicate()
-        except BaseException:
-            process.kill()
-            await process.wait()
-            raise
-        if process.returncode:
-            text = said.decode(errors="replace").strip() or f"status {process.returncode}"
-            text = text.partition("; its log is")[0]  # which goes with what is not whole
-            raise Unavailable(f"{what}: {text[-2000:]}")
 
     def list(self, entry: Entry, where: str) -> Sequence[str]:
         """See Engine.checkpoints."""
@@ -169,3 +170,25 @@ def _check(container: Container) -> None:
         raise InvalidArgument("checkpoint not supported on containers with tty")
     if container.host.program:
         raise InvalidArgument("checkpoint not supported on containers of other runtimes")
+
+
+async def _run(words: Sequence[str], what: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *words,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        cwd="/",
+        env=_ENVIRONMENT,
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            _, said = await process.communicate()
+    except BaseException:
+        process.kill()
+        await process.wait()
+        raise
+    if process.returncode:
+        text = said.decode(errors="replace").strip() or f"status {process.returncode}"
+        text = text.partition("; its log is")[0]  # which goes with what is not whole
+        raise Unavailable(f"{what}: {text[-2000:]}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from sampan.engine.build import Parts
     from sampan.engine.containers import Entry
@@ -38,6 +39,20 @@ class CheckpointVerbs:
         """
         made = self._parts.checkpoints
         await made.create(self._find(ref), name, directory, leave_running=leave_running)
+
+    async def dump(self, ref: str, directory: str) -> dict[str, Any]:
+        """Write down a container that goes on running: its processes to the directory `checkpoint`
+        below the existing `directory`, what its files were changed to as the tar of a layer to
+        `rootfs-diff.tar`, a moment later. Its runtime does it. Returns its OCI configuration.
+
+        Raises:
+            Conflict: it does not run. InvalidArgument: it has a terminal.
+            Unavailable: CRIU is not there, or cannot; the runtime's own words.
+        """
+        entry = self._find(ref)
+        specification = await self._parts.checkpoints.dump(entry, f"{directory}/checkpoint")
+        await self._parts.committer.write_difference(entry, f"{directory}/rootfs-diff.tar")
+        return specification
 
     def checkpoints(self, ref: str, directory: str = "") -> Sequence[str]:
         """The names of a container's checkpoints."""

@@ -6,6 +6,7 @@ one moment of it. The image runs as the container did; the changes of the reques
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -16,6 +17,7 @@ from sampan.engine.start import root_mount
 from sampan.errors import Conflict, FailedPrecondition
 from sampan.images import changes as instructions
 from sampan.images.diffing import Change, ChangeKind, CommittedLayer
+from sampan.layers.compression import Compression
 from sampan.spec.image import Healthcheck, History, ImageConfig, RunConfig
 
 if TYPE_CHECKING:
@@ -105,6 +107,17 @@ class Committer:
             entry, "commit", comment=request.comment, imageID=str(made.id), imageRef=_ref(request)
         )
         return made
+
+    async def write_difference(self, entry: Entry, path: str) -> None:
+        """Write what the container changed as the tar of a layer, to the new file `path`, which is
+        on the file system of the engine's root."""
+        services = self._services
+        mount = entry.mount or root_mount(entry.container, services)
+        async with services.images.lease() as lease:
+            layer = await services.images.commit_layer(
+                mount, lease=lease, compression=Compression.NONE, without=_POINTS
+            )
+            os.link(services.layout.blob(str(layer.descriptor.digest)), path)
 
     async def _freeze(self, entry: Entry) -> bool:
         """Pause a container that runs; False when there is nothing to pause, or no longer."""

@@ -2,8 +2,9 @@
 
 CRIU is another program, called as `criu` from PATH. It is told what of the container is not inside
 of it: the root file system, what was bound from the host (masked files are bound from /dev/null),
-the cgroup's directory, and a network namespace that belongs to somebody else. `descriptors.json`
-beside the images, as runc has it, names what the standard streams were.
+the cgroup's directory, a network namespace that belongs to somebody else, and standard streams that
+were opened on the host (/dev/null). `descriptors.json` beside the images, as runc has it, names
+what the standard streams were.
 
 A restored container is made by CRIU in a mount namespace of this process alone, so that the mount
 of the root file system that it wants is gone with us. Terminals are refused: their other end is not
@@ -33,6 +34,7 @@ DESCRIPTORS = "descriptors.json"
 MODES = ("soft", "full", "strict", "ignore")
 _NETWORK = "extRootNetNS"
 _NULL = "/dev/null"
+_FILE = "file["
 # Flags of ours that CRIU has too, by another name or the same, in both directions.
 _COMMON = {
     "tcp-established": "--tcp-established",
@@ -72,6 +74,8 @@ def checkpoint(root: str, container_id: str, options: Parsed) -> None:
     for path in _network_paths(spec):
         words += ["--external", f"net[{os.stat(path).st_ino}]:{_NETWORK}"]
     streams = [_stream(state["pid"], number) for number in range(3)]
+    for name in dict.fromkeys(one for one in streams if one.startswith(_FILE)):
+        words += ["--external", name]
     _criu(words, f"{work}/dump.log", options)
     with open(f"{images}/{DESCRIPTORS}", "w", encoding="utf-8") as file:
         file.write(encode(streams))
@@ -285,10 +289,27 @@ def _network_paths(spec: dict[str, Any]) -> list[str]:
 
 
 def _stream(pid: int, number: int) -> str:
+    """What a standard stream is, "" when it is closed; CRIU's name of a file of the host's."""
     try:
-        return os.readlink(f"/proc/{pid}/fd/{number}")
+        name = os.readlink(f"/proc/{pid}/fd/{number}")
+        if not name.startswith("/") or _mount_of(pid, number) in _mounts(pid):
+            return name
+        inode = os.stat(f"/proc/{pid}/fd/{number}").st_ino
+        return f"{_FILE}{_mount_of(pid, number):x}:{inode:x}]"
     except FileNotFoundError:
         return ""
+
+
+def _mount_of(pid: int, number: int) -> int:
+    with open(f"/proc/{pid}/fdinfo/{number}", encoding="ascii") as file:
+        fields = dict(line.split(":", 1) for line in file.read().splitlines() if ":" in line)
+    return int(fields["mnt_id"])
+
+
+def _mounts(pid: int) -> set[int]:
+    """The mounts that the process sees."""
+    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        return {int(line.partition(" ")[0]) for line in file}
 
 
 def _inherited(images: str, words: list[str]) -> list[int]:
@@ -299,7 +320,7 @@ def _inherited(images: str, words: list[str]) -> list[int]:
     except FileNotFoundError:
         return []
     for number, name in enumerate(streams):
-        if name.startswith(("pipe:", "socket:")):
+        if name.startswith(("pipe:", "socket:", _FILE)):
             words += ["--inherit-fd", f"fd[{number}]:{name}"]
     return []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from sampan.errors import NotImplementedHere
 from sampan.version import VERSION
 from sampan.wire.cri import api_pb2 as pb
 
@@ -31,7 +30,6 @@ class Runtime:
             "Status": self.status,
             "RuntimeConfig": self.runtime_config,
             "UpdateRuntimeConfig": self.update_runtime_config,
-            "CheckpointContainer": self.checkpoint,
         }
 
     async def version(self, _request: pb.VersionRequest) -> pb.VersionResponse:
@@ -75,15 +73,6 @@ class Runtime:
             "podCIDR": self._pods.network.pod_cidr,
         }
         return {"config": json.dumps(found)}
-
-    async def checkpoint(
-        self, request: pb.CheckpointContainerRequest
-    ) -> pb.CheckpointContainerResponse:
-        """Not here yet; said in words, for a kubelet shows them to whoever asked."""
-        one = self._pods.containers.find(request.container_id)
-        raise NotImplementedHere(
-            f"checkpoint container {one.container.id}: pods' containers cannot be checkpointed yet"
-        )
 
     async def runtime_config(self, _request: pb.RuntimeConfigRequest) -> pb.RuntimeConfigResponse:
         """Cgroups are made by us, as directories; a slice's name is taken as its path."""
