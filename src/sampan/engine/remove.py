@@ -122,9 +122,8 @@ class Remover:
             storage.forget(services.layout.root, numbers)
         if orphans:
             await services.volumes.discard(orphans)
-        services.disk.submit(
-            _delete_files, services.layout.shim(entry.id), services.layout.container(entry.id)
-        )
+        places = services.layout.shim(entry.id), services.layout.container(entry.id)
+        services.snapshots.trash.later(partial(_delete_files, *places))
         if entry.task is not None:
             entry.task.close()
             entry.task = None

@@ -9,6 +9,8 @@ import os
 import struct
 
 MAX_PASSED = 253  # SCM_MAX_FD of the kernel
+_ORDINARY = 1 << 16
+_FIONREAD = 0x541B
 
 F_ADD_SEALS = 1033
 F_GET_SEALS = 1034
@@ -30,6 +32,9 @@ def receive(sock: _socket.socket, size: int) -> tuple[bytes, list[int]]:
     An empty message means that the peer is gone. Raises OSError (EMSGSIZE) when the message, or its
     descriptors, did not fit; whatever arrived is closed then.
     """
+    if size > _ORDINARY:
+        # A large buffer is a mapping of its own, and unmapping it waits for the other processors.
+        size = min(size, _waiting(sock) or size)
     space = _socket.CMSG_SPACE(MAX_PASSED * 4)
     data, rights, flags, _ = sock.recvmsg(size, space, _socket.MSG_CMSG_CLOEXEC)
     fds: list[int] = []
@@ -41,6 +46,12 @@ def receive(sock: _socket.socket, size: int) -> tuple[bytes, list[int]]:
         close_all(fds)
         raise OSError(errno.EMSGSIZE, "receive: message or descriptors larger than agreed")
     return data, fds
+
+
+def _waiting(sock: _socket.socket) -> int:
+    """Bytes of all messages that have come."""
+    count: int = struct.unpack("i", fcntl.ioctl(sock.fileno(), _FIONREAD, bytes(4)))[0]
+    return count
 
 
 def close_all(fds: list[int]) -> None:

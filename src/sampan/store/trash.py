@@ -1,4 +1,4 @@
-"""Where trees go to be deleted.
+"""Where trees go to be deleted, and what else is only cleaned up.
 
 To throw a directory away is one rename into `trash/`, quick whatever it holds; the deletion runs on
 the disk pool, a moment later and with what came meanwhile: each of its system calls hands the
@@ -14,12 +14,14 @@ import logging
 import os
 from collections import deque
 from contextlib import suppress
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from sampan.ids import new_id
 from sampan.store import trees
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Executor
 
     from sampan.store.layout import Layout
@@ -36,8 +38,9 @@ class Trash:
     def __init__(self, layout: Layout, pool: Executor) -> None:
         self._path = layout.trash
         self._pool = pool
-        self._waiting: deque[str] = deque()
+        self._waiting: deque[str | Callable[[], None]] = deque()
         self._is_timed = False
+        self._one = Lock()
         self._is_closed = False
 
     def discard(self, path: str) -> bool:
@@ -54,6 +57,10 @@ class Trash:
         self._later(name)
         return True
 
+    def later(self, work: Callable[[], None]) -> None:
+        """Do this, which raises nothing, with the next deletions: at the latest in `close`."""
+        self._later(work)
+
     def empty(self) -> None:
         """Delete what an earlier process left, on the pool."""
         for name in os.listdir(self._path):
@@ -64,8 +71,8 @@ class Trash:
         self._is_closed = True
         self._delete_all()
 
-    def _later(self, name: str) -> None:
-        self._waiting.append(name)
+    def _later(self, what: str | Callable[[], None]) -> None:
+        self._waiting.append(what)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -85,9 +92,14 @@ class Trash:
             return  # the pool is shut down: the next start deletes it
 
     def _delete_all(self) -> None:
-        with suppress(IndexError):
+        # One at a time: two would only hand the interpreter's lock to each other.
+        with self._one, suppress(IndexError):
             while True:
-                self._delete(self._waiting.popleft())
+                what = self._waiting.popleft()
+                if isinstance(what, str):
+                    self._delete(what)
+                else:
+                    what()
 
     def _delete(self, name: str) -> None:
         fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -18,16 +18,15 @@ import msgspec
 
 from sampan.kernel import cgroups
 from sampan.kernel.identity import is_alive
-from sampan.shim.control import SOCKET
 from sampan.shim.exits import EXIT, KEPT_EXIT, STATE, parse_kept, write_record
+from sampan.store import trees
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 LOST_CODE = 137
 LOST = "the monitor of the container died"
 
-_FILES = (EXIT, KEPT_EXIT, STATE, SOCKET)
 _CLEARINGS = 100
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -74,24 +73,18 @@ def clear(directory: str) -> None:
         OSError: it cannot be removed.
     """
     for _ in range(_CLEARINGS):
-        for name in _FILES:
-            _gone(os.unlink, f"{directory}/{name}")
         try:
-            _gone(os.rmdir, directory)
+            for name in os.listdir(directory):
+                _remove(directory, name)
+            os.rmdir(directory)
+        except FileNotFoundError:
+            return
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 raise
-            _clear_rest(directory)
         else:
             return
     raise OSError(errno.ENOTEMPTY, "somebody goes on writing there", directory)
-
-
-def _gone(remove: Callable[[str], None], path: str) -> None:
-    try:
-        remove(path)
-    except FileNotFoundError:
-        pass
 
 
 def revoke(directory: str) -> bool:
@@ -211,15 +204,18 @@ def found(shims: str) -> list[str]:
     return sorted(entry.name for entry in os.scandir(shims) if entry.is_dir(follow_symlinks=False))
 
 
-def _clear_rest(directory: str) -> None:
-    """A record that was being written when its shim was killed, or a foreign runtime's files."""
-    # Nothing is mounted there that this process sees; os.walk follows no links.
-    for path, directories, files in os.walk(directory, topdown=False):
-        for name in files:
-            _gone(os.unlink, f"{path}/{name}")
-        for name in directories:
-            below = f"{path}/{name}"
-            _gone(os.unlink if os.path.islink(below) else os.rmdir, below)
+def _remove(directory: str, name: str) -> None:
+    """A record, or a directory of a foreign runtime's files. Fine when it is gone already."""
+    try:
+        os.unlink(f"{directory}/{name}")
+    except FileNotFoundError:
+        pass
+    except IsADirectoryError:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            trees.remove(fd, name)
+        finally:
+            os.close(fd)
 
 
 def _read(path: str) -> dict[str, Any] | None:

@@ -153,6 +153,16 @@ def test_discard_is_out_of_sight_at_once_and_gone_after(layout):
     assert os.listdir(layout.trash) == []
 
 
+def test_what_else_is_to_be_done_is_done_with_the_deletions(layout):
+    done = []
+    with ThreadPoolExecutor(1) as pool:
+        trash = Trash(layout, pool)
+        trash.later(lambda: done.append("first"))
+        trash.close()
+        trash.later(lambda: done.append("after the end"))
+    assert done == ["first"]
+
+
 def test_trash_of_an_earlier_process_is_emptied(layout):
     make_deep(os.path.join(layout.trash, "left"), 10)
     with ThreadPoolExecutor(1) as pool:
