@@ -59,8 +59,8 @@ def short_id(full: str) -> str:
     return full[:SHORT_ID_LENGTH]
 
 
-def check_name(name: str) -> str:
-    """Return `name` when it may name a container or volume.
+def check_name(name: str, kind: str = "container") -> str:
+    """Return `name` when it may name a container, or what `kind` says.
 
     Raises:
         InvalidArgument: it is empty, too long, or has a character outside of [a-zA-Z0-9_.-].
@@ -74,7 +74,7 @@ def check_name(name: str) -> str:
         from sampan.errors import InvalidArgument
 
         raise InvalidArgument(
-            f"invalid name {name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, "
+            f"Invalid {kind} name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, "
             f"2 to {MAX_NAME_LENGTH} characters"
         )
     return name

@@ -82,7 +82,7 @@ def _check_words(text: str, words: tuple[str, ...], known: frozenset[str]) -> No
 
 def _check_volume(text: str, name: str) -> None:
     try:
-        check_name(name)
+        check_name(name, "volume")
     except InvalidArgument as error:
         raise InvalidArgument(
             f"invalid volume specification: '{text}': {error}; "

@@ -82,7 +82,7 @@ def check(mount: Mount) -> Mount:
             raise InvalidArgument(f"{kind}: invalid propagation: {mount.propagation!r}")
     elif mount.type is MountType.VOLUME:
         if mount.source:
-            check_name(mount.source)
+            check_name(mount.source, "volume")
     elif mount.type is MountType.IMAGE:
         if not mount.source:
             raise InvalidArgument(f"{kind}: field Source must not be empty")

@@ -111,7 +111,7 @@ class LocalVolumes:
             InvalidArgument: name or options are impossible. ResourceExhausted: the disk is full.
         """
         parse(row.options)
-        check_name(row.name)
+        check_name(row.name, "volume")
         volume = self._volume(row)
         try:
             make_directory(self._layout.volume(row.name))
