@@ -40,6 +40,8 @@ services:
     image: bb:1
     command: sleep 1000
     mem_limit: 64m
+    volumes: ["/kept"]
+    mac_address: 02:42:ac:00:00:07
     networks: [back]
   app:
     image: bb:1
@@ -93,6 +95,8 @@ def compose():
         yield run
         run("down", "-v", "-t", "0")
         assert daemon.ask("GET", "/containers/json?all=1")[1] == []
+        # What a container got of the one before is named in it, and stays, as in dockerd.
+        daemon.ask("POST", "/volumes/prune")
         assert daemon.ask("GET", "/volumes")[1]["Volumes"] == []
         names = {network["Name"] for network in daemon.ask("GET", "/networks")[1]}
         assert names == {"bridge", "host", "none"}
@@ -109,6 +113,18 @@ def test_six_services(compose):
     assert compose("exec", "-T", "app", "cat", "/data/file") == "written\n"
     told = compose("logs", "--no-color", "app", "client")
     assert all(words in told for words in ("testing", "from db", "root:x:0:"))
+
+
+def test_a_container_made_anew_has_what_its_volumes_had(compose):
+    """And the address that it was promised, in a network that it left and joined again."""
+    compose("exec", "-T", "cache", "touch", "/kept/here")
+    before = compose("ps", "-q", "cache")
+    compose("up", "-d", "--no-deps", "--force-recreate", "-t", "0", "cache")
+    assert compose("ps", "-q", "cache") != before
+    assert compose("exec", "-T", "cache", "ls", "/kept") == "here\n"
+    assert "02:42:ac:00:00:07" in compose(
+        "exec", "-T", "cache", "cat", "/sys/class/net/eth0/address"
+    )
 
 
 def test_scale_run_and_the_rest(compose):

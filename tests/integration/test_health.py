@@ -152,7 +152,7 @@ async def test_bad_checks_are_refused(lab: Lab, engine: Engine) -> None:
     with pytest.raises(errors.InvalidArgument, match="Interval"):
         await engine.create(lab.config_of("true", healthcheck=check("true", interval=1)))
     made = await engine.create(lab.config_of("true", healthcheck=HealthCheck(test=("NONE",))))
-    assert engine.get(made.id).config.healthcheck is None
+    assert engine.get(made.id).config.checks is None
 
 
 @needs_root

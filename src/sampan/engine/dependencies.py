@@ -54,7 +54,7 @@ async def _run(entry: Entry, start: Start, dependency: Dependency) -> None:
         await _start(entry, start)
     if dependency.condition is not DependencyCondition.HEALTHY:
         return
-    if entry.container.config.healthcheck is None:
+    if entry.container.config.checks is None:
         raise Conflict("it has no health check")
     await entry.arm(WaitCondition.HEALTHY)
     health = entry.container.state.health

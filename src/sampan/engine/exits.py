@@ -113,13 +113,13 @@ class Exits:
                 error="",
                 oom_killed=False,
                 stopped_by_user=False,
-                health=Health() if container.config.healthcheck is not None else None,
+                health=Health() if container.config.checks is not None else None,
             )
             running = replace(container, state=state)
             containers = self._services.containers
             volumes = self._services.volumes.events_of(running, "mount") if running.mounts else ()
             containers.defer(entry, running, *volumes, containers.event(running, "start"))
-            if container.config.healthcheck is not None:
+            if container.config.checks is not None:
                 self._checks.begin(entry)
             outofmemory.begin(self._services, entry)
         _settle_launch(entry, {})

@@ -58,11 +58,13 @@ _SHORTEST = 10**6
 _DRAIN = 1.0  # seconds for output that is on its way when the process has ended
 _NOT_RUN = -1
 _SHELL = ("/bin/sh", "-c")
-_FORMS = ("NONE", "CMD", "CMD-SHELL")
+_FORMS = ("CMD", "CMD-SHELL")
 
 
 def complete(check: HealthCheck | None, image: RunConfig | None) -> HealthCheck | None:
     """The check of a container: what the request says, the rest from the image; None for none.
+
+    A test of a kind that nobody knows is kept and never made, as dockerd has it.
 
     Raises:
         InvalidArgument: a value is impossible.
@@ -72,8 +74,10 @@ def complete(check: HealthCheck | None, image: RunConfig | None) -> HealthCheck 
         return None
     merged = _merged(check or HealthCheck(), own)
     _check(merged)
-    if not merged.test or merged.test[0] == "NONE":
+    if not merged.test:
         return None
+    if merged.test[0] not in _FORMS:
+        return merged
     if merged.test[0] == "CMD-SHELL":
         shell = image.shell if image is not None and image.shell else _SHELL
         return replace(merged, command=(*shell, *merged.test[1:]))
@@ -100,9 +104,7 @@ def _check(check: HealthCheck) -> None:
             raise InvalidArgument(f"{word} in Healthcheck cannot be less than 1ms")
     if check.retries < 0:
         raise InvalidArgument("Retries in Healthcheck cannot be negative")
-    if check.test and check.test[0] not in _FORMS:
-        raise InvalidArgument(f"Unknown healthcheck type '{check.test[0]}' (expected 'CMD')")
-    if check.test and check.test[0] != "NONE" and not any(check.test[1:]):
+    if check.test and check.test[0] in _FORMS and not any(check.test[1:]):
         raise InvalidArgument("Healthcheck has no command")
 
 
@@ -135,7 +137,7 @@ class Checks:
     def begin(self, entry: Entry) -> None:
         """The container runs: check it from now on."""
         self.end(entry)
-        if entry.container.config.healthcheck is not None:
+        if entry.container.config.checks is not None:
             entry.watch = Watch()
             self._later(entry, entry.watch)
 
@@ -158,7 +160,7 @@ class Checks:
             self._later(entry, watch)
 
     async def _once(self, entry: Entry, watch: Watch) -> None:
-        check = entry.container.config.healthcheck
+        check = entry.container.config.checks
         assert check is not None
         began = time.time_ns()
         code, output = await self._probe(entry, check)
@@ -218,7 +220,7 @@ class Checks:
 
 def pause(container: Container, now_ns: int) -> float:
     """Seconds until the next check."""
-    check, health = container.config.healthcheck, container.state.health
+    check, health = container.config.checks, container.state.health
     assert check is not None
     age = now_ns - container.state.started_at
     starting = health is None or health.status is HealthStatus.STARTING

@@ -41,6 +41,8 @@ class Membership:
                 raise PermissionDenied(
                     f"endpoint with name {container.name} already exists in network {network.name}"
                 )
+            if network.name == container.host.network_mode and not wish.mac:
+                wish = replace(wish, mac=container.config.mac_address)
             joining.check(network, wish)
             if container.host.egress is not None:
                 joining.check_egress([network])

@@ -247,7 +247,8 @@ class HealthCheck:
     """How to see whether a container is well.
 
     `test` is Docker's: () as the image says, ("NONE",), ("CMD", ...) or ("CMD-SHELL", text);
-    `command` is what runs, filled in at create. Durations are nanoseconds, 0 means the default.
+    `command` is what runs, filled in at create, () where nothing does. Durations are
+    nanoseconds, 0 means the default.
     """
 
     test: tuple[str, ...] = ()
@@ -307,6 +308,14 @@ class ContainerConfig:
     stop_signal: str = ""
     stop_timeout: int | None = None
     healthcheck: HealthCheck | None = None
+    mac_address: str = ""
+    """What old clients ask for: the address that the container has in its first network."""
+
+    @property
+    def checks(self) -> HealthCheck | None:
+        """The check that is made of a container that runs; one with ("NONE",) has none."""
+        check = self.healthcheck
+        return check if check is not None and check.command else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -338,6 +347,9 @@ class HostConfig:
     cpu_rt_period: int = 0
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
+    cpu_count: int = 0
+    """Of other systems; it is told again and means nothing here."""
+
     pids_limit: int | None = None
     blkio_weight: int = 0
     cgroup_parent: str = ""

@@ -69,8 +69,8 @@ class BindOptions(Body, kw_only=True):
 class TmpfsOptions(Body, kw_only=True):
     """Options of a tmpfs mount; `options` are words, or pairs of a key and a value."""
 
-    size_bytes: int | None = 0
-    mode: int | None = 0
+    size_bytes: int | UnsetType | None = UNSET
+    mode: int | UnsetType | None = UNSET
     options: list[list[str]] | UnsetType | None = UNSET
 
 

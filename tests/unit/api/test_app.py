@@ -197,6 +197,8 @@ def test_wrong_bodies_are_the_callers_fault(scenario, body):
         ("/volumes/create", b"", "got EOF while reading request body"),
         ("/exec/none/start", b"", "got EOF while reading request body"),
         ("/containers/none/exec", b"", "got EOF while reading request body"),
+        ("/networks/bridge/connect", b"", "got EOF while reading request body"),
+        ("/networks/bridge/disconnect", b"", "got EOF while reading request body"),
     ],
 )
 def test_broken_bodies_are_told_in_gos_words(scenario, path, body, words):

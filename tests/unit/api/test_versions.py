@@ -159,7 +159,7 @@ def test_an_image_loses_members_and_gets_others():
     oldest, found = inspect("1.24"), inspect("1.43")
     assert oldest == found
     assert found["VirtualSize"] == found["Size"]
-    assert (found["Container"], found["ContainerConfig"]) == ("", None)
+    assert (found["Container"], found["ContainerConfig"]) == ("", found["Config"])
     assert (found["Config"]["Hostname"], found["Config"]["Tty"]) == ("", False)
     assert "Descriptor" not in found
     found = inspect("1.44")
@@ -171,12 +171,13 @@ def test_an_image_loses_members_and_gets_others():
     assert found["Descriptor"]["digest"].startswith("sha256:")
     found = inspect("1.50")
     assert "Hostname" not in found["Config"]
+    assert found["ContainerConfig"]["Volumes"] == found["Config"]["Volumes"]  # compose 1.29
     assert found["Config"]["OnBuild"] is None
     assert found["GraphDriver"]["Name"] == "overlay"
     assert found["DockerVersion"] == ""
     found = inspect("1.52")
     assert not {"OnBuild", "Hostname"} & set(found["Config"])
-    assert not {"GraphDriver", "DockerVersion", "Parent"} & set(found)
+    assert not {"GraphDriver", "DockerVersion", "Parent", "ContainerConfig"} & set(found)
 
 
 def test_a_list_of_images():

@@ -82,7 +82,10 @@ def test_the_image_fills_in_what_is_not_said():
     found = health.complete(HealthCheck(interval=SECOND), shell)
     assert found is not None
     assert (found.command, found.interval) == (("/bin/bash", "-c", "a"), SECOND)
-    assert health.complete(HealthCheck(test=("NONE",)), image) is None
+    for kind in ("NONE", "SHELL"):
+        found = health.complete(HealthCheck(test=(kind, "x")), image)
+        assert found is not None
+        assert (found.test, found.command) == ((kind, "x"), ())
     assert health.complete(None, RunConfig()) is None
 
 
@@ -92,7 +95,6 @@ def test_the_image_fills_in_what_is_not_said():
         (HealthCheck(test=("CMD", "x"), interval=1), "Interval in Healthcheck"),
         (HealthCheck(test=("CMD", "x"), start_period=-5), "StartPeriod in Healthcheck"),
         (HealthCheck(test=("CMD", "x"), retries=-1), "cannot be negative"),
-        (HealthCheck(test=("SHELL", "x")), "Unknown healthcheck type 'SHELL'"),
         (HealthCheck(test=("CMD",)), "no command"),
     ],
 )

@@ -196,7 +196,7 @@ def route(method: str, path: str) -> tuple[Handler, str, int]:
         prefix, _, rest = path[2:].partition("/")
         minor = check_version(prefix)
         path = "/" + rest
-    found = PATHS.get((method, path))
+    found = PATHS.get((method, path.removesuffix("/")))  # as old clients write `/networks/`
     if found is not None:
         return found, "", minor
     noun, _, rest = path[1:].partition("/")

@@ -84,7 +84,11 @@ def _tmpfs(options: wire.TmpfsOptions | None) -> dict[str, Any]:
     if options is None:
         return {}
     words = tuple("=".join(pair) for pair in _given(options.options) or ())
-    return {"size": options.size_bytes or 0, "mode": options.mode or None, "words": words}
+    return {
+        "size": _given(options.size_bytes) or 0,
+        "mode": _given(options.mode) or None,
+        "words": words,
+    }
 
 
 def _image(options: wire.ImageOptions | None) -> dict[str, Any]:
@@ -118,7 +122,9 @@ def _answered(mount: Mount) -> wire.MountRequest:
     elif mount.type is model.MountType.VOLUME:
         body.volume_options = _volume_answer(mount)
     elif mount.type is model.MountType.TMPFS and (mount.size or mount.mode):
-        body.tmpfs_options = wire.TmpfsOptions(size_bytes=mount.size, mode=mount.mode or 0)
+        body.tmpfs_options = wire.TmpfsOptions(
+            size_bytes=mount.size or UNSET, mode=mount.mode or UNSET
+        )
     elif mount.type is model.MountType.IMAGE and mount.subpath:
         body.image_options = wire.ImageOptions(subpath=mount.subpath)
     return body

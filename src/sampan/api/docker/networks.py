@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from sampan.engine.model import Container
     from sampan.network.model import Endpoint, Network
 
+_IPV6 = "com.docker.network.enable_ipv6"
+"""The option by which it was asked for, before there was a member."""
+
 _decode_create = msgspec.json.Decoder(wire.NetworkCreate)
 _decode_connect = msgspec.json.Decoder(wire.NetworkConnect)
 _decode_disconnect = msgspec.json.Decoder(wire.NetworkDisconnect)
@@ -91,7 +94,7 @@ def config(body: wire.NetworkCreate) -> NetworkConfig:
             if one.subnet or one.gateway or one.ip_range or one.auxiliary_addresses
         ),
         ipv4=body.enable_ipv4 is not False,
-        ipv6=bool(body.enable_ipv6),
+        ipv6=bool(body.enable_ipv6) or (body.options or {}).get(_IPV6) == "true",
         internal=bool(body.internal),
         attachable=bool(body.attachable),
         options=body.options or {},
@@ -102,8 +105,8 @@ def config(body: wire.NetworkCreate) -> NetworkConfig:
 
 async def create(call: Call) -> StreamResponse:
     """POST /networks/create"""
-    body = await call.json(_decode_create)
-    if body is None or not body.name:
+    body = await call.needed_json(_decode_create)
+    if not body.name:
         raise InvalidArgument("invalid network name: a network needs a name")
     oldrequests.network_create(body, call.minor)
     made = await call.engine.networks.create(config(body))
@@ -151,7 +154,7 @@ async def remove(call: Call) -> StreamResponse:
 
 async def connect(call: Call) -> StreamResponse:
     """POST /networks/{id}/connect"""
-    body = await call.json(_decode_connect) or wire.NetworkConnect()
+    body = await call.needed_json(_decode_connect)
     wish = endpoints.wish(body.endpoint_config)
     await call.engine.connect(call.name, body.container or "", wish)
     return answers.empty(200)
@@ -159,7 +162,7 @@ async def connect(call: Call) -> StreamResponse:
 
 async def disconnect(call: Call) -> StreamResponse:
     """POST /networks/{id}/disconnect"""
-    body = await call.json(_decode_disconnect) or wire.NetworkDisconnect()
+    body = await call.needed_json(_decode_disconnect)
     # `Force` is for containers that another node has; not being in the network stays an error.
     await call.engine.disconnect(call.name, body.container or "")
     return answers.empty(200)

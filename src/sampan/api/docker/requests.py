@@ -51,6 +51,7 @@ def container_config(body: wire.ContainerCreate) -> model.ContainerConfig:
         stop_signal=body.stop_signal or "",
         stop_timeout=body.stop_timeout,
         healthcheck=_health_check(body.healthcheck),
+        mac_address=body.mac_address or "",
     )
 
 
@@ -71,6 +72,7 @@ def host_config(body: hostconfig.HostConfig, network_disabled: bool = False) -> 
         cpu_rt_period=body.cpu_realtime_period or 0,
         cpuset_cpus=body.cpuset_cpus or "",
         cpuset_mems=body.cpuset_mems or "",
+        cpu_count=body.cpu_count or 0,
         pids_limit=body.pids_limit or None,
         blkio_weight=body.blkio_weight or 0,
         network_mode="none" if network_disabled else body.network_mode or "default",

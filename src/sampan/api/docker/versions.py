@@ -8,6 +8,7 @@ in the order of the versions. What a version only added to requests is refused o
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET
@@ -79,6 +80,8 @@ def container(answer: ContainerInspect, minor: int) -> None:
         if answer.config.on_build is UNSET:
             answer.config.on_build = None
         answer.graph_driver, answer.storage = GraphDriver(), UNSET
+    if minor >= 44:
+        answer.config.mac_address = UNSET
     if minor < 45 and answer.state.status != "created":
         _aliases(answer)
 
@@ -132,12 +135,16 @@ def image(answer: ImageInspect, minor: int) -> None:
                 setattr(answer, name, "")
         answer.graph_driver = GraphDriver()
         _run_config(answer.config)
+        # dockerd has none from 1.45 on. Compose 1.29, whatever version it asks for, looks here for
+        # the volumes of an image when it makes a container anew, and fails without.
+        answer.container_config = copy.copy(answer.config)
+        _container_members(answer.container_config)
     if minor < 50:
         _container_members(answer.config)
     if minor < 48:
         answer.descriptor = UNSET
     if minor < 45:
-        answer.container, answer.container_config = "", None
+        answer.container = ""
     if minor < 44:
         answer.virtual_size = answer.size
         if answer.created is UNSET:
