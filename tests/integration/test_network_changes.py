@@ -239,8 +239,11 @@ def test_ports_of_a_container_without_a_network_are_closed_and_not_silent(docker
         assert sock.recv(1) == b""  # an internal network publishes nothing
 
 
-def test_datagrams_reach_a_published_port_by_the_hosts_own_ipv6_loopback(docker):
-    docker("network", "create", "--ipv6", "--subnet", "fd96::/64", "six")
+@pytest.mark.parametrize("version", [4, 6])
+def test_datagrams_reach_a_published_port_by_the_hosts_own_ipv6_loopback(docker, version):
+    """Also a container that has no IPv6 itself."""
+    options = ["--ipv6", "--subnet", "fd96::/64"] if version == 6 else []
+    docker("network", "create", *options, "six")
     sleep = ["bb:1", "sleep", "1000"]
     docker("run", "-d", "--name", "echo", "--network", "six", "-p", "18103:9/udp", *sleep)
     client = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)

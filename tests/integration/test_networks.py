@@ -71,7 +71,7 @@ def test_a_published_port_answers_while_the_container_runs(docker):
     serve(docker, "web", "--hostname", "h1", "-p", "18080:80", "-p", "127.0.0.1::80")
     assert fetch("127.0.0.1", 18080) == fetch("192.0.2.1", 18080) == "h1"
     ports = docker("port", "web").splitlines()
-    assert ports[0] == "80/tcp -> 0.0.0.0:18080"
+    assert [ports[0], ports[2]] == ["80/tcp -> 0.0.0.0:18080", "80/tcp -> [::]:18080"]
     ephemeral = int(ports[1].rpartition(":")[2])
     assert fetch("127.0.0.1", ephemeral) == "h1"
     assert f"127.0.0.1:{ephemeral}->80/tcp" in docker("ps")
@@ -205,7 +205,7 @@ def test_nothing_is_lost_when_the_daemon_is_killed(daemon, docker):
     daemon.start()
     after = json.loads(docker("inspect", "web"))[0]["NetworkSettings"]
     assert after == before
-    assert fetch("127.0.0.1", 18084) == "h5"
+    assert fetch("127.0.0.1", 18084) == fetch("::1", 18084) == "h5"
     eventually(lambda: docker("ps", "-q", "-f", "name=short") == "")
     assert json.loads(docker("network", "inspect", "bridge"))[0]["Containers"] == {}
     assert "already allocated" in docker("run", "-p", "18084:80", "bb:1", "true", code=125)
@@ -332,6 +332,11 @@ def test_ports_of_a_running_container_come_and_go(daemon, docker):
         table = [line.split(None, 3) for line in sampan("ports").splitlines()[1:]]
     finally:
         run("nft", "delete", "table", "inet", "fw")
+    by_ipv6 = [row for row in table if "[" in row[2]]
+    assert [row[2] for row in by_ipv6] == ["[::]:18085", "[::]:18086"]
+    assert ["firewall closes it" in row[3] for row in by_ipv6] == [True, False]
+    assert "carried by the engine" in by_ipv6[1][3]
+    table = [row for row in table if row not in by_ipv6]
     assert [row[2] for row in table] == ["0.0.0.0:18085", "0.0.0.0:18086", "127.0.0.1:18087"]
     assert [row[3].split("  ")[0] for row in table] == ["everyone", "everyone", "this host"]
     assert ["closes it" in row[3] for row in table] == [True, False, False]
@@ -341,7 +346,8 @@ def test_ports_of_a_running_container_come_and_go(daemon, docker):
     assert "is not published there" in sampan("unpublish", "web", "18086:80")
     docker("restart", "-t", "0", "web")
     eventually(lambda: fetch("127.0.0.1", 18087) == "h6")
-    assert docker("port", "web", "80").splitlines() == ["0.0.0.0:18085", "127.0.0.1:18087"]
+    found = ["0.0.0.0:18085", "127.0.0.1:18087", "[::]:18085"]
+    assert docker("port", "web", "80").splitlines() == found
 
 
 def test_bandwidth_is_an_option_of_a_network(docker):
@@ -438,3 +444,23 @@ def test_a_port_is_reached_by_the_hosts_own_ipv6_loopback(docker):
         assert [fetch(address, 18088) for _ in range(3)] == ["h7"] * 3
     docker("stop", "-t", "0", "web")
     assert fetch("::1", 18088) == ""
+
+
+def test_a_container_without_ipv6_is_reached_by_it(docker):
+    """The engine carries it; internal networks, for which the port is closed, get nowhere."""
+    docker("network", "create", "--internal", "--ipv6", "--subnet", "fd98::/64", "closed")
+    docker("run", "-d", "--name", "inside", "--network", "closed", "bb:1", "sleep", "1000")
+    serve(docker, "web", "--hostname", "h8", "-p", "18089:80", "-p", "[::1]:18090:80")
+    run("ip", "address", "add", "2001:db8:9::1/64", "dev", "lo", "nodad")
+    try:
+        found = [fetch(host, 18089) for host in ("127.0.0.1", "::1", "2001:db8:9::1")]
+        assert found == ["h8"] * 3
+        assert (fetch("::1", 18090), fetch("2001:db8:9::1", 18090)) == ("h8", "")
+    finally:
+        run("ip", "address", "del", "2001:db8:9::1/64", "dev", "lo")
+    gateway = json.loads(docker("network", "inspect", "closed"))[0]["IPAM"]["Config"][1]["Gateway"]
+    get = ["busybox", "wget", "-q", "-T", "1", "-O-", f"http://[{gateway}]:18089/hostname"]
+    assert docker("exec", "inside", "busybox", "ping", "-6", "-c", "1", gateway)
+    assert docker.daemon.docker("exec", "inside", *get).out == ""
+    docker("stop", "-t", "0", "web")
+    assert fetch("::1", 18089) == ""

@@ -95,6 +95,8 @@ OPTIONS = """\
       --ip6 string                  IPv6 address (e.g., 2001:db8::33)
       --ipc string                  IPC mode to use
       --isolation string            Container isolation technology
+      --kernel-memory bytes         Kernel memory limit (no kernel of today
+                                    has one)
   -l, --label list                  Set meta data on a container
       --label-file list             Read in a line delimited file of labels
       --link list                   Add link to another container
@@ -185,6 +187,7 @@ _HOST_NUMBERS = {
     "cpu-rt-runtime": "CpuRealtimeRuntime",
     "cpu-shares": "CpuShares",
     "cpus": "NanoCpus",
+    "kernel-memory": "KernelMemory",
     "memory": "Memory",
     "memory-reservation": "MemoryReservation",
     "memory-swap": "MemorySwap",

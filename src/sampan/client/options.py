@@ -66,6 +66,7 @@ class ContainerOptions(TypedDict, total=False):
     log_options: Mapping[str, str]
     mac_address: str
     memory: int | str
+    kernel_memory: int | str
     memory_reservation: int | str
     memory_swap: int | str
     memory_swappiness: int

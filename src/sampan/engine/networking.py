@@ -196,6 +196,12 @@ class Networks(NetworkTable):
         joined = self._joined.get(owner)
         return tuple(joined.published) if joined is not None else ()
 
+    def is_carried(self, owner: str, one: Published) -> bool:
+        """Whether the engine carries what comes to a port itself: IPv6, to a container without."""
+        joined = self._joined.get(owner)
+        target = joined.target if joined is not None else None
+        return ":" in one.host and target is not None and not target.ipv6
+
     async def host_firewall(self) -> HostFirewall:
         """What the host's own firewall would close."""
         return await self._wiring.host_firewall()

@@ -166,8 +166,10 @@ class Publishing:
     ) -> list[Published]:
         options = self._registry.find(target.network).network.options
         default = options.get(BINDING) or self._default
+        carried = self._registry.find(target.network).network.driver is Driver.BRIDGE
+        versions = joining.versions(target)
         try:
-            return self._guards.publish(bindings, default, joining.versions(target))
+            return self._guards.publish(bindings, default, versions, carried=carried)
         except StartFailed as error:
             raise StartFailed(
                 "driver failed programming external connectivity on endpoint "
@@ -179,7 +181,9 @@ def _inside(joined: Joined, one: Published) -> tuple[str, int] | None:
     """Where a published port leads now."""
     if joined.target is None:
         return None
-    address = joined.target.ipv6 if ":" in one.host else joined.target.ipv4
+    address = joined.target.ipv4
+    if ":" in one.host:
+        address = joined.target.ipv6 or address  # with IPv4 only, it is reached by that
     return (address, one.port) if address else None
 
 

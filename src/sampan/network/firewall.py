@@ -52,7 +52,8 @@ Element = tuple[str, bytes, bytes]
 
 
 class Port(NamedTuple):
-    """A published port as the kernel sees it; `host` "" is every address of the host."""
+    """A published port as the kernel sees it; `host` "" is every address of the host. Without a
+    `target`, we carry what comes to it."""
 
     protocol: str
     host: str
@@ -189,10 +190,12 @@ class Firewall:
         fresh = [port for port in new if port not in self._ports]
         self._ports.update(dict.fromkeys(fresh))
         used = {port.target for port in self._ports}
+        carried = {_port_element(port) for port in self._ports if not port.target}
         gone = [
             one
             for one in _port_elements(known)
-            if not one[0].startswith("selves") or _target_of(one) not in used
+            if one not in carried
+            and (not one[0].startswith("selves") or _target_of(one) not in used)
         ]
         try:
             self._change([(word, key, b"") for word, key, _ in gone], _port_elements(fresh))
@@ -241,9 +244,9 @@ class Firewall:
             found.setdefault("same", []).append(f'"{name}" . "{name}"')
         for port in self._ports:
             word, key = _port_key(port)
-            target = f"{port.target} . {port.port}"
-            found.setdefault(word, []).append(f"{key} : {target}")
-        for target in {port.target: None for port in self._ports}:
+            target = f" : {port.target} . {port.port}" if port.target else ""
+            found.setdefault(word, []).append(key + target)
+        for target in {port.target: None for port in self._ports if port.target}:
             word = f"selves{ip_address(target).version}"
             found.setdefault(word, []).append(f"{target} . {target}")
         found.update(egress.elements(list(self._restricted.values())))
@@ -338,6 +341,8 @@ def _bridge_elements(name: str, masquerade: bool, internal: bool) -> list[Elemen
 
 def _port_key(port: Port) -> tuple[str, str]:
     """The map of a port, and its key in nft's words."""
+    if not port.target:
+        return "carried", f"{port.protocol} . {port.host_port}"
     version = ip_address(port.target).version
     if port.host:
         return f"ports{version}", f"{port.host} . {port.protocol} . {port.host_port}"
@@ -347,6 +352,8 @@ def _port_key(port: Port) -> tuple[str, str]:
 def _port_element(port: Port) -> Element:
     """The same in the kernel's: every part of a key or a value is padded to four bytes."""
     key = bytes([_PROTOCOLS[port.protocol], 0, 0, 0]) + _padded(port.host_port)
+    if not port.target:
+        return "carried", key, b""
     if port.host:
         key = ip_address(port.host).packed + key
     return _port_key(port)[0], key, ip_address(port.target).packed + _padded(port.port)
@@ -355,7 +362,7 @@ def _port_element(port: Port) -> Element:
 def _port_elements(ports: Sequence[Port]) -> list[Element]:
     """The elements of ports, and of the ways of their targets to themselves."""
     found = [_port_element(port) for port in ports]
-    for target in {port.target: None for port in ports}:
+    for target in {port.target: None for port in ports if port.target}:
         address = ip_address(target)
         found.append((f"selves{address.version}", address.packed * 2, b""))
     return found

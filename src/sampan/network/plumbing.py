@@ -360,12 +360,13 @@ def _mac_of_bridge(network: Network) -> bytes:
 
 
 def firewall_ports(endpoint: Endpoint, published: Sequence[Published]) -> tuple[Port, ...]:
-    """What the packet filter must rewrite: a port goes to the address of its own version."""
+    """What the packet filter must rewrite: a port goes to the address of its own version. Where the
+    container has none, what comes is carried by us, and the filter only says who may come."""
     found = []
     for one in published:
         target = endpoint.ipv6 if ":" in one.host else endpoint.ipv4
         host = "" if one.host in (EVERY4, EVERY6) else one.host
-        if target:
+        if target or (one.protocol != "sctp" and endpoint.ipv4):
             found.append(Port(one.protocol, host, one.host_port, target, one.port))
     return tuple(found)
 

@@ -8,6 +8,7 @@ port is bound by a socket of ours, a *guard*, for as long as it is published.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from contextlib import suppress
 from ipaddress import ip_address
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 PROTOCOLS = ("tcp", "udp", "sctp")
 EPHEMERAL_FIRST, EPHEMERAL_LAST = 32768, 60999
 _BACKLOG = 16
+_IPV6 = "/proc/net/if_inet6"
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 
 
@@ -33,11 +35,12 @@ class Guards:
         self._next = EPHEMERAL_FIRST
 
     def publish(
-        self, wishes: Sequence[Binding], default: str, versions: set[int]
+        self, wishes: Sequence[Binding], default: str, versions: set[int], *, carried: bool
     ) -> list[Published]:
         """Take a host's port for each wish, all or none.
 
         `default` is the address for wishes without one; `versions` are the container's IP versions.
+        `carried`: somebody carries what comes by IPv6 to a container that has IPv4 only.
 
         Raises:
             StartFailed: a port is taken, in Docker's words.
@@ -45,7 +48,8 @@ class Guards:
         made: list[Published] = []
         try:
             for wish in wishes:
-                made += self._publish(wish, default, versions)
+                able = carried and wish.protocol in _KINDS and 4 in versions
+                made += self._publish(wish, default, versions, carried=able)
         except BaseException:
             self.release(made)
             raise
@@ -72,8 +76,11 @@ class Guards:
             guard.close()
         self._sockets.clear()
 
-    def _publish(self, wish: Binding, default: str, versions: set[int]) -> list[Published]:
-        hosts = _hosts(wish.host or default, versions, explicit=bool(wish.host))
+    def _publish(
+        self, wish: Binding, default: str, versions: set[int], *, carried: bool
+    ) -> list[Published]:
+        explicit = bool(wish.host)
+        hosts = _hosts(wish.host or default, versions, explicit=explicit, carried=carried)
         if wish.host_first:
             candidates: Iterable[int] = range(
                 wish.host_first, max(wish.host_first, wish.host_last) + 1
@@ -185,15 +192,16 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _hosts(address: str, versions: set[int], *, explicit: bool) -> list[str]:
-    """The addresses to publish on; every one of the host means every version the container has."""
+def _hosts(address: str, versions: set[int], *, explicit: bool, carried: bool) -> list[str]:
+    """The addresses to publish on; every one of the host means both versions, as far as the
+    container has them or what comes is carried to it."""
     if address == EVERY4 and not explicit:
-        return [host for version, host in ((4, EVERY4), (6, EVERY6)) if version in versions]
-    if ip_address(address).version not in versions:
-        raise StartFailed(
-            f"publish a port on {address}: the container has no IPv{ip_address(address).version} "
-            "address"
-        )
+        carried = carried and os.path.exists(_IPV6)
+        able = {4: 4 in versions, 6: 6 in versions or carried}
+        return [host for version, host in ((4, EVERY4), (6, EVERY6)) if able[version]]
+    version = ip_address(address).version
+    if version not in versions and not (version == 6 and carried):
+        raise StartFailed(f"publish a port on {address}: the container has no IPv{version} address")
     return [address]
 
 

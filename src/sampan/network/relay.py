@@ -1,14 +1,15 @@
 """Connections that reach the socket that guards a published port, carried by us.
 
-The kernel rewrites what comes to a published port, so nothing comes to its guard, but for two
-cases. IPv6 knows no `route_localnet`: a packet from `::1` never leaves loopback, whatever its
+The kernel rewrites what comes to a published port, so nothing comes to its guard, but for three
+cases. It rewrites no IPv6 into IPv4, so a container without IPv6 is reached by it here only. IPv6
+knows no `route_localnet`: a packet from `::1` never leaves loopback, whatever its
 destination was rewritten to. And while somebody has flushed the packet filter, or a container
 without a network keeps its ports, nobody rewrites. Such a connection is carried to the container,
 which sees the host's address then; where there is nobody to carry it to, it is closed, for a guard
 that only listened would let its client wait for ever.
 
 Datagrams are carried as well: each client has a socket of its own towards the container, until
-nothing has passed for a while.
+nothing has passed for a while. Answers come from the address that was asked.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ QUIET = 90.0
 """Seconds without a datagram after which a client is forgotten."""
 
 _CHUNK = 1 << 16
+_ANCILLARY = socket.CMSG_SPACE(20)  # struct in6_pktinfo
 
 
 class Relays:
@@ -39,13 +41,15 @@ class Relays:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._guards: set[int] = set()
-        self._clients: dict[tuple[int, tuple[Any, ...]], _Client] = {}
+        self._clients: dict[tuple[Any, ...], _Client] = {}
 
     def open(self, guard: socket.socket, target: Target) -> None:
         """Carry what comes to `guard` to (address, port); None: to nobody, for now."""
         guard.setblocking(False)
         self._guards.add(guard.fileno())
         accept = self._accept if guard.type == socket.SOCK_STREAM else self._receive
+        if guard.type == socket.SOCK_DGRAM and guard.family == socket.AF_INET6:
+            guard.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         asyncio.get_running_loop().add_reader(guard.fileno(), accept, guard, target)
 
     def close(self, guard: socket.socket) -> None:
@@ -80,10 +84,10 @@ class Relays:
 
     def _receive(self, guard: socket.socket, target: Target) -> None:
         try:
-            data, source = guard.recvfrom(_CHUNK)
+            data, asked, _, source = guard.recvmsg(_CHUNK, _ANCILLARY)
         except OSError:
             return
-        key = (guard.fileno(), source)
+        key = (guard.fileno(), source, *asked)
         client = self._clients.get(key)
         where = target()
         if client is not None and client.where != where:
@@ -92,7 +96,8 @@ class Relays:
         if client is None:
             if where is None or len(self._clients) >= MAX_STREAMS:
                 return
-            client = _Client(guard, source, where, partial(self._clients.pop, key, None))
+            forget = partial(self._clients.pop, key, None)
+            client = _Client(guard, source, asked, where, forget)
             self._clients[key] = client
         client.send(data)
 
@@ -104,11 +109,13 @@ class _Client:
         self,
         guard: socket.socket,
         source: tuple[Any, ...],
+        asked: list[tuple[int, int, bytes]],
         where: tuple[str, int],
         forget: Callable[[], object],
     ) -> None:
         self.where = where
         self._guard, self._source, self._forget = guard, source, forget
+        self._asked = asked
         family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
         self._sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._sock.connect_ex(where)
@@ -135,7 +142,7 @@ class _Client:
     def _answer(self) -> None:
         self._again()
         try:
-            self._guard.sendto(self._sock.recv(_CHUNK), self._source)
+            self._guard.sendmsg([self._sock.recv(_CHUNK)], self._asked, 0, self._source)
         except OSError:
             return
 

@@ -12,7 +12,8 @@ while there are such. Laws:
   whether the port is published or not.
 * Networks do not reach each other, except through a published port.
 * Internal networks reach nothing but themselves and their bridge's own address, and nothing
-  reaches them but the host.
+  reaches them but the host. Published ports whose connections we carry ourselves, because the
+  container has no IPv6 (`carried`), are closed to them there, too.
 * Loopback addresses come from loopback alone: the bridges accept them after rewriting only
   (CVE-2020-8558), so that a port published on 127.0.0.1 stays the host's own.
 * Restricted containers reach what their rules allow, see `egress`.
@@ -71,6 +72,7 @@ SETS = {
     "allowed6": "type ipv6_addr . ipv6_addr; flags interval, timeout",
     "uplinks4": "type ifname",
     "uplinks6": "type ifname",
+    "carried": "type inet_proto . inet_service",
 }
 MAPS = {
     "generation4": "type ipv4_addr : mark",
@@ -153,6 +155,7 @@ _RESTRICTED = """\
     ip6 saddr @restricted6 jump egress
 """
 _INTERNAL = """\
+    iifname @internal meta nfproto ipv6 meta l4proto . th dport @carried drop
     iifname @internal fib daddr . iif type != { local, broadcast, multicast } drop
 """
 _HOST = """\
@@ -204,7 +207,7 @@ def table(name: str, elements: Mapping[str, Iterable[str]], *, group: int) -> st
     `elements` maps sets and maps to their elements in nft's words; what a restricted container
     is denied is told to the log group `group`.
     """
-    known = {word: list(found) for word, found in elements.items()}
+    known = {word: list(dict.fromkeys(found)) for word, found in elements.items()}
     parts = [f"add table inet {name}\ndelete table inet {name}\ntable inet {name} {{\n"]
     for kind, declared in (("set", SETS), ("map", MAPS)):
         for word, types in declared.items():

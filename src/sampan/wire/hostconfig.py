@@ -179,6 +179,7 @@ class HostConfig(Body, kw_only=True):
     devices: list[DeviceMapping] | None = field(default_factory=list)
     device_cgroup_rules: list[str] | None = None
     device_requests: list[dict[str, Any]] | None = None
+    kernel_memory: int | UnsetType | None = UNSET
     memory_reservation: int | None = 0
     memory_swap: int | None = 0
     memory_swappiness: int | None = None

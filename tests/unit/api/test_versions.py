@@ -273,6 +273,15 @@ def made(version, text):
     return host, endpoints.wishes(body.networking_config), warnings
 
 
+def test_a_limit_of_kernel_memory_is_discarded_with_a_word():
+    body = b'{"Image":"a","HostConfig":{"KernelMemory":1073741824}}'
+    warnings = made("1.55", body)[2]
+    assert [warning.partition(" (")[0] for warning in warnings] == [
+        "Your kernel does not support kernel memory limit capabilities"
+    ]
+    assert made("1.55", b'{"Image":"a","HostConfig":{"KernelMemory":0}}')[2] == []
+
+
 def test_an_address_for_the_whole_container():
     body = b'{"Image":"a","MacAddress":"02:00:00:00:00:01"}'
     for version, count in (("1.43", 0), ("1.44", 1), ("1.51", 1)):

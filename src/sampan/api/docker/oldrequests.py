@@ -28,6 +28,11 @@ _MAC_IS_OLD = (
     "The container-wide MacAddress field is now deprecated. It should be specified in "
     "EndpointsConfig instead."
 )
+_NO_KERNEL_MEMORY = (
+    "Your kernel does not support kernel memory limit capabilities (the limit has had no effect "
+    "since Linux 5.16, and version 2 of cgroups has none; such memory counts for --memory). "
+    "Limitation discarded."
+)
 _DRIVER_IS_IGNORED = (
     "WARNING: the container-wide volume-driver configuration is ignored for volumes specified via "
     "'mount'. Use '--mount type=volume,volume-driver=...' instead"
@@ -47,6 +52,8 @@ def create(body: ContainerCreate, minor: int) -> list[str]:
     for mount in host.mounts or ():
         _mount(mount, minor)
     warnings = [_mac_address(body, host, minor), _volume_driver(host, minor), _ports(host, minor)]
+    if host.kernel_memory:
+        warnings.append(_NO_KERNEL_MEMORY)
     _endpoints(body, minor)
     return [warning for warning in warnings if warning]
 

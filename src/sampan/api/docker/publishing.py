@@ -45,6 +45,10 @@ async def listing(call: Call) -> StreamResponse:
         for one in call.engine.networks.published(container.id):
             everyone = one.host in (EVERY4, EVERY6)
             blocked = firewall.blocks(one.protocol, one.host_port) and not _is_loopback(one.host)
+            if call.engine.networks.is_carried(container.id, one):
+                warning = _carried(firewall.inputs if blocked else ())
+            else:
+                warning = _warning(firewall.inputs if blocked else (), firewall.forwards)
             found.append(
                 wire.OpenPort(
                     container=container.name,
@@ -53,7 +57,7 @@ async def listing(call: Call) -> StreamResponse:
                     host_ip=one.host,
                     host_port=one.host_port,
                     reach="everyone" if everyone else _reach(one.host),
-                    warning=_warning(firewall.inputs if blocked else (), firewall.forwards),
+                    warning=warning,
                 )
             )
     return answers.json(found)
@@ -73,6 +77,12 @@ def _warning(inputs: tuple[str, ...], forwards: tuple[str, ...]) -> str:
     if inputs:
         return f"open although the host's firewall closes it: chain {inputs[0]} lets it not in"
     return ""
+
+
+def _carried(inputs: tuple[str, ...]) -> str:
+    if inputs:
+        return f"the host's firewall closes it: chain {inputs[0]} lets it not in"
+    return "carried by the engine to its IPv4 address: it sees the host's address, not the client's"
 
 
 PATHS = {("GET", "/ports"): listing}
