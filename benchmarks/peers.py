@@ -41,7 +41,12 @@ class Engine:
     def __init__(self, place: Path) -> None:
         self.place = place
         self.environ = lab.environ(place)
+        self.inside: list[str] = []
         self._processes: list[Process] = []
+
+    def enter(self, namespace: str) -> None:
+        """Have everything done in another network namespace, by its path."""
+        self.inside = ["nsenter", f"--net={namespace}"]
 
     def start(self) -> None:
         """Start the daemons, if it has any, and wait until they answer."""
@@ -95,7 +100,7 @@ class Engine:
     def daemon(self, argv: list[str], ready: Callable[[], object]) -> None:
         """Start one daemon and wait until `ready` no longer fails."""
         log = self.place / f"{os.path.basename(argv[0])}.log"
-        process = Process(argv, self.environ, str(log))
+        process = Process([*self.inside, *argv], self.environ, str(log))
         self._processes.append(process)
         process.wait_until(ready)
 
@@ -206,6 +211,11 @@ class Docker(Engine):
         self.socket = f"{place}/docker.sock"
         self._containerd = Containerd(place / "containerd")
 
+    def enter(self, namespace: str) -> None:
+        """Both daemons."""
+        super().enter(namespace)
+        self._containerd.enter(namespace)
+
     def start(self) -> None:
         """Start containerd, then dockerd."""
         self.place.mkdir(exist_ok=True)
@@ -252,7 +262,7 @@ class Podman(Engine):
         """With directories of its own."""
         places = ["--root", f"{self.place}/root", "--runroot", f"{self.place}/run"]
         places += ["--tmpdir", f"{self.place}/tmp", "--cgroup-manager", "cgroupfs"]
-        return ["podman", *places, *words]
+        return [*self.inside, "podman", *places, *words]
 
     def pull(self, name: str) -> list[str]:
         """Over plain http."""

@@ -35,12 +35,12 @@ import scale
 import store
 import traffic
 from peers import BUSYBOX, ENGINES, LARGE, TOOLS, Engine
-from source import Registry, busybox, tools
+from source import Registry, archive, busybox, tools
 from timing import Row, Runner
 
 _SCALE = ("lives", "streams", "density", "probes")
-_SHARED = ("life", "commands", "networks", "traffic", "ports", "execs", "clients", *_SCALE)
-FIGURES = (*_SHARED, "oci", "pulls", "archives", "images", "build", "memory")
+_SHARED = ("life", "commands", "networks", "ports", "execs", "clients", *_SCALE)
+FIGURES = (*_SHARED, "traffic", "oci", "pulls", "archives", "images", "build", "memory")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--dense", type=int, default=500, help="running containers for density")
     made.add_argument("--only", nargs="+", choices=FIGURES, default=FIGURES)
     made.add_argument("--engines", nargs="+", choices=[kind.name for kind in ENGINES])
+    made.add_argument("--paths", nargs="+", choices=traffic.PATHS, default=traffic.PATHS)
     made.add_argument("--image", type=Path, help="an OCI layout that image.py wrote")
     made.add_argument(
         "--directory", default="/var/tmp", help="where the stores are, on a real disk"
@@ -116,19 +117,19 @@ class Bench:
             return clients.measure(engines, self.runners[False], rounds)
         if name in _SCALE:
             return self._scale(name, engines)
-        if name == "traffic":
-            return self._traffic(engines)
         if name == "ports":
             return networks.many(engines, self.runners)
         figures = {"commands": commands, "networks": networks, "execs": execs}
         return figures[name].measure(engines, self.runners, rounds)
 
-    def _traffic(self, engines: dict[str, Engine]) -> list[Row]:
+    def _traffic(self) -> list[Row]:
         if not traffic.is_possible():
             return []
-        self.registry.push(tools(self.place, self.rootfs), TOOLS)
-        rounds = max(3, self.options.rounds // 3)
-        return traffic.measure(networks.able_of(engines), self.runners, rounds)
+        file, place = self.place / "tools.tar", self.place / "t"
+        archive(tools(self.place, self.rootfs), TOOLS, file)
+        kinds = [kind for kind in self.kinds if kind.name in traffic.PORTS]
+        rounds, paths = max(3, self.options.rounds // 3), self.options.paths
+        return traffic.measure(kinds, place, file, self.runners, rounds, paths)
 
     def _scale(self, name: str, engines: dict[str, Engine]) -> list[Row]:
         """Many at once. Density is of our own engine and podman: others need minutes to start."""
@@ -146,6 +147,8 @@ class Bench:
 
     def _without_engines(self) -> None:
         only, options = self.options.only, self.options
+        if "traffic" in only:
+            self._took("traffic", self._traffic())
         if "oci" in only:
             measured = oci.measure(self.place / "oci", self.rootfs, self.runners, options.rounds)
             self._took("oci", measured)

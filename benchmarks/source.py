@@ -87,6 +87,12 @@ class Registry(Engine):
                     pass
 
 
+def archive(layout: Path, name: str, path: Path) -> None:
+    """Write the one image of an OCI layout as an archive that every engine loads."""
+    words = ["skopeo", "copy", "--quiet", f"oci:{layout}", f"docker-archive:{path}:{name}"]
+    subprocess.run(words, check=True, capture_output=True)
+
+
 def _files(folder: Path) -> Iterator[Path]:
     return (file for file in folder.rglob("*") if file.is_file())
 

@@ -1,6 +1,8 @@
 """What passes through networks: iperf3 and wrk over every path to a container, engines in turns.
 
-Each engine runs one container with Debian's iperf3 and nginx and two published ports. Paths:
+Each engine has a host of its own, a network namespace with a cable to another host, as it has on a
+machine where it is the only one: no packet of one passes the rules of another. There it runs one
+container with Debian's iperf3 and nginx and two published ports. Paths:
 
     own address          the host to the container's address, over the bridge
     published, 127.0.0.1 the host to a published port by loopback
@@ -20,7 +22,7 @@ import re
 import shutil
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -30,7 +32,8 @@ from peers import TOOLS
 from timing import Failed, Row, interleave, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from peers import Engine
     from timing import Runner
@@ -59,18 +62,23 @@ class Place:
     engine: Engine
     address: str
     port: int
+    host: str
     container: str
     neighbour: str
 
     def way(self, path: str) -> tuple[list[str], str, int, int]:
         """How a client of a path is started, and where it goes: address, iperf3's port, nginx's."""
         if path == "own address":
-            return [], self.address, 5201, 80
+            return _at(self.host), self.address, 5201, 80
         if path == "container":
-            return ["nsenter", f"--net={self.container}"], self.address, 5201, 80
+            return _at(self.container), self.address, 5201, 80
         if path == "published, 127.0.0.1":
-            return [], "127.0.0.1", self.port, self.port + 1
-        return ["nsenter", f"--net={self.neighbour}"], _HOST, self.port, self.port + 1
+            return _at(self.host), "127.0.0.1", self.port, self.port + 1
+        return _at(self.neighbour), _HOST, self.port, self.port + 1
+
+
+def _at(namespace: str) -> list[str]:
+    return ["nsenter", f"--net={namespace}"]
 
 
 def is_possible() -> bool:
@@ -78,17 +86,30 @@ def is_possible() -> bool:
     return all(shutil.which(name) for name in ("iperf3", "wrk", "nginx"))
 
 
-def measure(engines: dict[str, Engine], runners: dict[bool, Runner], rounds: int) -> list[Row]:
-    """Every path of every engine."""
-    with _cable() as neighbour:
+def measure(
+    kinds: Sequence[type[Engine]],
+    place: Path,
+    archive: Path,
+    runners: dict[bool, Runner],
+    rounds: int,
+    paths: Sequence[str] = PATHS,
+) -> list[Row]:
+    """Every path of every engine. `archive` has the image `TOOLS`."""
+    place.mkdir()
+    with ExitStack() as stack:
         places = {}
-        try:
-            for name, engine in engines.items():
-                places[name] = _serve(name, engine, runners[engine.hide_v2], neighbour)
-            return [row for path in PATHS for row in _path(path, places, rounds)]
-        finally:
-            for name, engine in engines.items():
-                runners[engine.hide_v2](engine.remove(*_names(name)), check=False)
+        for kind in kinds:
+            engine, host = kind(place / kind.name), stack.enter_context(_namespace())
+            neighbour = stack.enter_context(_namespace())
+            _lay_cable(host, neighbour)
+            engine.enter(f"/proc/{host}/ns/net")
+            stack.callback(engine.stop)
+            engine.start()
+            run = runners[engine.hide_v2]
+            run(engine.load(str(archive)))
+            stack.callback(run, engine.remove(*_names(kind.name)), check=False)
+            places[kind.name] = _serve(kind.name, engine, run, host, neighbour)
+        return [row for path in paths for row in _path(path, places, rounds)]
 
 
 def _path(path: str, places: dict[str, Place], rounds: int) -> list[Row]:
@@ -110,16 +131,16 @@ def _names(name: str) -> tuple[str, str]:
     return f"traffic-{name}", f"visitor-{name}"
 
 
-def _serve(name: str, engine: Engine, run: Runner, neighbour: str) -> Place:
+def _serve(name: str, engine: Engine, run: Runner, host: int, neighbour: int) -> Place:
     """Start an engine's containers, and wait until the servers answer."""
     port, (server, visitor) = PORTS[name], _names(name)
     parts = ["--cgroup-parent", f"{lab.CGROUP}/podman"] if name == "podman" else []
-    run(engine.pull(TOOLS))
     published = ["-p", f"{port}:5201", "-p", f"{port + 1}:80"]
     run(engine.command("run", "-d", *parts, "--name", server, *published, TOOLS, *_SERVE))
     run(engine.command("run", "-d", *parts, "--name", visitor, TOOLS, "sleep", "100000"))
     inside = [f"/proc/{_pid(engine, one)}/ns/net" for one in (server, visitor)]
-    place = Place(engine, _address(inside[0]), port, inside[1], neighbour)
+    hosts = [f"/proc/{pid}/ns/net" for pid in (host, neighbour)]
+    place = Place(engine, _address(inside[0]), port, hosts[0], inside[1], hosts[1])
     for path in PATHS:
         _await(partial(_wrk, *place.way(path)))
         _await(partial(_iperf, *place.way(path)))
@@ -182,8 +203,8 @@ def _output(command: list[str]) -> str:
 
 
 @contextmanager
-def _cable() -> Iterator[str]:
-    """Another host, by a cable of its own; the path of its namespace."""
+def _namespace() -> Iterator[int]:
+    """A host: the process that holds its network namespace."""
     holder = subprocess.Popen(
         ["unshare", "--net", "sh", "-c", "ip link set lo up; echo up; exec sleep 100000"],
         stdout=subprocess.PIPE,
@@ -191,17 +212,18 @@ def _cable() -> Iterator[str]:
     assert holder.stdout is not None
     holder.stdout.readline()
     try:
-        inside = ["nsenter", f"--net=/proc/{holder.pid}/ns/net"]
-        for command in (
-            f"ip link add cable0 type veth peer name far0 netns {holder.pid}",
-            f"ip address add {_HOST}/24 dev cable0",
-            "ip link set cable0 up",
-        ):
-            _output(command.split())
-        for command in (f"ip address add {_NEIGHBOUR}/24 dev far0", "ip link set far0 up"):
-            _output([*inside, *command.split()])
-        yield f"/proc/{holder.pid}/ns/net"
+        yield holder.pid
     finally:
         holder.kill()
         holder.wait()
         holder.stdout.close()
+
+
+def _lay_cable(host: int, neighbour: int) -> None:
+    """Between two hosts, both ends with an address."""
+    ends = ((host, _HOST, "cable0"), (neighbour, _NEIGHBOUR, "far0"))
+    pair = f"ip link add cable0 type veth peer name far0 netns {neighbour}"
+    _output([*_at(f"/proc/{host}/ns/net"), *pair.split()])
+    for pid, address, name in ends:
+        for command in (f"address add {address}/24 dev {name}", f"link set {name} up"):
+            _output([*_at(f"/proc/{pid}/ns/net"), "ip", *command.split()])
