@@ -363,10 +363,16 @@ def clean_up(demo: Demo) -> None:
     demo.sampan("rmi", demo.image)
     check(not demo.sampan("ps", "--all", "--quiet"), "a container is left")
     check(not demo.sampan("images", "--quiet"), "an image is left")
-    for name in ("root/blobs", "root/containers", "root/snapshots", "state/shims"):
-        path = Path(demo.directory, name)
-        files = [str(file) for file in path.rglob("*") if not file.is_dir()]
-        check(not files, f"the store has files left: {files[:5]}")
+    names = ("root/blobs", "root/containers", "root/snapshots", "state/shims")
+    patience = time.monotonic() + 5  # files are deleted a moment after their names are gone
+    while files := [file for name in names for file in files_below(demo.directory, name)]:
+        check(time.monotonic() < patience, f"the store has files left: {files[:5]}")
+        time.sleep(0.05)
+
+
+def files_below(*path: str) -> list[str]:
+    """Everything but directories."""
+    return [str(file) for file in Path(*path).rglob("*") if not file.is_dir()]
 
 
 STEPS = (

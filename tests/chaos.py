@@ -189,8 +189,10 @@ async def judge(chaos: Chaos) -> list[str]:
     except AssertionError:
         wrong.append(f"processes are left: {shims_running(str(lab.path))}")
     for folder in ("state/shims", "root/containers", "root/snapshots"):
-        if left_files := os.listdir(lab.path / folder):
-            wrong.append(f"{folder} has {left_files}")
+        try:
+            await eventually(lambda folder=folder: os.listdir(lab.path / folder) == [], 10)
+        except AssertionError:
+            wrong.append(f"{folder} has {os.listdir(lab.path / folder)}")
     try:
         await eventually(lambda: lab.cgroups() == [], 10)
     except AssertionError:

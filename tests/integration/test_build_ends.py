@@ -19,6 +19,7 @@ import pytest
 
 import dockerlab
 import sampanlab
+from netdocker import eventually
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
@@ -107,7 +108,7 @@ def nothing_is_left(daemon, sampan, place):
     assert running() == []
     assert sampan("images", "--format", "{{.Repository}}:{{.Tag}}").out.split() == ["bb:1"]
     assert sampan("ps", "-aq").out == ""
-    assert not glob(f"{daemon.base}/state/shims/*")
+    eventually(lambda: not glob(f"{daemon.base}/state/shims/*"))
     vault = hashlib.sha256(f"{daemon.base}/state".encode()).hexdigest()[:16]
     assert not glob(f"/dev/shm/sampan-build-{vault}*")
     with open("/proc/self/mountinfo") as mounts:

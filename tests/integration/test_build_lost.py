@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import dockerlab
+from netdocker import eventually
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="containers need root"),
@@ -46,7 +47,7 @@ def test_a_killed_daemon_leaves_nothing_of_a_build(tmp_path):
             assert client.wait(dockerlab.PATIENCE) == 1
         daemon.start()
         assert daemon.ask("GET", "/containers/json?all=1")[1] == []
-        assert glob(f"{daemon.base}/state/shims/*") == []
+        eventually(lambda: glob(f"{daemon.base}/state/shims/*") == [])
         assert daemon.ask("POST", "/images/prune")[0] == 200  # the collector takes what was begun
         assert _linked(daemon.base) == []
         names = [image["RepoTags"] for image in daemon.ask("GET", "/images/json")[1]]

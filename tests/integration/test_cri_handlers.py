@@ -13,6 +13,7 @@ import pytest
 import crilab
 import spdylab
 from dockerlab import BUSYBOX
+from netdocker import eventually
 from sampan.wire.cri import api_pb2 as pb
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not BUSYBOX, reason="needs root and busybox")
@@ -81,7 +82,7 @@ def test_a_container_of_another_runtime(lab, handler):
     assert sorted(lab.log(container)) == [("stderr", "F", "err"), ("stdout", "F", "out")]
     assert os.listdir(f"{lab.base}/state/shims/{container}/runtime") == [] or handler == "runsc"
     lab.remove(pod)
-    assert not os.path.exists(f"{lab.base}/state/shims/{container}")
+    eventually(lambda: not os.path.exists(f"{lab.base}/state/shims/{container}"))
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
