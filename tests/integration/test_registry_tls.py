@@ -89,6 +89,29 @@ def test_a_server_that_became_another_is_asked_again(monkeypatch):
     asyncio.run(main())
 
 
+def test_a_server_that_turns_out_to_speak_http(tmp_path, monkeypatch):
+    """It is said so, and not with the number of OpenSSL's error as if it were the kernel's."""
+
+    async def speaks(host, port):
+        return True
+
+    async def answer(reader, writer):
+        writer.write(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async def main():
+        from sampan.registry import http
+
+        monkeypatch.setattr(http.tls, "speaks_tls", speaks)
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, store(tmp_path) as one:
+            with pytest.raises(SampanError, match="gave HTTP response to HTTPS client"):
+                await one.service.pull(f"127.0.0.1:{port}/a:1")
+
+    asyncio.run(main())
+
+
 def test_a_table_names_the_authority(tmp_path, authority, secure):
     settings = from_table(secure, {"ca": str(authority.path)})
     round_trip(tmp_path, secure, Hosts(registries={secure: settings}))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sampan.engine.model import HealthStatus, Status
@@ -104,21 +105,33 @@ def _test(key: str, values: tuple[str, ...], find: Callable[[str], Container]) -
     if key in ("before", "since"):
         return _age(key, find(values[0]))
     if key == "until":
-        limit = _until(values[0])
+        limit = moment(values[0])
         return lambda c: c.created_at <= limit
     raise InvalidArgument(f"invalid filter '{key}'")
 
 
-def _until(text: str) -> int:
-    """Unix seconds, or a span before now (`24h`, `1h30m`), in nanoseconds since 1970."""
+def moment(text: str) -> int:
+    """Unix seconds, RFC 3339, or a span before now (`24h`, `1h30m`), in nanoseconds since 1970.
+
+    Raises:
+        InvalidArgument: it is none of these.
+    """
     if _is_number(text):
         return int(float(text) * 1e9)
     parts = _SPAN.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise InvalidArgument(
-            f"invalid filter 'until={text}': it must be unix seconds, or a span like 24h"
-        )
+        return _date(text)
     return time.time_ns() - sum(int(number) * _UNITS[unit] for number, unit in parts) * 10**9
+
+
+def _date(text: str) -> int:
+    try:
+        date = datetime.fromisoformat(text)
+        return int(date.replace(tzinfo=date.tzinfo or UTC).timestamp() * 1e9)
+    except (ValueError, OverflowError):
+        raise InvalidArgument(
+            f"invalid filter 'until={text}': it must be unix seconds, a date, or a span like 24h"
+        ) from None
 
 
 def _health(values: tuple[str, ...]) -> Test:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sampan.engine import netrecords
 from sampan.engine.config import DEFAULT_ROOT
-from sampan.engine.filters import has_labels
+from sampan.engine.filters import has_labels, moment
 from sampan.errors import InvalidArgument, NotFound
 from sampan.ids import new_id
 from sampan.network import ipam
@@ -187,23 +187,16 @@ def prune_filter(wanted: Filters | None) -> Callable[[Network], bool]:
     if unknown := filters.keys() - _PRUNE_FILTERS:
         raise InvalidArgument(f"invalid filter '{min(unknown)}'")
     labels, without = tuple(filters.get("label", ())), tuple(filters.get("label!", ()))
-    until = min((_seconds(text) for text in filters.get("until", ())), default=None)
+    until = min(map(moment, filters.get("until", ())), default=None)
 
     def test(network: Network) -> bool:
-        if until is not None and network.created_at > until * 1e9:
+        if until is not None and network.created_at > until:
             return False
         return has_labels(network.labels, labels) and not (
             without and has_labels(network.labels, without)
         )
 
     return test
-
-
-def _seconds(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InvalidArgument(f"invalid filter 'until={text}': it must be unix seconds") from None
 
 
 def _test(key: str, values: tuple[str, ...]) -> Callable[[Member], bool]:

@@ -261,5 +261,8 @@ def _reason(error: BaseException) -> str:
 
 def _words(error: OSError) -> str:
     """The kernel's words for a failed connect, where Python puts its own; a resolver's as it is."""
+    if isinstance(error, ssl.SSLError):  # its number is OpenSSL's
+        plain = error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+        return "server gave HTTP response to HTTPS client" if plain else str(error)
     known = error.errno is not None and error.errno > 0 and not isinstance(error, socket.gaierror)
     return os.strerror(error.errno or 0).lower() if known else error.strerror or str(error)

@@ -44,6 +44,8 @@ ONE = Container(
         ({"until": ["99"]}, False),
         ({"until": ["1h30m"]}, True),
         ({"until": ["99999d"]}, False),
+        ({"until": ["1970-01-01T00:01:40Z"]}, True),
+        ({"until": ["1970-01-01T02:01:39+02:00"]}, False),
         ({"health": ["none"]}, True),
         ({"health": ["healthy", "starting"]}, False),
         ({"name": ["web"], "status": ["created"]}, False),
