@@ -16,6 +16,7 @@ import pytest
 
 from bundles import PROBE, Bundle
 from sampan.kernel import cgroups
+from sampan.runtime import packing
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or os.uname().machine != "x86_64", reason="needs root on x86-64"
@@ -85,6 +86,12 @@ def bundle(tmp_path: Path):
     yield made
     done = made.oci("delete", "--force", made.id)
     assert made.cgroup_is_gone(), done
+
+
+@pytest.fixture(scope="module")
+def pack():
+    """The pack of the sources as they are now."""
+    packing.write()
 
 
 def loaded(bundle: Bundle, *words: str) -> set[str]:
@@ -222,6 +229,83 @@ except FileNotFoundError:
     pass
 from sampan.runtime.__main__ import start
 start()
+"""
+
+
+def test_an_image_is_not_taken_when_one_of_its_sources_has_changed(tmp_path: Path):
+    package = tmp_path / "sampan"
+    subprocess.run(["cp", "-r", SOURCE / "sampan", package], check=True)
+    for old in (package / "runtime/__pycache__").glob("packed*"):
+        old.unlink()
+    words = ["-I", "-S", "-c", PACKED_START.format(source=str(tmp_path)), "run", "--help"]
+
+    def said() -> str:
+        command = [sys.executable, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    first = said()
+    assert said() == first
+    commands = package / "runtime/commands.py"
+    commands.write_text(commands.read_text().replace("create and run", "make and run"))
+    assert "make and run" not in first
+    assert [said() for _ in range(3)] == [first.replace("create and run", "make and run")] * 3
+
+
+@pytest.mark.usefixtures("pack")
+def test_a_part_stands_in_for_os_until_more_is_wanted():
+    words = [sys.executable, "-I", "-S", "-c", PACKED_WATCH.format(source=str(SOURCE)), "run"]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    before, after, *images = done.stdout.split()
+    assert (before, after) == ("False", "True")
+    assert "sampan.runtime.launch" in images
+    assert "sampan.runtime.joining" not in images
+
+
+@pytest.mark.usefixtures("pack")
+def test_nothing_wants_the_whole_of_os(bundle: Bundle):
+    bundle.shell("sleep 1000")
+    bundle.save()
+    steps = (["create", bundle.id], ["start", bundle.id], ["exec", bundle.id, "true"])
+    for words in (*steps, ["delete", "--force", bundle.id], ["run", "-d", bundle.id]):
+        code = PACKED_MAIN.format(source=str(SOURCE), words=["--root", str(bundle.root), *words])
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", code],
+            check=True,
+            cwd=bundle.path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        assert done.stderr == b"0 False\n"
+
+
+PACKED_MAIN = """
+import marshal, sys
+sys.path.append({source!r})
+sys.argv = ["sampan-oci", *{words!r}]
+name = {source!r} + "/sampan/runtime/__pycache__/packed." + sys.implementation.cache_tag
+with open(name, "rb") as pack:
+    exec(marshal.load(pack))
+    install(pack)
+from sampan.runtime.__main__ import main
+print(main(), "_collections_abc" in sys.modules, file=sys.stderr)
+"""
+PACKED_WATCH = """
+import marshal, sys
+sys.path.append({source!r})
+name = {source!r} + "/sampan/runtime/__pycache__/packed." + sys.implementation.cache_tag
+with open(name, "rb") as pack:
+    exec(marshal.load(pack))
+    install(pack)
+import os
+print("environ" in vars(os), end=" ")
+assert os.fsencode(chr(0xdcff)) == bytes([255]) and os.fsdecode(bytes([255])) == chr(0xdcff)
+assert os.path.join("a", "b") == "a/b"
+environ = os.environ
+from os import PathLike
+import os.path
+assert sys.modules["os"] is os and os.environ is environ and os.path.join("a", "b") == "a/b"
+print("environ" in vars(os), *sys.modules)
 """
 
 

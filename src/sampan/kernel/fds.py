@@ -70,9 +70,8 @@ def memfd(name: str, content: bytes) -> int:
 def sealed_memfd(name: str, content: bytes) -> int:
     """A memory file with `content` that nobody can change any more, offset 0, close-on-exec."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.write(fd, content)
+    os.pwrite(fd, content, 0)
     fcntl.fcntl(fd, F_ADD_SEALS, ALL_SEALS)
-    os.lseek(fd, 0, os.SEEK_SET)
     return fd
 
 

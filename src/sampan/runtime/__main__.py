@@ -25,7 +25,7 @@ def start() -> NoReturn:
     """Run the command of this process and end it, without the clean-up of an interpreter."""
     gc.disable()  # it would run a hundred times over what is imported
     status = main()
-    if getattr(sys.meta_path[0], "missed", True) and not _is_module():
+    if _is_pack_old() and not _is_module():
         from sampan.runtime import packing
 
         packing.refresh()
@@ -51,6 +51,12 @@ def main() -> int:
         return 130
     except Exception as error:  # the edge: no traceback reaches a user
         return _failed(words, error)
+
+
+def _is_pack_old() -> bool:
+    """Whether modules were looked for elsewhere than in the pack, or there was none."""
+    missed = [finder.missed for finder in sys.meta_path if hasattr(finder, "missed")]
+    return missed != [False]
 
 
 def _is_module() -> bool:

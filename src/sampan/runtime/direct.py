@@ -356,12 +356,14 @@ DirectAssembly.writers = {
 class Direct:
     """A process that was made so, with the interface of `create.Created`.
 
-    The owner closes `pidfd`, reaps the process, and removes the cgroup afterwards.
+    The owner calls `await_birth` before all else, closes `pidfd`, reaps the process, and removes
+    the cgroup afterwards.
     """
 
     __slots__ = (
         "_assembly",
         "_command",
+        "_starter",
         "_sync",
         "cgroup",
         "hooks",
@@ -379,7 +381,7 @@ class Direct:
         passed: list[int],
         stdio: tuple[int, int, int] = (0, 1, 2),
     ) -> None:
-        """Give birth.
+        """Begin the birth.
 
         `program` is that of `script`, and stays the caller's; `command` is for messages; `passed`
         descriptors go along, and `stdio` become 0, 1 and 2.
@@ -388,14 +390,20 @@ class Direct:
         self.cgroup: Cgroup | None = None
         self.hooks: None = None
         self.master = -1
+        self.pid, self.pidfd = 0, -1
         self.state: dict[str, Any] = {}
         self._sync, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
-            starter = _spawn(program, theirs.fileno(), passed, stdio)
+            self._starter = _spawn(program, theirs.fileno(), passed, stdio)
         finally:
             theirs.close()
+
+    def await_birth(self) -> None:
+        """Wait for the process: a millisecond, as long as its namespaces are made. Raises
+        NeedsInterpreter, and there is no process then."""
         message = self._sync.recv(_MAX_MESSAGE)
-        os.waitpid(starter, 0)
+        os.waitpid(self._starter, 0)
+        self._starter = 0
         if len(message) != _PID_BYTES:
             self._sync.close()
             raise NeedsInterpreter("the machine could not give birth")
@@ -435,7 +443,19 @@ class Direct:
 
     def abort(self) -> None:
         """Kill the process, reap it, and remove its cgroup; also closes the descriptors."""
+        if self._starter:
+            try:
+                self.await_birth()
+            except NeedsInterpreter:
+                pass
         self._sync.close()
+        if self.pid:
+            self._end()
+        if self.cgroup is not None:
+            self.cgroup.kill()
+            self.cgroup.remove()
+
+    def _end(self) -> None:
         try:
             _signal.pidfd_send_signal(self.pidfd, _signal.SIGKILL)
         except ProcessLookupError:
@@ -445,9 +465,6 @@ class Direct:
         except ChildProcessError:
             pass
         os.close(self.pidfd)
-        if self.cgroup is not None:
-            self.cgroup.kill()
-            self.cgroup.remove()
 
 
 def _spawn(program: int, report: int, passed: list[int], stdio: tuple[int, int, int]) -> int:

@@ -67,9 +67,8 @@ def create(
             created = Direct(script, program, spec["process"]["args"][0], passed)
         finally:
             os.close(program)
+        _make_cgroup(created, group, spec["linux"])
         created.state = record(container_id, created.pid, bundle, group.path, spec)
-        group.create(spec["linux"].get("resources") or {}, created.pid)
-        created.cgroup = group
         _hand_cgroup(created)
         created.await_ready()
         return created
@@ -81,6 +80,19 @@ def create(
         raise
     finally:
         fds.close_all(list(joined.values()))
+
+
+def _make_cgroup(created: Direct, group: cgroups.Cgroup, linux: dict[str, Any]) -> None:
+    """Make it while the process is born; but systemd makes one around a process that is there."""
+    resources = linux.get("resources") or {}
+    if linux.get("scope"):
+        created.await_birth()
+        group.create(resources, created.pid)
+        created.cgroup = group
+        return
+    group.create(resources)
+    created.cgroup = group
+    created.await_birth()
 
 
 def _script(

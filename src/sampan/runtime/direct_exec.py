@@ -77,6 +77,7 @@ def spawn(
         for fd in stdio:
             give(fd, (process_spec.get("user") or {}).get("uid") or 0)
         created = Direct(script, program, process_spec["args"][0], [entry], stdio)
+        created.await_birth()
         created.hand_cgroup(doors)
         created.await_ready()
         created.finish()

@@ -29,6 +29,7 @@ MARK = "sampan-sealed"
 def close_imports() -> None:
     """From here on, importing what is not loaded yet fails."""
     libc.load()
+    _ = os.PathLike  # the whole module, where a part of it stands in (`packed.stand_in`)
     sys.meta_path.clear()
     sys.path_hooks.clear()
     sys.path.clear()

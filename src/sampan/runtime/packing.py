@@ -3,19 +3,37 @@
 `python -m sampan.runtime.packing` writes it beside the compiled modules, as an installation does;
 `sampan-oci` itself does when it found modules that were not packed, or changed since, and may write
 there. The pack is a cache like those: it may be removed at any time.
+
+The file: the code of the finder; a table of places, from verb to *image*, and of the index of all
+modules; images; the index; each module's code. An image is what a verb always imports, in the order
+in which it is executed, as one object: what the modules say alike is there once.
 """
 
 from __future__ import annotations
 
+import ast
 import marshal
 import os
 import sys
 
+from sampan.kernel import cgroups
+from sampan.runtime.stripping import compiled, tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _ROOMS = ("kernel", "kernel/cgroups", "runtime")
 _TOP = ("__init__", "errors", "ids", "jsontext", "version")
-_FOREIGN = ("__future__", "ctypes", "ctypes._endian", "stat", "struct", "types")
+_FOREIGN = ("__future__", "ctypes", "ctypes._endian", "struct", "types")
 _EXTENSIONS = ("_ctypes", "_json", "_socket", "_struct", "fcntl", "resource", "select")
-_OPTIMIZE = 2  # neither docstrings nor assertions
+# What each verb comes to import in a plain case, beside the modules that these import at once.
+_VERBS = {
+    "create": ("launch", "description", "shortcut"),
+    "run": ("launch",),
+    "exec": ("joining",),
+}
+_SHARED = ("runtime.__main__", "runtime.assembly_mounts")
 
 
 def place() -> str:
@@ -25,22 +43,25 @@ def place() -> str:
 
 def write() -> None:
     """Write the pack, whole or not at all. Raises OSError."""
-    index: dict[str, tuple[str, bool, int, int, int, int]] = {}
+    modules, extensions = _modules(), _extensions()
+    codes = {name: compiled(source) for name, source in modules.items()}
+    stamps = {name: _stamp(source) for name, source in {**extensions, **modules}.items()}
     blobs: list[bytes] = []
-    offset = 0
-    for name, source in _modules().items():
-        status = os.stat(source)
-        code = _compiled(source)
-        is_package = source.endswith("/__init__.py")
-        index[name] = source, is_package, status.st_mtime_ns, status.st_size, offset, len(code)
-        blobs.append(code)
-        offset += len(code)
-    finder = _compiled(f"{os.path.dirname(__file__)}/packed.py")
+    index: dict[str, tuple[str, bool, int, int, int, int]] = {}
+    places: dict[str, tuple[int, int]] = {}
+    for name in modules:
+        index[name] = *stamps[name], *_append(blobs, marshal.dumps(codes[name]))
+    places[""] = _append(blobs, marshal.dumps((index, extensions)))
+    for verb in _VERBS:
+        image = [
+            (name, *stamps[name], codes.get(name)) for name in _imported(verb, modules, extensions)
+        ]
+        places[verb] = _append(blobs, marshal.dumps(image))
+    finder = marshal.dumps(compiled(f"{os.path.dirname(__file__)}/packed.py"))
     temporary = f"{place()}.{os.getpid()}"
     try:
         with open(temporary, "wb") as file:
-            found = marshal.dumps(index), marshal.dumps(_extensions())
-            file.write(b"".join([finder, *found, *blobs]))
+            file.write(b"".join([finder, marshal.dumps(places), *blobs]))
         os.rename(temporary, place())
     except BaseException:
         if os.path.exists(temporary):
@@ -54,6 +75,51 @@ def refresh() -> None:
         write()
     except OSError:
         pass
+
+
+def _append(blobs: list[bytes], blob: bytes) -> tuple[int, int]:
+    """Add a blob: where it is, behind the table of places, and its length."""
+    offset = sum(map(len, blobs))
+    blobs.append(blob)
+    return offset, len(blob)
+
+
+def _stamp(source: str) -> tuple[str, bool, int, int]:
+    """A source, whether it is a package, and by what a change of it is seen."""
+    status = os.stat(source)
+    return source, source.endswith("/__init__.py"), status.st_mtime_ns, status.st_size
+
+
+def _imported(verb: str, modules: dict[str, str], extensions: dict[str, str]) -> list[str]:
+    """What `verb` imports of the pack, in the order in which it can be executed."""
+    roots = [*_SHARED, *(f"runtime.{stem}" for stem in _VERBS[verb])]
+    roots.append("kernel.cgroups.v2" if cgroups.mode() == "unified" else "kernel.cgroups.v1")
+    found: dict[str, None] = {}
+    entered: set[str] = set()
+
+    def enter(name: str) -> None:
+        if name in entered or not (name in modules or name in extensions):
+            return
+        entered.add(name)
+        enter(name.rpartition(".")[0])
+        if name in modules:
+            for wanted in _wanted(tree(modules[name])):
+                enter(wanted)
+        found[name] = None
+
+    for root in roots:
+        enter(f"sampan.{root}")
+    return list(found)
+
+
+def _wanted(parsed: ast.Module) -> Iterator[str]:
+    """The modules that the import statements of a module name, and what could be one."""
+    for node in parsed.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _modules() -> dict[str, str]:
@@ -88,11 +154,6 @@ def _extensions() -> dict[str, str]:
 def _name(room: str, stem: str) -> str:
     parts = ["sampan", *(part for part in room.split("/") if part)]
     return ".".join(parts if stem == "__init__" else [*parts, stem])
-
-
-def _compiled(source: str) -> bytes:
-    with open(source, "rb") as file:
-        return marshal.dumps(compile(file.read(), source, "exec", optimize=_OPTIMIZE))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _socket
 import os
+import posix
 
 from sampan.kernel import fds
 from sampan.runtime.arguments import Parsed, UsageError
@@ -41,8 +42,8 @@ def preserve(process_spec: dict[str, Any], options: Parsed, *, listen: bool) -> 
 
 def _activated() -> int:
     """How many sockets were passed to this very process."""
-    count, pid = os.environ.get("LISTEN_FDS", ""), os.environ.get("LISTEN_PID", "")
-    if pid != str(os.getpid()) or not (count.isascii() and count.isdigit()):
+    count, pid = (posix.environ.get(name, b"") for name in (b"LISTEN_FDS", b"LISTEN_PID"))
+    if pid != b"%d" % posix.getpid() or not count.isdigit():
         return 0
     return int(count)
 
