@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 DEFAULT_ROOT = "/run/sampan-oci"
+_MAKERS = ("create", "run")
+_NOT_BEGUN = "unable to start container process: error during container init"  # runc's words
 
 
 def start() -> NoReturn:
@@ -90,6 +92,7 @@ def _check_log(path: str) -> None:
 def _failed(words: list[str], error: Exception) -> int:
     """Tell the caller; the exit status. `exec` has 255, as 1 could be the command's own."""
     from sampan.errors import SampanError
+    from sampan.runtime.failure import RuntimeFailure
     from sampan.runtime.log import Log
 
     try:
@@ -106,6 +109,8 @@ def _failed(words: list[str], error: Exception) -> int:
     elif options.rest[0] == "exec":
         log.failure(f"exec failed: {_sentence(error)}")
         return 255
+    elif isinstance(error, RuntimeFailure) and error.operation and options.rest[0] in _MAKERS:
+        log.failure(f"{_program()} {options.rest[0]} failed: {_NOT_BEGUN}: {_sentence(error)}", "")
     elif str(error).startswith("exec ") and options.rest[0] == "run":
         log.failure(_sentence(error), "")  # the line of the process itself, which could not execute
     else:

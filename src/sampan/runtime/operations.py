@@ -31,6 +31,8 @@ class Operation:
     """One step. `describe` gives a sentence for people; `execute` does it in the child."""
 
     __slots__ = ()
+    trouble = ""
+    """What kind of failure its failure is, in runc's words, where callers look for them."""
 
     def __init_subclass__(cls) -> None:
         OPERATIONS[cls.__name__] = cls
@@ -213,6 +215,7 @@ class Mount(Operation):
     """Mount a new file system: proc, sysfs, tmpfs, devpts, mqueue, overlay ..."""
 
     __slots__ = ("destination", "kind", "options", "source")
+    trouble = "error mounting"
 
     def __init__(self, kind: str, source: str, destination: str, options: list[str]) -> None:
         self.kind, self.source, self.destination, self.options = kind, source, destination, options
@@ -272,6 +275,7 @@ class BindMount(Operation):
     """
 
     __slots__ = ("destination", "index", "is_locked", "options", "source")
+    trouble = "error mounting"
 
     def __init__(
         self,
@@ -316,6 +320,7 @@ class CgroupMount(Operation):
     """
 
     __slots__ = ("destination", "hierarchies", "links", "options")
+    trouble = "error mounting"
 
     def __init__(
         self,

@@ -154,8 +154,14 @@ def run(operations: list[Operation], stage: Stage) -> None:
         except RuntimeFailure:
             raise
         except OSError as error:
-            where = f"operation {index} of {len(operations)}, {operation.describe()}"
+            where = _where(index, operations)
             raise RuntimeFailure(error.errno or 0, reason(error), where) from error
         except ValueError as error:
-            where = f"operation {index} of {len(operations)}, {operation.describe()}"
+            where = _where(index, operations)
             raise RuntimeFailure(22, str(error), where) from error
+
+
+def _where(index: int, operations: list[Operation]) -> str:
+    operation = operations[index - 1]
+    said = f"operation {index} of {len(operations)}, {operation.describe()}"
+    return f"{operation.trouble}: {said}" if operation.trouble else said
