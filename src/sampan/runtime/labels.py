@@ -83,8 +83,9 @@ def _check_text(label: object, field: str) -> None:
 
 
 def mount_options(kind: str, options: list[str], label: str) -> list[str]:
-    """The options of a new file system whose files are to have `label`."""
-    return options if kind in _UNLABELLED else [*options, f'context="{label}"']
+    """The options of a new file system whose files are to have `label`. Without the quotes that
+    mount(8) wants: each option is given to the kernel by itself, and a level may have commas."""
+    return options if kind in _UNLABELLED else [*options, f"context={label}"]
 
 
 class Label(Operation):

@@ -122,6 +122,8 @@ class MountOptions:
 
     def _add_data(self, word: str) -> None:
         key, equals, value = word.partition("=")
+        if key.endswith("context"):
+            value = value.strip('"')  # which mount(2) takes off, and the newer calls do not
         if key:
             self.data.append((key, value if equals and word not in _SUPER_FLAGS else None))
 
