@@ -263,11 +263,14 @@ def test_a_part_stands_in_for_os_until_more_is_wanted():
 
 @pytest.mark.usefixtures("pack")
 def test_nothing_wants_the_whole_of_os(bundle: Bundle):
+    bundle.root.mkdir()  # only to make this and its parents
     bundle.shell("sleep 1000")
     bundle.save()
-    steps = (["create", bundle.id], ["start", bundle.id], ["exec", bundle.id, "true"])
-    for step in (*steps, ["delete", "--force", bundle.id], ["run", "-d", bundle.id]):
-        words = ["--root", str(bundle.root), *step]
+    for step in (["run", "-d"], ["exec"], ["create"]):
+        if step == ["create"]:
+            bundle.oci("delete", "--force", bundle.id, check=True)
+        command = ["true"] if step == ["exec"] else []
+        words = ["--root", str(bundle.root), *step, bundle.id, *command]
         out = f"{bundle.path}/said"  # no pipe: the container would keep it open
         code = PACKED_MAIN.format(source=str(SOURCE), words=words, out=out)
         subprocess.run(

@@ -4,9 +4,10 @@
 `sampan-oci` itself does when it found modules that were not packed, or changed since, and may write
 there. The pack is a cache like those: it may be removed at any time.
 
-The file: the code of the finder; a table of places, from verb to *image*, and of the index of all
-modules; images; the index; each module's code. An image is what a verb always imports, in the order
-in which it is executed, as one object: what the modules say alike is there once.
+The file: a line of code that reads the finder; the finder's code; a table of places, from verb to
+*image*, and of the index of all modules; images; the index; each module's code. An image is what a
+verb always imports, in the order in which it is executed, as one object: what the modules say alike
+is there once.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ _VERBS = {
     "run": ("launch",),
     "exec": ("joining",),
 }
-_SHARED = ("runtime.__main__", "runtime.assembly_mounts")
 
 
 def place() -> str:
@@ -44,7 +44,9 @@ def place() -> str:
 def write() -> None:
     """Write the pack, whole or not at all. Raises OSError."""
     modules, extensions = _modules(), _extensions()
-    codes = {name: compiled(source) for name, source in modules.items()}
+    trees = {name: tree(source) for name, source in modules.items()}
+    wanted = {name: list(_wanted(parsed)) for name, parsed in trees.items()}
+    codes = {name: compiled(parsed) for name, parsed in trees.items()}
     stamps = {name: _stamp(source) for name, source in {**extensions, **modules}.items()}
     blobs: list[bytes] = []
     index: dict[str, tuple[str, bool, int, int, int, int]] = {}
@@ -54,14 +56,16 @@ def write() -> None:
     places[""] = _append(blobs, marshal.dumps((index, extensions)))
     for verb in _VERBS:
         image = [
-            (name, *stamps[name], codes.get(name)) for name in _imported(verb, modules, extensions)
+            (name, *stamps[name], codes.get(name)) for name in _imported(verb, wanted, extensions)
         ]
         places[verb] = _append(blobs, marshal.dumps(image))
-    finder = marshal.dumps(compiled(f"{os.path.dirname(__file__)}/packed.py"))
+    finder = marshal.dumps(codes[f"{__package__}.packed"])
+    # The launcher loads one object out of the file, and that is slow for all but a tiny one.
+    begin = compile(f"exec(marshal.loads(pack.read({len(finder)})))", "", "exec")
     temporary = f"{place()}.{os.getpid()}"
     try:
         with open(temporary, "wb") as file:
-            file.write(b"".join([finder, marshal.dumps(places), *blobs]))
+            file.write(b"".join([marshal.dumps(begin), finder, marshal.dumps(places), *blobs]))
         os.rename(temporary, place())
     except BaseException:
         if os.path.exists(temporary):
@@ -90,21 +94,21 @@ def _stamp(source: str) -> tuple[str, bool, int, int]:
     return source, source.endswith("/__init__.py"), status.st_mtime_ns, status.st_size
 
 
-def _imported(verb: str, modules: dict[str, str], extensions: dict[str, str]) -> list[str]:
-    """What `verb` imports of the pack, in the order in which it can be executed."""
-    roots = [*_SHARED, *(f"runtime.{stem}" for stem in _VERBS[verb])]
+def _imported(verb: str, wanted: dict[str, list[str]], extensions: dict[str, str]) -> list[str]:
+    """What `verb` imports of the pack, in the order in which it can be executed; `wanted` is what
+    each module names."""
+    roots = [f"runtime.{stem}" for stem in ("__main__", *_VERBS[verb])]
     roots.append("kernel.cgroups.v2" if cgroups.mode() == "unified" else "kernel.cgroups.v1")
     found: dict[str, None] = {}
     entered: set[str] = set()
 
     def enter(name: str) -> None:
-        if name in entered or not (name in modules or name in extensions):
+        if name in entered or not (name in wanted or name in extensions):
             return
         entered.add(name)
         enter(name.rpartition(".")[0])
-        if name in modules:
-            for wanted in _wanted(tree(modules[name])):
-                enter(wanted)
+        for other in wanted.get(name, ()):
+            enter(other)
         found[name] = None
 
     for root in roots:

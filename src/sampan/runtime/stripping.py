@@ -13,9 +13,9 @@ from types import CodeType
 _OPTIMIZE = 2  # neither docstrings nor assertions
 
 
-def compiled(source: str) -> CodeType:
-    """The code of the file `source`, without what is not needed to run it."""
-    return _bare(compile(tree(source), source, "exec", dont_inherit=True, optimize=_OPTIMIZE))
+def compiled(parsed: ast.Module) -> CodeType:
+    """The code of a `tree`, without what is not needed to run it."""
+    return _bare(compile(parsed, "", "exec", dont_inherit=True, optimize=_OPTIMIZE))
 
 
 def tree(source: str) -> ast.Module:
@@ -61,4 +61,4 @@ class _Stripped(ast.NodeTransformer):
 def _bare(code: CodeType) -> CodeType:
     """`code` without lines and places, and so all that are in it."""
     inner = (_bare(one) if isinstance(one, CodeType) else one for one in code.co_consts)
-    return code.replace(co_linetable=b"", co_filename="", co_consts=tuple(inner))
+    return code.replace(co_linetable=b"", co_consts=tuple(inner))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING
 
-from sampan.runtime.stripping import compiled
+from sampan.runtime.stripping import compiled, tree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ def codes(code: CodeType):
 def test_a_module_means_the_same(tmp_path: Path):
     file = tmp_path / "module.py"
     file.write_text(SOURCE)
-    code = compiled(str(file))
+    code = compiled(tree(str(file)))
     module = ModuleType("module")
     exec(code, module.__dict__)
     assert (module.FOUND.left, module.FOUND.right) == (6, [2, 3])
