@@ -23,7 +23,6 @@ _BELOW_PROC = "cpuinfo diskstats meminfo stat swaps uptime loadavg slabinfo"
 _BELOW_PROC += " sys/kernel/ns_last_pid sys/crypto/fips_enabled"
 ALLOWED_BELOW_PROC = frozenset("/proc/" + name for name in _BELOW_PROC.split())
 
-
 OPERATIONS: dict[str, type[Operation]] = {}  # every kind that was imported, by its name
 
 
@@ -31,8 +30,7 @@ class Operation:
     """One step. `describe` gives a sentence for people; `execute` does it in the child."""
 
     __slots__ = ()
-    trouble = ""
-    """What kind of failure its failure is, in runc's words, where callers look for them."""
+    trouble = ""  # what runc calls its failure, where callers look for that
 
     def __init_subclass__(cls) -> None:
         OPERATIONS[cls.__name__] = cls
@@ -320,7 +318,6 @@ class CgroupMount(Operation):
     """
 
     __slots__ = ("destination", "hierarchies", "links", "options")
-    trouble = "error mounting"
 
     def __init__(
         self,
