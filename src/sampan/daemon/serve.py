@@ -17,6 +17,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from sampan.daemon.config import DaemonConfig
 
 GRACE = 10.0
+SHORT_TURN, USUAL_TURN = 0.0005, 0.005
+"""Seconds that a thread keeps the interpreter while another one waits for it."""
+
 _log = logging.getLogger("sampan.daemon")
 
 
@@ -73,7 +77,10 @@ async def _docker_api(
     """Docker's interface. It can wait where there are pods: their kubelet asks again at once."""
     if config.cri.enabled and not pods.is_idle:
         await cri.start()
+        # Who asks does not wait for 5 ms each time that the imports are at it.
+        sys.setswitchinterval(SHORT_TURN)
         interface, building = await asyncio.to_thread(_imported)
+        sys.setswitchinterval(USUAL_TURN)
     else:
         interface, building = _imported()
     return interface(engine, await building.open(engine), names_of(config.tls))

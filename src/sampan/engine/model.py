@@ -16,7 +16,7 @@ and the CRI's bodies are translated into these words at the edge, and never the 
 from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 - msgspec resolves it at run time
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from sampan.engine.talk import (
@@ -35,6 +35,7 @@ from sampan.engine.talk import (
     Top,
 )
 from sampan.network.model import Binding, EndpointRequest  # noqa: TC001 - msgspec resolves them
+from sampan.records import dataclass
 
 __all__ = (
     "Attachment", "BlkioEntry", "BlockDevice", "BlockLimit", "Container", "ContainerConfig",

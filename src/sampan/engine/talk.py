@@ -7,10 +7,12 @@ place to import from.
 from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 - msgspec resolves it at run time
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
+
+from sampan.records import dataclass
 
 
 class Framing(StrEnum):

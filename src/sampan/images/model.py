@@ -7,8 +7,10 @@ content that is verified by its digest, and so never changes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
+
+from sampan.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

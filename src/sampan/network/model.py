@@ -7,8 +7,10 @@ prefix length. A network's `name` is unique; `bridge`, `host` and `none` always 
 from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 - msgspec resolves it at run time
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
+
+from sampan.records import dataclass
 
 BRIDGE, HOST, NONE = "bridge", "host", "none"
 PREDEFINED = (BRIDGE, HOST, NONE)

@@ -12,8 +12,10 @@ with the engine's container as its notes.
 from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 - msgspec resolves it at run time
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
+
+from sampan.records import dataclass
 
 OWNER = "pods"
 """The owner of the engine's containers that were asked for."""

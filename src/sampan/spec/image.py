@@ -10,10 +10,11 @@ Ceilings: a manifest or index of 4 MiB, a config of 8 MiB, 1000 descriptors in a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from sampan.errors import InvalidArgument
+from sampan.records import dataclass
 from sampan.spec import documents, mediatypes
 from sampan.spec.digest import Digest
 from sampan.spec.documents import Fields
