@@ -58,10 +58,15 @@ def new_bridge(name: str, mac: bytes, mtu: int) -> Message:
     return Message(NEWLINK, body, CREATE | EXCL, f"make bridge {name}")
 
 
-def new_veth(name: str, netns: int, peer: str, mtu: int) -> Message:
-    """A pair: `name` here, up, and `peer` in the namespace behind `netns`, down."""
-    other = info() + string(IFNAME, peer) + u32(NET_NS_FD, netns) + u32(MTU, mtu)
+def new_veth(
+    name: str, netns: int, peer: str, mtu: int, *, bridge: int = 0, index: int = 0
+) -> Message:
+    """A pair: `name` here, up, on a bridge if one is given, and `peer` in the namespace behind
+    `netns`, down, with the index that is asked for, if it is free."""
+    other = info(index) + string(IFNAME, peer) + u32(NET_NS_FD, netns) + u32(MTU, mtu)
     body = info(up=True) + string(IFNAME, name) + u32(MTU, mtu)
+    if bridge:
+        body += u32(MASTER, bridge)
     body += nested(
         LINKINFO, string(INFO_KIND, "veth"), nested(INFO_DATA, attribute(VETH_PEER, other))
     )

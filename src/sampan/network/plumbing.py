@@ -47,6 +47,10 @@ class Spare:
     bridge: str
 
 
+_SPARE_INDEX = 2
+"""The index of a spare's interface: the first one behind loopback."""
+
+
 class Plumber:
     """Makes and removes what networks are made of."""
 
@@ -201,26 +205,34 @@ class Plumber:
     def _make_spare(self, bridge: str) -> Spare:
         space = spaces.make()
         try:
-            link = self._make_pair(space, "eth0")
-            if bridge:
-                self._join_bridge(link, bridge)
+            link = _new_name()
+            index = self._bridges[bridge] if bridge else 0
+            pair = links.new_veth(link, space.fd, "eth0", 1500, bridge=index, index=_SPARE_INDEX)
+            self.host.run([pair, *self._port(link)] if bridge else [pair])
+            spaces.set_sysctl(f"net/ipv6/conf/{link}/disable_ipv6", "1")
+            # Up before it is needed: a bridge may hear of it a moment later.
+            space.netlink.run([links.change("eth0", up=True)])
         except BaseException:
             space.close()
             raise
         return Spare(space, link, bridge)
 
     def _join_bridge(self, link: str, bridge: str, *, isolated: bool = False) -> None:
+        joined = links.join_bridge(link, self._bridges[bridge])
+        self.host.run([joined, *self._port(link, isolated=isolated)])
+
+    @staticmethod
+    def _port(link: str, *, isolated: bool = False) -> list[Message]:
         """Where the packet filter sees what stays on a bridge, a rewritten packet may go back
         through the port that it came from."""
         hairpin = "1" in (spaces.get_sysctl(name) for name in _FILTERED)
-        messages = [links.join_bridge(link, self._bridges[bridge])]
-        if isolated or hairpin:
-            messages.append(links.configure_port(link, isolated=isolated, hairpin=hairpin))
-        self.host.run(messages)
+        if not (isolated or hairpin):
+            return []
+        return [links.configure_port(link, isolated=isolated, hairpin=hairpin)]
 
     def _make_pair(self, space: Space, interface: str) -> str:
         """A pair of interfaces, one end in the namespace; the name of ours."""
-        link = f"sv{os.urandom(5).hex()}"
+        link = _new_name()
         self.host.run([links.new_veth(link, space.fd, interface, 1500)])
         spaces.set_sysctl(f"net/ipv6/conf/{link}/disable_ipv6", "1")
         space.netlink.run([links.change(interface, up=True)])
@@ -239,26 +251,29 @@ class Plumber:
         """
         if network.driver is Driver.CNI:
             return ""  # its plugins do everything
+        index = 0
         if network.driver is Driver.MACVLAN:
             self._make_macvlan(space, network, endpoint)
         else:
+            index = _SPARE_INDEX if link else 0
             link = link or self._make_pair(space, endpoint.interface)
             if bridge != network.interface or not network.talks:
                 self._join_bridge(link, network.interface, isolated=not network.talks)
-        self._configure(space, network, endpoint, routed=routed)
+        self._configure(space, network, endpoint, routed=routed, index=index)
         if endpoint.rate_in:
             index = links.index_of(link)
             self.host.run([shaping.limit(index, endpoint.rate_in, endpoint.burst_in)])
         return link
 
     def _configure(
-        self, space: Space, network: Network, endpoint: Endpoint, *, routed: bool
+        self, space: Space, network: Network, endpoint: Endpoint, *, routed: bool, index: int
     ) -> None:
         name = endpoint.interface
-        with spaces.entered(space.fd):
-            index = links.index_of(name)
-            if endpoint.ipv6:
-                spaces.set_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
+        if not index or endpoint.ipv6:
+            with spaces.entered(space.fd):
+                index = links.index_of(name)
+                if endpoint.ipv6:
+                    spaces.set_sysctl(f"net/ipv6/conf/{name}/disable_ipv6", "0")
         mac = ipam.parse_mac(endpoint.mac) if endpoint.mac else b""
         mtu = network.mtu if network.mtu != 1500 and network.driver is Driver.BRIDGE else 0
         messages = [links.change(name, mac=mac, mtu=mtu, up=True)]
@@ -344,6 +359,11 @@ class Plumber:
         if self._host is not None:
             self._host.close()
             self._host = None
+
+
+def _new_name() -> str:
+    """The name of the host's end of a pair."""
+    return f"sv{os.urandom(5).hex()}"
 
 
 def _forget_flows(ports: Sequence[Port]) -> None:

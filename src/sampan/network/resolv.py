@@ -7,7 +7,9 @@ our own resolver, at 127.0.0.11 in its own namespace.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 
 OWN_SERVER = "127.0.0.11"
@@ -32,6 +34,7 @@ class Resolver:
     options: tuple[str, ...] = ()
 
 
+@lru_cache(8)
 def parse(text: str) -> Resolver:
     """The entries of a resolv.conf(5); what is no address is left out."""
     servers: list[str] = []
@@ -79,6 +82,7 @@ def for_container(
     return "\n".join(words) + "\n"
 
 
+@lru_cache(8)
 def reachable(servers: tuple[str, ...]) -> tuple[str, ...]:
     """The servers that a container can ask itself."""
     found = ((server, ip_address(server.partition("%")[0])) for server in servers)
@@ -101,8 +105,14 @@ def _is_address(text: str) -> bool:
 
 
 def _read(path: str) -> str:
+    """A file at each start of a container: without what a file object does besides."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(_LIMIT)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
+    try:
+        return os.read(fd, _LIMIT).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
