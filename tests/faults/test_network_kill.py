@@ -93,7 +93,8 @@ async def again(lab: Lab, engine: Engine) -> None:
     wish = EndpointRequest(ipv4="10.88.0.9")
     await engine.create(lab.config_of("sleep", "1000"), host, "victim", networks={"back": wish})
     await engine.start("victim")
-    assert [one.host_port for one in engine.networks.published(engine.get("victim").id)] == [18099]
+    published = engine.networks.published(engine.get("victim").id)
+    assert [(one.host, one.host_port) for one in published] == [("0.0.0.0", 18099), ("::", 18099)]
     await engine.remove("victim", force=True)
     await engine.networks.remove("back")
 

@@ -369,7 +369,8 @@ def _new_name() -> str:
 def _forget_flows(ports: Sequence[Port]) -> None:
     """Streams end by themselves; datagrams go on. A kernel that cannot list flows forgets them when
     their clients pause."""
-    datagrams = [(port.host_port, port.target) for port in ports if port.protocol == "udp"]
+    rewritten = (port for port in ports if port.target and port.protocol == "udp")
+    datagrams = [(port.host_port, port.target) for port in rewritten]
     if datagrams:
         with suppress(OSError):
             conntrack.forget(datagrams)
