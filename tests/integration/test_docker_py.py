@@ -313,6 +313,23 @@ def test_a_container_finds_itself_by_its_host_name(client):
         network.remove()
 
 
+def test_a_network_may_be_made_after_its_container(client):
+    """It must be there at the start."""
+    with pytest.raises(docker.errors.NotFound, match="network later not found"):
+        client.containers.run("bb:1", "true", network="later", name="early")
+    made = client.containers.get("early")
+    assert made.status == "created"
+    network = client.networks.create("later")
+    try:
+        made.start()
+        assert made.wait()["StatusCode"] == 0
+        made.reload()
+        assert made.attrs["NetworkSettings"]["Networks"]["later"]["NetworkID"] == network.id
+    finally:
+        made.remove(force=True)
+        network.remove()
+
+
 def test_a_resize_without_a_terminal_means_nothing(client):
     made = client.containers.run("bb:1", ["sleep", "1000"], detach=True, network_mode="none")
     made.resize(40, 40)

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from sampan.engine.networks import names_of
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, NotFound
 from sampan.ids import new_id
 from sampan.network import egress, ipam, shaping
 from sampan.network.model import (
@@ -55,8 +55,12 @@ def settle(
 ) -> tuple[HostConfig, dict[str, EndpointRequest]]:
     """The network mode and the requests by networks' names; what was left open is `default`.
 
+    A network that is not there yet is taken as it is called: it must be there at the start, as with
+    dockerd. Compose makes containers before their networks.
+
     Raises:
-        NotFound: there is no such network. InvalidArgument: requests contradict each other.
+        NotFound: there is no such network for egress rules. InvalidArgument: requests contradict
+            each other.
     """
     mode = default if host.network_mode in DEFAULTS else host.network_mode
     if host.egress is not None:
@@ -70,19 +74,28 @@ def settle(
                 f"conflicting options: cannot attach the container to {others[0]} and to {mode}"
             )
         return replace(host, network_mode=mode), {}
-    mode = registry.find(mode).network.name
+    main = _known(registry, mode)
+    mode = mode if main is None else main.name
     if mode in (HOST, NONE):  # by its id
         return replace(host, network_mode=mode), {}
     found = {mode: EndpointRequest()}
     for name, wish in wishes.items():
-        network = registry.find(default if name in DEFAULTS else name).network
-        check(network, wish)
-        found[network.name] = wish
+        network = _known(registry, default if name in DEFAULTS else name)
+        if network is not None:
+            check(network, wish)
+        found[name if network is None else network.name] = wish
     if host.egress is not None:
         check_egress(registry.find(name).network for name in found)
-    if host.links and registry.find(mode).network.has_names:
+    if host.links and (main is None or main.has_names):
         found[mode] = replace(found[mode], links=(*found[mode].links, *host.links))
     return replace(host, network_mode=mode), found
+
+
+def _known(registry: Registry, ref: str) -> Network | None:
+    try:
+        return registry.find(ref).network
+    except NotFound:
+        return None
 
 
 def check(network: Network, wish: EndpointRequest) -> None:
