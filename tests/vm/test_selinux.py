@@ -25,9 +25,10 @@ def _is_for_it() -> bool:
 pytestmark = pytest.mark.skipif(not _is_for_it(), reason="for the virtual machine with SELinux")
 FILESYSTEM = Path("/sys/fs/selinux")
 BOX, OPEN, CLOSED = "u:r:box_t:s0", "u:object_r:open_t:s0", "u:object_r:closed_t:s0"
-# The host may do everything, a box must not write to what is not open. What is not named is free.
+# The host may do everything, a box must not write to what is not open. What is not named is free,
+# among it a change of type under no_new_privs.
 POLICY = """
-(handleunknown allow) (mls true)
+(handleunknown allow) (mls true) (policycap nnp_nosuid_transition)
 (sensitivity s0) (sensitivityorder (s0)) (category c0) (categoryorder (c0))
 (sensitivitycategory s0 (c0)) (level low (s0)) (levelrange range (low low))
 (user u) (role r) (role object_r) (userrole u r) (userrole u object_r)
@@ -35,7 +36,7 @@ POLICY = """
 (type host_t) (type box_t) (type open_t) (type closed_t)
 (typeattribute every) (typeattributeset every (host_t box_t open_t closed_t))
 (roletype r host_t) (roletype r box_t) (roletype object_r every)
-(class file (read write entrypoint)) (class process (transition setexec))
+(class file (read write entrypoint)) (class process (transition dyntransition setexec))
 (classorder (file process))
 (allow host_t every (file (all))) (allow host_t every (process (all)))
 (allow box_t every (process (all))) (allow box_t every (file (read entrypoint)))
