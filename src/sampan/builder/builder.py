@@ -14,9 +14,9 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sampan.builder import git, platforms, provenance, sbom
+from sampan.builder import git, leftovers, platforms, provenance, sbom
 from sampan.builder.cache import Cache
-from sampan.builder.commands import OWNER, Commands
+from sampan.builder.commands import Commands
 from sampan.builder.exchange import Exchange
 from sampan.builder.exporting import Exporter
 from sampan.builder.files.service import CopyJob, FileWork, Part, open_tree
@@ -73,7 +73,7 @@ class Builder:
     async def open(cls, engine: Engine) -> Self:
         """A builder for `engine`; what builds of an engine that was killed left is removed."""
         builder = cls(engine)
-        for container in engine.list(all=True, owner=OWNER):
+        for container in engine.list(all=True, owner=leftovers.OWNER):
             await engine.remove(container.id, force=True)
         config = engine.services.config
         if config.build_cache_unused_for or config.build_cache_max_size:
@@ -87,7 +87,7 @@ class Builder:
         """For `open`."""
         self._engine = engine
         services = engine.services
-        directory = os.path.join(services.layout.root, "builder")
+        directory = leftovers.place(engine)
         os.makedirs(directory, 0o700, exist_ok=True)
         git.sweep(directory)
         self._files = FileWork(directory)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sampan.builder.failures import CommandFailed
+from sampan.builder.leftovers import OWNER
 from sampan.builder.places import remove_places
 from sampan.engine.model import (
     Attachment,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from sampan.engine.model import Container
     from sampan.snapshots.base import Mount
 
-OWNER: Final = "builder"
 HOSTNAME: Final = "sampan-build"
 _PLACES: Final = ("/dev", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/proc", "/sys")
 _PIECE: Final = 1 << 16

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sampan.builder import gitdirectory
+from sampan.builder.leftovers import CLONE_PREFIX
 from sampan.errors import DigestMismatch, InvalidArgument, Unavailable
 from sampan.layers import header, tarwriter
 from sampan.store import trees
@@ -42,7 +43,6 @@ _SETTINGS: Final = (
     "transfer.fsckObjects=true",
 )
 _PIECE: Final = 1 << 20
-_PREFIX: Final = "git-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ async def archive(
         Unavailable: it cannot be fetched, or has no such ref or directory.
         DigestMismatch: it is another commit.
     """
-    scratch = tempfile.mkdtemp(prefix=_PREFIX, dir=directory)
+    scratch = tempfile.mkdtemp(prefix=CLONE_PREFIX, dir=directory)
     try:
         async with asyncio.timeout(SECONDS):
             git = _Git(scratch, repository)
@@ -114,7 +114,7 @@ async def archive(
 def sweep(directory: str) -> None:
     """Remove what an engine that was killed left."""
     for name in os.listdir(directory):
-        if name.startswith(_PREFIX):
+        if name.startswith(CLONE_PREFIX):
             _remove(os.path.join(directory, name))
 
 

@@ -43,6 +43,10 @@ class Vault:
             except FileNotFoundError:
                 continue
 
+    def has_files(self) -> bool:
+        """Whether an engine that was killed left some."""
+        return any(os.path.exists(f"{place}/{self._name}") for place in self._places)
+
     @contextmanager
     def file(self, content: bytes, mode: int = _MODE, uid: int = 0, gid: int = 0) -> Iterator[str]:
         """A file of `content` for the block; its path.

@@ -15,7 +15,7 @@ import tempfile
 import threading
 
 from sampan.api.docker.app import DockerAPI
-from sampan.builder.builder import Builder
+from sampan.builder.ondemand import OnDemand
 from sampan.client.address import default_state
 from sampan.daemon import sockets
 from sampan.daemon.config import load
@@ -87,7 +87,7 @@ class Embedded:
         self._stop = asyncio.Event()
         engine = await Engine.open(self._config)
         try:
-            protocols = DockerAPI(engine, await Builder.open(engine)).server()
+            protocols = DockerAPI(engine, await OnDemand.open(engine)).server()
             listener = sockets.listen(self.path)
             server = await self._loop.create_unix_server(
                 protocols, sock=listener, backlog=sockets.BACKLOG

@@ -22,6 +22,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from sampan.builder.ondemand import OnDemand
 from sampan.daemon import sockets
 from sampan.daemon.grpcsocket import GrpcSocket, containerd, kubernetes
 from sampan.daemon.reload import Reloader
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sampan.api.docker.app import DockerAPI
-    from sampan.builder.builder import Builder
     from sampan.daemon.config import DaemonConfig
 
 GRACE = 10.0
@@ -79,18 +79,17 @@ async def _docker_api(
         await cri.start()
         # Who asks does not wait for 5 ms each time that the imports are at it.
         sys.setswitchinterval(SHORT_TURN)
-        interface, building = await asyncio.to_thread(_imported)
+        interface = await asyncio.to_thread(_imported)
         sys.setswitchinterval(USUAL_TURN)
     else:
-        interface, building = _imported()
-    return interface(engine, await building.open(engine), names_of(config.tls))
+        interface = _imported()
+    return interface(engine, await OnDemand.open(engine), names_of(config.tls))
 
 
-def _imported() -> tuple[type[DockerAPI], type[Builder]]:
+def _imported() -> type[DockerAPI]:
     from sampan.api.docker.app import DockerAPI
-    from sampan.builder.builder import Builder
 
-    return DockerAPI, Builder
+    return DockerAPI
 
 
 async def _serve(

@@ -22,7 +22,7 @@ from sampan.api import errors
 from sampan.api.docker import (
     answers,
     archives,
-    build,
+    building,
     checkpoints,
     commits,
     containers,
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
     from aiohttp.web_response import StreamResponse
 
-    from sampan.builder.builder import Builder
+    from sampan.builder.ondemand import OnDemand
     from sampan.engine.engine import Engine
 
     Handler = Callable[[Call], Awaitable[StreamResponse]]
@@ -66,7 +66,7 @@ _OLDEST = int(DOCKER_API_MIN_VERSION.partition(".")[2])
 _LIMITS = {"max_line_size": 32 << 10, "max_field_size": 32 << 10, "max_headers": 100}
 
 PATHS: dict[tuple[str, str], Handler] = {
-    **build.PATHS,
+    **building.PATHS,
     **system.PATHS,
     **trust.PATHS,
     **containers.PATHS,
@@ -83,7 +83,7 @@ PATHS: dict[tuple[str, str], Handler] = {
 }
 NAMED: dict[tuple[str, str, str], Handler] = {
     **archives.NAMED,
-    **build.NAMED,
+    **building.NAMED,
     **checkpoints.NAMED,
     **commits.NAMED,
     **containers.NAMED,
@@ -117,7 +117,7 @@ class DockerAPI:
     """Serves one engine. `names` are those of the certificate that clients know us by."""
 
     def __init__(
-        self, engine: Engine, builder: Builder | None = None, names: Iterable[str] = ()
+        self, engine: Engine, builder: OnDemand | None = None, names: Iterable[str] = ()
     ) -> None:
         self._names = tuple(names)
         self._engine = engine

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from aiohttp.web_response import StreamResponse
 
+    from sampan.api.docker.building import Handler
     from sampan.api.docker.call import Call
     from sampan.builder.builder import Content
     from sampan.builder.model import BuildOptions
@@ -52,7 +53,7 @@ async def build(call: Call) -> StreamResponse:
 async def _build(
     call: Call, content: Content, options: BuildOptions, dockerfile: bytes | None
 ) -> StreamResponse:
-    builder = call.builder
+    builder = await call.builder()
 
     async def work(lines: streaming.Lines) -> None:
         quiet = call.flag("q")
@@ -75,7 +76,7 @@ async def _check(
     call: Call, content: Content, options: BuildOptions, dockerfile: bytes | None
 ) -> StreamResponse:
     """What is allowed in the Dockerfile and probably wrong; nothing is built."""
-    found = await call.builder.check(content, options, dockerfile=dockerfile)
+    found = await (await call.builder()).check(content, options, dockerfile=dockerfile)
     warnings = [
         bodies.CheckWarning(
             rule=one.rule,
@@ -107,7 +108,7 @@ async def _content(call: Call) -> tuple[Content, bytes | None]:
         return remote, None
     if not fetch.is_remote(remote):
         raise InvalidArgument(f"build from {remote[:200]!r}: only URLs are supported")
-    text = await call.builder.document(remote)
+    text = await (await call.builder()).document(remote)
     return (remote, None) if text is None else (_once(_EMPTY_TAR), text)
 
 
@@ -129,7 +130,7 @@ async def prune(call: Call) -> StreamResponse:
         raise NotImplementedHere("prune until so much is free: say how much may stay instead")
     sizes = (call.number(name) for name in ("keep-storage", "reserved-space", "max-used-space"))
     keep = max((size for size in sizes if size), default=0)
-    done = await call.builder.prune(before_ns=before, keep=keep)
+    done = await (await call.builder()).prune(before_ns=before, keep=keep)
     return answers.json(
         bodies.CachePruned(
             caches_deleted=list(done.ids) or None,
@@ -152,13 +153,13 @@ async def usage(call: Call) -> list[bodies.CacheRecord]:
             last_used_at=rfc3339(record.used_ns),
             usage_count=record.uses,
         )
-        for record in await call.builder.usage()
+        for record in await (await call.builder()).usage()
     ]
 
 
 async def bill(call: Call) -> StreamResponse:
     """GET /images/{name}/sbom"""
-    content = await call.builder.sbom(call.name)
+    content = await (await call.builder()).sbom(call.name)
     return answers.text(content, {"Content-Type": sbom.MEDIA_TYPE})
 
 
@@ -170,8 +171,8 @@ async def no_session(_: Call) -> StreamResponse:
     )
 
 
-NAMED = {("GET", "images", "sbom"): bill}
-PATHS = {
+HANDLERS: Final[dict[tuple[str, ...], Handler]] = {
+    ("GET", "images", "sbom"): bill,
     ("POST", "/build"): build,
     ("POST", "/build/prune"): prune,
     ("POST", "/session"): no_session,

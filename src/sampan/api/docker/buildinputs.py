@@ -96,14 +96,14 @@ async def secrets(call: Call) -> StreamResponse:
 
 async def contexts(call: Call) -> StreamResponse:
     """POST /build/contexts: a tar that a later build has under a name"""
-    context = await call.builder.receive(parts(call))
+    context = await (await call.builder()).receive(parts(call))
     token = _contexts.put(context)
     return answers.json(bodies.ContextKept(id=token, entries=context.entries), status=201)
 
 
 async def sync(call: Call) -> StreamResponse:
     """POST /build/contexts/sync?key: the manifest of a directory; what of it is missing here"""
-    found = await call.builder.compare(call.text("key"), parts(call))
+    found = await (await call.builder()).compare(call.text("key"), parts(call))
     missing = found.missing
     return answers.json(bodies.ContextCompared(id=_synced.put(found), missing=missing), status=201)
 

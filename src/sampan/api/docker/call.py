@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from sampan.api.docker.listing import Lines
     from sampan.builder.builder import Builder
+    from sampan.builder.ondemand import OnDemand
     from sampan.engine.engine import Engine
 
 T = TypeVar("T")
@@ -55,7 +56,7 @@ class Call:
         name: str,
         minor: int,
         lines: Lines,
-        builder: Builder | None = None,
+        builder: OnDemand | None = None,
     ) -> None:
         self.engine = engine
         self._builder = builder
@@ -68,12 +69,11 @@ class Call:
         """The lines of containers that were told last."""
         self._query: dict[str, list[str]] | None = None
 
-    @property
-    def builder(self) -> Builder:
+    async def builder(self) -> Builder:
         """What builds images. Raises NotImplementedHere where nothing does."""
         if self._builder is None:
             raise NotImplementedHere("this engine has no builder")
-        return self._builder
+        return await self._builder.get()
 
     def values(self, key: str) -> list[str]:
         """Every value of a query parameter."""

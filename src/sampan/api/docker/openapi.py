@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from sampan.api.docker.building import Later
 from sampan.version import DOCKER_API_MAX_VERSION, VERSION
 from sampan.wire import (
     archives,
@@ -109,7 +110,8 @@ def document(
     described: dict[str, dict[str, Any]] = {}
     for (method, path), handler in zip(operations(paths, named), handlers, strict=True):
         key = f"{method} {path}"
-        one = _operation(key, handler.__doc__ or "", by_request.get(key), by_answer.get(key))
+        told = (handler.load() if isinstance(handler, Later) else handler).__doc__ or ""
+        one = _operation(key, told, by_request.get(key), by_answer.get(key))
         described.setdefault(path, {})[method.lower()] = one
     return msgspec.json.encode(
         {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from sampan.api.docker import answers, build, pictures, versions, volumes
+from sampan.api.docker import answers, pictures, versions, volumes
 from sampan.api.docker.listing import measured
 from sampan.errors import InvalidArgument
 from sampan.wire import system as bodies
@@ -47,6 +47,8 @@ async def disk_usage(call: Call) -> StreamResponse:
     if "volume" in wanted:
         answer.volumes = await volumes.usage(call)
     if "build-cache" in wanted:
+        from sampan.api.docker import build
+
         answer.build_cache = await build.usage(call)
     return answers.json(_shaped(answer, call))
 

@@ -85,7 +85,7 @@ async def usage(call: Call) -> list[wire.Volume]:
 
 async def export(call: Call) -> StreamResponse:
     """GET /volumes/{name}/export: its files as a tar. Not in Docker's API"""
-    pieces = await call.builder.export_volume(call.name)
+    pieces = await (await call.builder()).export_volume(call.name)
     answer = await answers.stream(call.request, "application/x-tar")
     async for piece in pieces:
         await answer.write(piece)
@@ -95,7 +95,7 @@ async def export(call: Call) -> StreamResponse:
 
 async def bring(call: Call) -> StreamResponse:
     """POST /volumes/{name}/import: the body is a tar. Not in Docker's API"""
-    await call.builder.import_volume(call.name, parts(call))
+    await (await call.builder()).import_volume(call.name, parts(call))
     return answers.empty()
 
 
