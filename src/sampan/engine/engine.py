@@ -270,6 +270,11 @@ class Engine(NetworkVerbs, CheckpointVerbs):
         found.sort(key=attrgetter("created_at"), reverse=True)
         return found[:limit] if limit else found
 
+    def owned(self, owner: str) -> builtins.list[Container]:
+        """The containers of an owner, in the same order as long as none comes or goes."""
+        entries = self._services.containers
+        return [entry.container for entry in entries if entry.container.owner == owner]
+
     def link_names(self) -> Mapping[str, tuple[str, ...]]:
         """`PARENT/ALIAS` of each link in the default bridge, by the name of who is linked to."""
         return links.names(entry.container for entry in self._services.containers)

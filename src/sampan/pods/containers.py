@@ -88,12 +88,13 @@ class Containers:
     # look
 
     def current(self) -> list[Container]:
-        """All of them, newest first. One that has changed in any way is another object."""
-        return self._engine.list(all=True, owner=OWNER)
+        """All of them. One that has changed in any way is another object."""
+        return self._engine.owned(OWNER)
 
     def all(self) -> list[PodContainer]:
         """All of them, newest first, with what was asked of each."""
-        return [PodContainer(one, self._notes_of(one)) for one in self.current()]
+        found = self._engine.list(all=True, owner=OWNER)
+        return [PodContainer(one, self._notes_of(one)) for one in found]
 
     def find(self, ref: str) -> PodContainer:
         """The container of an id, or of the unique beginning of one.
