@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,23 @@ pytestmark = [
 ]
 
 
+def dual_stack(place: Path) -> str:
+    """A directory that configures CNI's bridge with both families, or no directory without it."""
+    if not os.path.exists("/usr/lib/cni/bridge"):
+        return "/nonexistent"
+    ranges = [[{"subnet": "10.87.0.0/24"}], [{"subnet": "fd87::/64"}]]
+    routes = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
+    ipam = {"type": "host-local", "ranges": ranges, "routes": routes, "dataDir": str(place / "ip")}
+    bridge = {"type": "bridge", "bridge": "vmtest0", "isGateway": True, "ipam": ipam}
+    content = {"cniVersion": "0.4.0", "name": "pods", "plugins": [bridge]}
+    (place / "pods.conflist").write_text(json.dumps(content))
+    return str(place)
+
+
 @pytest.fixture(scope="module")
-def lab():
-    settings = {"cni_config": "/nonexistent", "vm_accelerator": "tcg"}
+def lab(tmp_path_factory):
+    network = dual_stack(tmp_path_factory.mktemp("net"))
+    settings = {"cni_config": network, "vm_accelerator": "tcg"}
     if KERNEL:
         settings |= {"vm_kernel": KERNEL, "vm_modules": MODULES}
     with crilab.cri(cri=settings) as made:
@@ -72,6 +87,18 @@ def test_another_kernel(lab, pod):
     ]
 
 
+def test_a_seccomp_profile_holds_inside(lab, pod, tmp_path):
+    profile = tmp_path / "profile.json"
+    rules = [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}))
+    local = {"profile_type": pb.SecurityProfile.Localhost, "localhost_ref": str(profile)}
+    container = lab.start(pod, "sleep", "1000", security={"seccomp": local})
+    assert "Seccomp:\t2" in lab.shell(container, "cat /proc/self/status")
+    assert b"not permitted" in lab.exec(container, "mkdir", "/new").stderr
+    assert lab.shell(container, "echo > /file; ls /file") == "/file\n"
+    lab.call("StopContainer", container_id=container, timeout=0)
+
+
 def test_files_and_a_terminal(lab, pod, tmp_path):
     (tmp_path / "kept").write_text("from the node")
     mounts = [
@@ -99,9 +126,12 @@ def test_files_and_a_terminal(lab, pod, tmp_path):
 
 
 def test_the_pods_address_is_the_machines(lab, pod):
-    address = lab.call("PodSandboxStatus", pod_sandbox_id=pod[0]).status.network.ip
+    network = lab.call("PodSandboxStatus", pod_sandbox_id=pod[0]).status.network
     container = lab.start(pod, "sh", "-c", "sleep 1000")
-    assert address in lab.shell(container, "busybox ip addr show eth0")
+    shown = lab.shell(container, "busybox ip addr show eth0")
+    assert network.ip in shown
+    assert len(network.additional_ips) == os.path.exists("/usr/lib/cni/bridge")
+    assert all(f"{one.ip}/64 scope global" in shown for one in network.additional_ips)
     # The machine itself is counted: its kernel alone has tens of MiB.
     used = lab.call("PodSandboxStats", pod_sandbox_id=pod[0]).stats.linux
     assert used.memory.usage_bytes.value > 30 << 20
@@ -113,6 +143,11 @@ def test_a_port_of_the_machine(lab, pod):
     serve = "echo page > /tmp/index.html; exec httpd -f -p 8080 -h /tmp"
     container = lab.start(pod, "sh", "-c", serve)
     lab.shell(container, "until wget -q -O- http://127.0.0.1:8080/; do sleep 0.1; done")
+    network = lab.call("PodSandboxStatus", pod_sandbox_id=pod[0]).status.network
+    for address in (network.ip, *(one.ip for one in network.additional_ips)):
+        with socket.create_connection((address, 8080), timeout=10) as sock:
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert sock.makefile("rb").read().endswith(b"page\n")
     url = lab.call("PortForward", pod_sandbox_id=pod[0]).url
     with spdylab.Client(url, "portforward.k8s.io") as client:
         error = client.open(streamtype="error", port="8080", requestid="1")

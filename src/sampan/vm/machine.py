@@ -70,6 +70,9 @@ def create(settings: Settings, spec: dict[str, Any]) -> int:
             "address": link.address,
             "prefix": link.prefix,
             "gateway": link.gateway,
+            "address6": link.address6,
+            "prefix6": link.prefix6,
+            "gateway6": link.gateway6,
             "mtu": link.mtu,
         }
     with open(FACTS, "w", encoding="utf-8") as file:

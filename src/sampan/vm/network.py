@@ -1,4 +1,4 @@
-"""A pod's network for its machine: its address moves from the interface on the node into it.
+"""A pod's network for its machine: its addresses move from the interface on the node into it.
 
 In the pod's network namespace a bridge connects the interface that CNI or the engine made with a
 tap of the machine's. The interface loses its addresses; whoever asks for them finds the machine.
@@ -10,8 +10,8 @@ import fcntl
 import os
 import socket
 import struct
-from dataclasses import dataclass
-from ipaddress import IPv4Interface
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Address, IPv6Interface
 
 from sampan.kernel import namespaces
 from sampan.kernel import numbers as n
@@ -26,7 +26,7 @@ _IFF_TAP, _IFF_NO_PI = 0x2, 0x1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """`tap` is a descriptor; the address is "" where the pod has none of IPv4."""
+    """`tap` is a descriptor; an address is "" where the pod has none of its kind."""
 
     tap: int
     mac: str
@@ -34,10 +34,13 @@ class Link:
     address: str = ""
     prefix: int = 0
     gateway: str = ""
+    address6: str = ""
+    prefix6: int = 0
+    gateway6: str = ""
 
 
 def prepare(namespace: str) -> Link | None:
-    """Enter the pod's namespace and hand over its address; None where it has no interface.
+    """Enter the pod's namespace and hand over its addresses; None where it has no interface.
 
     The calling process stays in the namespace. Raises OSError.
     """
@@ -58,7 +61,7 @@ def prepare(namespace: str) -> Link | None:
 
 def _bridge(netlink: Netlink, index: int) -> Link:
     addresses = links.addresses(netlink, index)
-    gateway = _gateway()
+    gateway, gateway6 = _gateway(), _gateway6()
     mac = links.mac_of(netlink, INTERFACE)
     tap, mtu = _open_tap(), _mtu()
     netlink.run([_drop_address(index, one) for one in addresses])
@@ -67,17 +70,14 @@ def _bridge(netlink: Netlink, index: int) -> Link:
     # The machine takes the interface's hardware address along, which the node may know it by.
     netlink.run([links.change(INTERFACE, mac=_random_mac()), links.change(_TAP, mtu=mtu, up=True)])
     netlink.run([links.join_bridge(name, bridge) for name in (INTERFACE, _TAP)])
-    own = next((one for one in addresses if isinstance(one, IPv4Interface)), None)
-    if own is None:
-        return Link(tap=tap, mac=mac, mtu=mtu)
-    return Link(
-        tap=tap,
-        mac=mac,
-        mtu=mtu,
-        address=str(own.ip),
-        prefix=own.network.prefixlen,
-        gateway=gateway,
-    )
+    link = Link(tap=tap, mac=mac, mtu=mtu)
+    for one in addresses:
+        if isinstance(one, IPv6Interface):
+            if not one.is_link_local:
+                link = replace(link, address6=str(one.ip), prefix6=one.network.prefixlen)
+        elif not link.address:
+            link = replace(link, address=str(one.ip), prefix=one.network.prefixlen)
+    return replace(link, gateway=gateway, gateway6=gateway6)
 
 
 def _random_mac() -> bytes:
@@ -98,6 +98,19 @@ def _gateway() -> str:
             words = line.split()
             if words[1] == "00000000" and int(words[3], 16) & 2:
                 return ".".join(str(byte) for byte in struct.pack("<I", int(words[2], 16)))
+    return ""
+
+
+def _gateway6() -> str:
+    """Where the default route of IPv6 leads, "" without one."""
+    try:
+        with open("/proc/thread-self/net/ipv6_route", encoding="ascii") as file:
+            routes = [line.split() for line in file.read().splitlines()]
+    except FileNotFoundError:
+        return ""  # a kernel without IPv6
+    for words in routes:
+        if words[1] == "00" and words[9] == INTERFACE and int(words[8], 16) & 2:
+            return str(IPv6Address(bytes.fromhex(words[4])))
     return ""
 
 

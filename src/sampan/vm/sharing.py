@@ -71,7 +71,7 @@ def withdraw(machine: str, qemu: int, name: str) -> None:
 
 def _translated(spec: dict[str, Any], name: str, listed: list[dict[str, Any]]) -> dict[str, Any]:
     linux = {**spec.get("linux", {}), "cgroupsPath": f"/{name}"}
-    for word in ("seccomp", "devices", "sysctl", "rootfsPropagation", "mountLabel"):
+    for word in ("devices", "sysctl", "rootfsPropagation", "mountLabel"):
         linux.pop(word, None)  # the machine is the wall here, and what it has is its own
     linux["namespaces"] = [{"type": kind} for kind in ("mount", "pid", "cgroup")]
     limits = dict(linux.get("resources") or {})

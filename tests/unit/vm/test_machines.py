@@ -71,7 +71,7 @@ def test_what_a_configuration_becomes_inside():
     assert found["linux"]["cgroupsPath"] == "/c1"
     assert found["root"] == {"path": "rootfs", "readonly": True}
     assert "apparmorProfile" not in found["process"]
-    assert "seccomp" not in found["linux"]
+    assert found["linux"]["seccomp"] == {}
 
 
 def test_the_first_root_file_system(tmp_path):
