@@ -167,7 +167,7 @@ def test_v2_io_and_the_rest():
     [
         {"memory": {"limit": 0, "swap": 5}},
         {"memory": {"limit": 9, "swap": 5}},
-        {"memory": {"limit": 9, "checkBeforeUpdate": True}},
+        {"memory": {"limit": 10, "checkBeforeUpdate": True}},
         {"memory": {"disableOOMKiller": True}},
         {"cpu": {"realtimeRuntime": 5}},
         {"network": {"classID": 5}},
@@ -180,6 +180,20 @@ def test_v2_io_and_the_rest():
 def test_v2_refuses(resources):
     with pytest.raises(ValueError, match=r"^linux\.resources"):
         v2(resources, memory_current="10")
+
+
+def test_v2_tells_what_would_be_exceeded_in_runcs_words():
+    both = {"memory": {"limit": 9, "swap": 10, "checkBeforeUpdate": True}}
+    with pytest.raises(ValueError, match=r"\.swap: rejecting memory\+swap limit 10, usage is 10"):
+        v2(both, memory_current="10")
+    with pytest.raises(ValueError, match=r"\.limit: rejecting memory limit 9, usage is 9"):
+        v2(both, memory_current="9")
+    assert v2(both, memory_current="8") == ["memory.swap.max 1", "memory.max 9"]
+
+
+def test_v2_writes_a_unified_file_line_by_line():
+    given = {"unified": {"io.max": "7:0 riops=3\n7:1 wiops=4\n"}}
+    assert v2(given) == ["io.max 7:0 riops=3", "io.max 7:1 wiops=4"]
 
 
 @pytest.mark.parametrize("plan", [v1, v2])

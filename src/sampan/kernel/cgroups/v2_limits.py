@@ -96,12 +96,16 @@ def io_weight(weight: int) -> int:
 
 def _memory(memory: Fields, look: Look) -> list[Write]:
     limit, swap = memory.integer("limit"), memory.integer("swap")
-    if memory.flag("checkBeforeUpdate") and limit > 0:
+    if memory.flag("checkBeforeUpdate"):
         usage = int(look("memory", "memory.current") or 0)
-        if usage > limit:
-            raise ValueError(
-                f"linux.resources.memory.limit: {limit} is less than the usage {usage}"
-            )
+        for field, what, asked in (
+            ("swap", "memory+swap limit", swap),  # runc's words, and its order
+            ("limit", "memory limit", limit),
+        ):
+            if 0 < asked <= usage:
+                raise ValueError(
+                    f"{memory.name(field)}: rejecting {what} {asked}, usage is {usage}"
+                )
     writes = []
     if (alone := swap_limit(limit, swap)) is not None:
         # A kernel without swap accounting is fine with no swap and with no limit.
@@ -190,5 +194,7 @@ def _unified(unified: Fields) -> list[Write]:
         if controller == "cgroup" and not rest.startswith("max."):
             # The others move processes and controllers; they are no limits.
             raise ValueError(f"{unified.name(file)}: not a limit")
-        writes.append(unified.write(controller, file, unified.text(file), file))
+        # A file of limits for devices takes one line at a time.
+        lines = unified.text(file).strip("\n").split("\n")
+        writes += [unified.write(controller, file, line, file) for line in lines]
     return writes
