@@ -52,6 +52,7 @@ SYNC_AFTER_S = 5.0  # seconds; a pull is over by then, and the kernel has begun 
 # without a parent says: nobody has set this mode, take the parent's at commit.
 _UNSET_ROOT = 0o1755
 _PLAIN_ROOT = 0o755
+_HOLLOW = ("work/work", "work")  # overlayfs leaves nothing there but its own directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,7 @@ class OverlaySnapshotter:
     def discard(self, numbers: Iterable[int]) -> None:
         """Delete the directories of rows that were removed: out of sight now, off the disk soon."""
         for number in numbers:
-            self.trash.discard(self._layout.snapshot(number))
+            self.trash.discard(self._layout.snapshot(number), hollow=_HOLLOW)
 
     # start and end
 

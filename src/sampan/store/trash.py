@@ -14,6 +14,7 @@ import logging
 import os
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from sampan.ids import new_id
 from sampan.store import trees
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
 
     from sampan.store.layout import Layout
@@ -38,23 +39,24 @@ class Trash:
     def __init__(self, layout: Layout, pool: Executor) -> None:
         self._path = layout.trash
         self._pool = pool
-        self._waiting: deque[str | Callable[[], None]] = deque()
+        self._waiting: deque[Callable[[], None]] = deque()
         self._is_timed = False
         self._one = Lock()
         self._is_closed = False
 
-    def discard(self, path: str) -> bool:
+    def discard(self, path: str, *, hollow: Sequence[str] = ()) -> bool:
         """Take the directory or file `path` out of sight now, delete it later.
 
-        `path` lies in the same root and is made from checked parts only. Returns whether it was
-        there.
+        `path` lies in the same root and is made from checked parts only. `hollow` are directories
+        below it that nobody else can have written to, and that are likely to be empty when those
+        before them are gone: they need no walk. Returns whether it was there.
         """
         name = new_id()[:32]
         try:
             os.rename(path, os.path.join(self._path, name))
         except FileNotFoundError:
             return False
-        self._later(name)
+        self._later(partial(self._delete, name, hollow))
         return True
 
     def later(self, work: Callable[[], None]) -> None:
@@ -64,15 +66,15 @@ class Trash:
     def empty(self) -> None:
         """Delete what an earlier process left, on the pool."""
         for name in os.listdir(self._path):
-            self._later(name)
+            self._later(partial(self._delete, name))
 
     def close(self) -> None:
         """Delete what waits, and wait for nobody any more. Blocks."""
         self._is_closed = True
         self._delete_all()
 
-    def _later(self, what: str | Callable[[], None]) -> None:
-        self._waiting.append(what)
+    def _later(self, work: Callable[[], None]) -> None:
+        self._waiting.append(work)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -95,15 +97,14 @@ class Trash:
         # One at a time: two would only hand the interpreter's lock to each other.
         with self._one, suppress(IndexError):
             while True:
-                what = self._waiting.popleft()
-                if isinstance(what, str):
-                    self._delete(what)
-                else:
-                    what()
+                self._waiting.popleft()()
 
-    def _delete(self, name: str) -> None:
+    def _delete(self, name: str, hollow: Sequence[str] = ()) -> None:
         fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            for below in hollow:
+                with suppress(OSError):
+                    os.rmdir(f"{name}/{below}", dir_fd=fd)
             trees.remove(fd, name)
         except OSError as error:
             _log.warning("delete %s in %s: %s", name, self._path, error)

@@ -153,6 +153,16 @@ def test_discard_is_out_of_sight_at_once_and_gone_after(layout):
     assert os.listdir(layout.trash) == []
 
 
+@pytest.mark.parametrize("left", ["", "work/file", "work/work/file"])
+def test_what_should_be_hollow_and_is_not_goes_all_the_same(layout, left):
+    os.makedirs(os.path.join(layout.snapshot(1), "work/work"))
+    if left:
+        open(os.path.join(layout.snapshot(1), left), "w").close()
+    with ThreadPoolExecutor(1) as pool:
+        assert Trash(layout, pool).discard(layout.snapshot(1), hollow=("work/work", "work"))
+    assert os.listdir(layout.trash) == []
+
+
 def test_what_else_is_to_be_done_is_done_with_the_deletions(layout):
     done = []
     with ThreadPoolExecutor(1) as pool:
