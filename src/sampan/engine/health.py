@@ -55,6 +55,7 @@ RETRIES = 3
 KEPT = 5
 MAX_OUTPUT = 4096
 _SHORTEST = 10**6
+_SOON = 0.2  # seconds after which a check's output is read while it runs
 _DRAIN = 1.0  # seconds for output that is on its way when the process has ended
 _NOT_RUN = -1
 _SHELL = ("/bin/sh", "-c")
@@ -244,15 +245,22 @@ def judge(before: Health, check: HealthCheck, result: HealthResult, started_at: 
 
 
 class _Output:
-    """Our end of a check's output: read to the end, kept in part, so that nobody is held up."""
+    """Our end of a check's output: kept in part.
+
+    Most checks are over in milliseconds and say little: what they said waits in the socket until
+    they have ended. Of one that goes on, it is read as it comes, so that nobody is held up.
+    """
+
+    __slots__ = ("_is_over", "_kept", "_listening", "_loop", "_ours", "_over", "_theirs", "_timer")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._ours, self._theirs = socket.socketpair()
         self._ours.setblocking(False)
         self._kept = bytearray()
-        self._over = asyncio.Event()
-        self._loop.add_reader(self._ours.fileno(), self._readable)
+        self._is_over = self._listening = False
+        self._over: asyncio.Future[None] | None = None
+        self._timer = self._loop.call_later(_SOON, self._listen)
 
     @property
     def text(self) -> str:
@@ -266,27 +274,47 @@ class _Output:
 
     async def drain(self) -> None:
         """Wait for the end of the output, for a moment: a child may hold it open."""
+        while not self._is_over and self._read():
+            pass
+        if self._is_over:
+            return
+        self._over = self._loop.create_future()
+        self._listen()
         try:
             async with asyncio.timeout(_DRAIN):
-                await self._over.wait()
+                await self._over
         except TimeoutError:
             return
 
     def close(self) -> None:
         """Read no more."""
-        if self._ours.fileno() >= 0:
-            self._loop.remove_reader(self._ours.fileno())
-            self._ours.close()
+        self._timer.cancel()
+        self._deafen()
+        self._ours.close()
         self._theirs.close()
 
-    def _readable(self) -> None:
+    def _listen(self) -> None:
+        if not self._listening and not self._is_over:
+            self._listening = True
+            self._loop.add_reader(self._ours.fileno(), self._read)
+
+    def _deafen(self) -> None:
+        if self._listening:
+            self._listening = False
+            self._loop.remove_reader(self._ours.fileno())
+
+    def _read(self) -> bool:
+        """Read what there is; whether there was any."""
         try:
             data = self._ours.recv(65536)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data = b""
         self._kept += data[: max(0, MAX_OUTPUT - len(self._kept))]
         if not data:
-            self._loop.remove_reader(self._ours.fileno())
-            self._over.set()
+            self._is_over = True
+            self._deafen()
+            if self._over is not None and not self._over.done():
+                self._over.set_result(None)
+        return bool(data)
