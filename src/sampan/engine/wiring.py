@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REFILL_DELAY = 0.02
-"""Seconds of quiet after a start until the next spare is made."""
+"""Seconds of quiet after a start until the next spare is made, where none is left."""
+
+REFILL_LATER = 0.15
+"""The same where some are left: what is going on is not held up by what may come."""
 
 REASSERT_DELAY = 0.05
 """Seconds after a foreign flush until the rules are made again: a reload flushes more than once."""
@@ -213,7 +217,9 @@ class Wiring:
         if self._refill is not None:
             self._refill.cancel()
         loop = asyncio.get_running_loop()
-        self._refill = loop.call_later(REFILL_DELAY, self._refill_now, network.interface)
+        bridge = network.interface
+        delay = REFILL_LATER if self._plumber.has_spare(bridge) else REFILL_DELAY
+        self._refill = loop.call_later(delay, self._refill_now, bridge)
 
     async def aclose(self, opened: Sequence[Space], idle: Sequence[Network]) -> None:
         """Let go of everything, and remove what is made for `idle` networks; what containers have
@@ -311,9 +317,11 @@ class Wiring:
         if joined.space is not None:
             joined.space.close()
 
-    def _refill_all(self, bridge: str) -> None:
-        while self._plumber.refill(bridge):
-            pass
+    def _refill_one(self, bridge: str) -> None:
+        """Make one, and the next one behind whatever was asked for meanwhile."""
+        if not self._closed and self._plumber.refill(bridge):
+            with suppress(RuntimeError):  # the engine ends
+                self._worker.submit(_guarded, self._refill_one, bridge)
 
     # on the loop
 
@@ -327,7 +335,7 @@ class Wiring:
     def _refill_now(self, bridge: str) -> None:
         self._refill = None
         if not self._closed:
-            self._worker.submit(_guarded, self._refill_all, bridge)
+            self._worker.submit(_guarded, self._refill_one, bridge)
 
     def _listen(self) -> None:
         """Hear of foreign flushes, once there is something to lose."""

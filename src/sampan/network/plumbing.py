@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from sampan.network.model import Endpoint, Network, Published
     from sampan.network.spaces import Space
 
-SPARES = 2
+SPARES = 5
+"""Namespaces that wait: a handful, as one project's containers are."""
+
 _MARKS = 0x5A000000
 """The high byte of the marks of allowed connections; others have their own."""
 
@@ -190,6 +192,10 @@ class Plumber:
             return self._make_spare("")
         self._spares.remove(best)
         return best
+
+    def has_spare(self, bridge: str) -> bool:
+        """Whether one is left for a bridge."""
+        return any(one.bridge == bridge for one in self._spares)
 
     def refill(self, bridge: str) -> bool:
         """Make one spare on `bridge` unless there are enough; whether there was one to make."""
