@@ -94,11 +94,13 @@ _REWRITE = """\
     fib daddr type local dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports6
     fib daddr type local dnat ip6 to meta l4proto . th dport map @every6
 """
+# Every packet passes the chain of loopback addresses, so it asks first what few packets are: the
+# first byte of an IPv4 destination. IPv6 needs no rule: the kernel itself takes ::1 from no other
+# interface.
 _CHAINS = """\
   chain loopback {{
     type filter hook prerouting priority raw; policy accept;
-    iif != "lo" ip daddr 127.0.0.0/8 drop
-    iif != "lo" ip6 daddr ::1 drop
+    @nh,128,8 127 meta nfproto ipv4 iif != "lo" drop
   }}
   chain published {{
     type nat hook prerouting priority dstnat; policy accept;
