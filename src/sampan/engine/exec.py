@@ -187,7 +187,7 @@ class Execs:
         except SampanError:
             session.end(_LOST_CODE)
             raise
-        if session.exec.running:
+        if session.exec.running and not session.quiet:
             session.exec = replace(session.exec, pid=int(answer["pid"]))
 
     def _emit(self, session: Session, action: str, **attributes: str) -> None:

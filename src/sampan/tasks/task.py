@@ -100,13 +100,14 @@ class Task:
         self._next += 1
         reply: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._pending[number] = reply
+        timer = self._loop.call_later(patience, _give_up, reply)
         try:
             self._send(encode({"re": number, "op": op, **fields}), tuple(passed))
-            async with asyncio.timeout(patience):
-                answer = await reply
+            answer = await reply
         except TimeoutError as error:
             raise DeadlineExceeded(f"{op}: the monitor did not answer in {patience} s") from error
         finally:
+            timer.cancel()
             self._pending.pop(number, None)
         if "error" in answer:
             raise TaskFailure(answer["error"], answer.get("errno", 0), answer.get("operation", ""))
@@ -189,6 +190,11 @@ class Task:
         reply = self._pending.get(number)
         if reply is not None and not reply.done():
             reply.set_result(content)
+
+
+def _give_up(reply: asyncio.Future[dict[str, Any]]) -> None:
+    if not reply.done():
+        reply.set_exception(TimeoutError())
 
 
 def open_socket(directory: str) -> socket.socket:
