@@ -98,7 +98,7 @@ def _imported(verb: str, wanted: dict[str, list[str]], extensions: dict[str, str
     """What `verb` imports of the pack, in the order in which it can be executed; `wanted` is what
     each module names."""
     roots = [f"runtime.{stem}" for stem in ("__main__", *_VERBS[verb])]
-    roots.append("kernel.cgroups.v2" if cgroups.mode() == "unified" else "kernel.cgroups.v1")
+    roots.append("kernel.cgroups.v2" if _has_version_2() else "kernel.cgroups.v1")
     found: dict[str, None] = {}
     entered: set[str] = set()
 
@@ -114,6 +114,15 @@ def _imported(verb: str, wanted: dict[str, list[str]], extensions: dict[str, str
     for root in roots:
         enter(f"sampan.{root}")
     return list(found)
+
+
+def _has_version_2() -> bool:
+    """Whether cgroups are of version 2 alone; a place to install has perhaps none, and a wrong
+    guess costs a command no more than a search."""
+    try:
+        return cgroups.mode() == "unified"
+    except OSError:
+        return True
 
 
 def _wanted(parsed: ast.Module) -> Iterator[str]:
