@@ -75,9 +75,9 @@ def _resolver_text(container: Container, *, own: bool) -> str:
     return resolv.for_container(
         resolv.read_host(),
         own=own,
-        servers=host.dns,
-        search=host.dns_search,
-        options=host.dns_options,
+        servers=host.dns or (),
+        search=host.dns_search or (),
+        options=host.dns_options or (),
     )
 
 

@@ -382,9 +382,9 @@ class HostConfig:
     shm_size: int = 0
     init: bool = False
     extra_hosts: tuple[str, ...] = ()
-    dns: tuple[str, ...] = ()
-    dns_search: tuple[str, ...] = ()
-    dns_options: tuple[str, ...] = ()
+    dns: tuple[str, ...] | None = None
+    dns_search: tuple[str, ...] | None = None
+    dns_options: tuple[str, ...] | None = None
     links: tuple[str, ...] = ()
     egress: tuple[str, ...] | None = None
     ports: tuple[Binding, ...] = ()

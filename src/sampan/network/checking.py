@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sampan.network.ipam import Subnet
 
-_NAME = re.compile(r"[a-zA-Z0-9_](?:[a-zA-Z0-9_. -]{0,253}[a-zA-Z0-9_.-])?", re.ASCII)
+_NAME = re.compile(r"[a-zA-Z0-9_-](?:[a-zA-Z0-9_. -]{0,253}[a-zA-Z0-9_.-])?", re.ASCII)
 _KNOWN = {Driver.BRIDGE.value, Driver.MACVLAN.value, Driver.CNI.value}
 
 
@@ -87,7 +87,7 @@ def _check_kind(config: NetworkConfig) -> None:
         )  # fmt: skip
     if not _NAME.fullmatch(config.name):
         raise InvalidArgument(
-            f"invalid network name {config.name!r}: only [a-zA-Z0-9_][a-zA-Z0-9_.-] are allowed, "
+            f"invalid network name {config.name!r}: only [a-zA-Z0-9_-][a-zA-Z0-9_.-] are allowed, "
             "and spaces inside"
         )
     if config.driver in (Driver.HOST, Driver.NULL):

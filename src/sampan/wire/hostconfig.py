@@ -134,9 +134,9 @@ class HostConfig(Body, kw_only=True):
     cap_add: list[str] | None = None
     cap_drop: list[str] | None = None
     cgroupns_mode: str | None = ""
-    dns: list[str] | None = field(default_factory=list)
-    dns_options: list[str] | None = field(default_factory=list)
-    dns_search: list[str] | None = field(default_factory=list)
+    dns: list[str] | None = None
+    dns_options: list[str] | None = None
+    dns_search: list[str] | None = None
     extra_hosts: list[str] | None = None
     group_add: list[str] | None = None
     ipc_mode: str | None = ""

@@ -55,7 +55,10 @@ def test_a_body_of_the_cli_is_all_defaults():
         labels={"k": "v"},
         hostname="h1",
     )
-    assert requests.host_config(body.host_config) == model.HostConfig(network_mode="default")
+    host = requests.host_config(body.host_config)
+    assert host == model.HostConfig(network_mode="default", dns=(), dns_options=())
+    assert convert.host_answer(host, "a").dns == []
+    assert convert.host_answer(model.HostConfig(), "a").dns is None
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from sampan.errors import InvalidArgument, NotImplementedHere
 from sampan.images.model import Image
 from sampan.network.model import Endpoint, EndpointRequest
 from sampan.spec.digest import Digest
-from sampan.spec.image import Descriptor, ImageConfig
+from sampan.spec.image import Descriptor, History, ImageConfig
 from sampan.wire import containers, hostconfig
 
 LEGACY = {
@@ -178,6 +178,16 @@ def test_an_image_loses_members_and_gets_others():
     found = inspect("1.52")
     assert not {"OnBuild", "Hostname"} & set(found["Config"])
     assert not {"GraphDriver", "DockerVersion", "Parent", "ContainerConfig"} & set(found)
+
+
+def test_the_last_step_of_an_image_has_the_arguments_of_its_build():
+    title = "RUN |1 version=2 /bin/sh -c echo ${version} more"
+    config = replace(IMAGE.config, history=(History(created_by=title),))
+    answer = pictures.inspect(replace(IMAGE, config=config))
+    versions.image(answer, 38)
+    found = plain(answer)["ContainerConfig"]["Cmd"]
+    assert found == ["|1", "version=2", "/bin/sh", "-c", "echo ${version} more"]
+    assert plain(answer)["Config"]["Cmd"] is None
 
 
 def test_a_list_of_images():

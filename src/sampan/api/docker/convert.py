@@ -143,9 +143,9 @@ def host_answer(host: model.HostConfig, name: str) -> hostconfig.HostConfig:
         cap_add=list(host.cap_add) or None,
         cap_drop=list(host.cap_drop) or None,
         cgroupns_mode=host.cgroupns_mode or "private",
-        dns=list(host.dns),
-        dns_options=list(host.dns_options),
-        dns_search=list(host.dns_search),
+        dns=_told(host.dns),
+        dns_options=_told(host.dns_options),
+        dns_search=_told(host.dns_search),
         extra_hosts=list(host.extra_hosts) or None,
         group_add=list(host.group_add) or None,
         ipc_mode=host.ipc_mode or "private",
@@ -227,6 +227,10 @@ def _devices(host: model.HostConfig) -> list[hostconfig.DeviceMapping]:
         )
         for device in host.devices
     ]
+
+
+def _told(words: tuple[str, ...] | None) -> list[str] | None:
+    return None if words is None else list(words)
 
 
 def summary(

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
     from sampan.images.manifests import ManifestState
     from sampan.images.model import HistoryStep, Image, Removed
-    from sampan.spec.image import Descriptor, Healthcheck, RunConfig
+    from sampan.spec.image import Descriptor, Healthcheck, ImageConfig, RunConfig
+
+
+_SHELL = "/bin/sh -c "
 
 
 def summary(image: Image, containers: int = -1, shared: int = -1) -> bodies.ImageSummary:
@@ -87,6 +90,7 @@ def inspect(image: Image, others: Iterable[Image] = ()) -> bodies.ImageInspect:
         created=image.created or UNSET,
         author=config.author or UNSET,
         config=run_config(config.config),
+        container_config=_last_step(config),
         architecture=config.architecture,
         variant=config.variant or UNSET,
         os=config.os,
@@ -94,6 +98,19 @@ def inspect(image: Image, others: Iterable[Image] = ()) -> bodies.ImageInspect:
         root_fs=bodies.RootFS(layers=[str(diff_id) for diff_id in config.rootfs_diff_ids]),
         descriptor=descriptor(image.target),
     )
+
+
+def _last_step(config: ImageConfig) -> bodies.ImageConfig:
+    """How the container ran that the last step was made in, as old clients look for it: with the
+    arguments of the build in front of its command."""
+    ran = run_config(config.config)
+    text = config.history[-1].created_by if config.history else ""
+    count, _, rest = text.removeprefix("RUN ").partition(" ")
+    if count.startswith("|") and count[1:].isdigit():
+        *arguments, command = rest.split(" ", int(count[1:]))
+        words = command.split(" ", 2) if command.startswith(_SHELL) else [command]
+        ran.cmd = [count, *arguments, *words]
+    return ran
 
 
 def parent(image: Image, others: Iterable[Image]) -> str:

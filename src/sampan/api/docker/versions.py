@@ -8,7 +8,6 @@ in the order of the versions. What a version only added to requests is refused o
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET
@@ -137,8 +136,11 @@ def image(answer: ImageInspect, minor: int) -> None:
         _run_config(answer.config)
         # dockerd has none from 1.45 on. Compose 1.29, whatever version it asks for, looks here for
         # the volumes of an image when it makes a container anew, and fails without.
-        answer.container_config = copy.copy(answer.config)
-        _container_members(answer.container_config)
+        if answer.container_config:
+            _run_config(answer.container_config)
+            _container_members(answer.container_config)
+    else:
+        answer.container_config = UNSET
     if minor < 50:
         _container_members(answer.config)
     if minor < 48:
