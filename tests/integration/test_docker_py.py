@@ -330,6 +330,17 @@ def test_a_network_may_be_made_after_its_container(client):
         network.remove()
 
 
+@pytest.mark.parametrize("until", ["1000000h", "1970-01-02T00:00:00Z", "100"])
+def test_everything_is_pruned_until_a_moment(client, until):
+    """An age, of more than a century too, a date, and seconds: nothing here is so old."""
+    network = client.networks.create("young")
+    filters = {"until": until}
+    assert client.images.prune(filters={"dangling": False, **filters})["ImagesDeleted"] is None
+    assert client.networks.prune(filters=filters)["NetworksDeleted"] is None
+    assert client.containers.prune(filters=filters)["ContainersDeleted"] is None
+    network.remove()
+
+
 def test_a_resize_without_a_terminal_means_nothing(client):
     made = client.containers.run("bb:1", ["sleep", "1000"], detach=True, network_mode="none")
     made.resize(40, 40)

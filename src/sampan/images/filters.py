@@ -94,7 +94,7 @@ def _created_ns(image: Image) -> int:
 
 
 def _moment(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.removeprefix("-").isdigit()):  # a long age began before 1970
         raise InvalidArgument(f"invalid filter 'until={text[:80]}': it is not a moment")
     return int(text)
 
