@@ -56,6 +56,7 @@ KEPT = 5
 MAX_OUTPUT = 4096
 _SHORTEST = 10**6
 _SOON = 0.2  # seconds after which a check's output is read while it runs
+_AT_ONCE = 8  # reads in a row, more than a socket holds
 _DRAIN = 1.0  # seconds for output that is on its way when the process has ended
 _NOT_RUN = -1
 _SHELL = ("/bin/sh", "-c")
@@ -274,8 +275,9 @@ class _Output:
 
     async def drain(self) -> None:
         """Wait for the end of the output, for a moment: a child may hold it open."""
-        while not self._is_over and self._read():
-            pass
+        for _ in range(_AT_ONCE):  # a child may write without end: that is read beside all else
+            if self._is_over or not self._read():
+                break
         if self._is_over:
             return
         self._over = self._loop.create_future()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from dataclasses import replace
 
 import pytest
@@ -101,3 +103,37 @@ def test_the_image_fills_in_what_is_not_said():
 def test_what_is_refused(check, sentence):
     with pytest.raises(InvalidArgument, match=sentence):
         health.complete(check, None)
+
+
+class Endless:
+    """A socket whose other end writes faster than anybody reads."""
+
+    def __init__(self, real: socket.socket) -> None:
+        self.fileno, self.close = real.fileno, real.close
+
+    def recv(self, size: int) -> bytes:
+        return b"y" * size
+
+
+def test_a_child_that_writes_without_end_holds_nobody_up():
+    """The check has ended, and what it left behind goes on."""
+    turns = []
+
+    async def others() -> None:
+        while True:
+            turns.append(1)
+            await asyncio.sleep(0)
+
+    async def read() -> str:
+        output = health._Output()
+        with socket.socket(fileno=output.attachment().fd) as end:
+            end.send(b"y")  # so that there is always something to read
+            output._ours = Endless(output._ours)
+            busy = asyncio.create_task(others())
+            await output.drain()
+            busy.cancel()
+            output.close()
+        return output.text
+
+    assert len(asyncio.run(read())) == health.MAX_OUTPUT
+    assert len(turns) > 1
