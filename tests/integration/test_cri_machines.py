@@ -13,6 +13,7 @@ import pytest
 import crilab
 import spdylab
 from dockerlab import BUSYBOX
+from netdocker import eventually
 from sampan.vm import finding
 from sampan.wire.cri import api_pb2 as pb
 
@@ -171,8 +172,11 @@ def test_it_outlives_the_daemon_and_ends_with_its_machine(lab):
     assert Path(f"/proc/{qemu}/comm").read_text().startswith("qemu-system")
     os.kill(qemu, signal.SIGKILL)
     assert lab.finish(container).exit_code == 137
-    states = {one.id: one.state for one in lab.call("ListPodSandbox").items}
-    assert states[made] == pb.SANDBOX_NOTREADY
+
+    def state() -> int:
+        return {one.id: one.state for one in lab.call("ListPodSandbox").items}[made]
+
+    eventually(lambda: state() == pb.SANDBOX_NOTREADY)  # containers and their machine end apart
     lab.remove((made, config))
 
 
