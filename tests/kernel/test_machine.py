@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import machinelab
 from bundles import PROBE
 from sampan.kernel import fds, machine, process
 from sampan.kernel.cgroups import manager
@@ -192,34 +193,7 @@ def place(tmp_path):
 def output(place, config: dict, blank) -> str:
     """What the container of `config` writes."""
     config["linux"]["cgroupsPath"] = f"{TEST_CGROUP}/machine-{os.getpid()}"
-    read_end, write_end = os.pipe()
-    root = rootfs.bind(str(place / "root"))
-    null = os.open("/dev/null", os.O_RDWR)
-    try:
-        made = create.create(
-            "machine",
-            config,
-            stdio=(null, write_end, write_end),
-            root=root,
-            attach_at=str(place / "at"),
-            use_gate=False,
-            die_with_parent=True,
-            blank=blank,
-        )
-    except BaseException:
-        os.close(read_end)
-        raise
-    finally:
-        for fd in (root, null, write_end):
-            os.close(fd)
-    with open(read_end) as stream:
-        text = stream.read()
-    process.wait_pidfd(made.pidfd)
-    os.close(made.pidfd)
-    made.release()
-    assert made.cgroup is not None
-    made.cgroup.remove()
-    return text
+    return machinelab.output(place, "machine", config, blank)
 
 
 @pytest.mark.parametrize("kind", ["plain", "rich"])

@@ -7,8 +7,9 @@ import subprocess
 
 import pytest
 
-from sampan.kernel import fds, machine, process
-from sampan.runtime import create, machines, rootfs
+import machinelab
+from sampan.kernel import fds, machine
+from sampan.runtime import create, machines
 from sampan.runtime.assembly import Assembly
 from sampan.runtime.plan import Facts
 from sampan.runtime.specification import example
@@ -70,31 +71,7 @@ def scripts(monkeypatch):
 
 
 def output(place, name: str, config: dict) -> str:
-    read_end, write_end = os.pipe()
-    root = rootfs.bind(str(place / "root"))
-    null = os.open("/dev/null", os.O_RDWR)
-    try:
-        made = create.create(
-            name,
-            config,
-            stdio=(null, write_end, write_end),
-            root=root,
-            attach_at=str(place / "at"),
-            use_gate=False,
-            die_with_parent=True,
-            blank=machines.make_machine(KINDS),
-        )
-    finally:
-        for fd in (root, null, write_end):
-            os.close(fd)
-    with open(read_end) as stream:
-        text = stream.read()
-    process.wait_pidfd(made.pidfd)
-    os.close(made.pidfd)
-    made.release()
-    assert made.cgroup is not None
-    made.cgroup.remove()
-    return text
+    return machinelab.output(place, name, config, machines.make_machine(KINDS))
 
 
 def forget() -> None:
