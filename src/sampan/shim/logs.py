@@ -56,6 +56,7 @@ _HEAD = b'{"log":"'
 # What a JSON string cannot hold as it is, and how it is written; the newline is dealt with apart.
 _ESCAPES = {code: b"\\u%04x" % code for code in range(0x20) if code != 0x0A}
 _ESCAPES |= {0x08: b"\\b", 0x09: b"\\t", 0x0C: b"\\f", 0x0D: b"\\r", 0x22: b'\\"', 0x5C: b"\\\\"}
+_SPECIAL = tuple(bytes((code,)) for code in _ESCAPES)
 _SAMPLE, _MANY = 256, 8
 _CLEAN = bytes(code for code in range(256) if code not in _ESCAPES)
 
@@ -286,13 +287,19 @@ def _encode(data: bytes, tail: bytes) -> Parts:
     """
     if not data.isascii():
         data = data.decode("utf-8", "replace").encode()
-    found = data.translate(None, _CLEAN)
-    if found:
-        data = _escape(data, found)
+    if len(data) < LONGEST or _has_special(data):
+        found = data.translate(None, _CLEAN)
+        if found:
+            data = _escape(data, found)
     body = data.replace(b"\n", b"\\n" + tail + _HEAD)
     if data.endswith(b"\n"):
         return [_HEAD, memoryview(body)[: -len(_HEAD)]]
     return [_HEAD, body, tail]
+
+
+def _has_special(data: bytes) -> bool:
+    """Whether anything is to be escaped. Of much, 33 searches take half the time of a translate."""
+    return any(code in data for code in _SPECIAL)
 
 
 def _escape(data: bytes, found: bytes) -> bytes:

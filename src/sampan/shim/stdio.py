@@ -5,10 +5,10 @@ one *input*, a log or none, and any number of peers. What the process writes is 
 to the log and to every peer. Only a stuck peer stops the reading, and never for longer than the
 peer's patience; the log never waits for peers.
 
-Whoever writes much is read in pieces as large as the pipe: after a wake that brought BULK bytes or
-more so soon after another such one, we sleep for NAP before we wait again, and the writer fills the
-pipe meanwhile. Without that it is interrupted for every few thousand bytes. A dialogue of short
-messages is never delayed.
+Whoever writes much is read in large pieces: after a wake that brought BULK bytes or more so soon
+after another such one, we sleep for NAP before we wait again, and the writer fills the pipe
+meanwhile. Without that it is interrupted for every few thousand bytes. Who brings CHUNK bytes at a
+wake writes such pieces anyhow and is not waited for. A dialogue of short messages is never delayed.
 
 After the process has ended its outputs are *drained*: what the pipes hold is read at once. When
 somebody else keeps a pipe open, the drain ends after QUIET seconds without output, and after LIMIT
@@ -73,7 +73,7 @@ class Output:
             total += size
             if size < CHUNK or self._paused:
                 break
-        if total >= BULK and not self._session.terminal:
+        if BULK <= total < CHUNK and not self._session.terminal:
             now = monotonic()
             if now - self._bulk_at < SOON and self.fd >= 0:
                 sleep(NAP)
