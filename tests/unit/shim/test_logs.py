@@ -83,6 +83,13 @@ def test_streams_do_not_mix(path):
     ]
 
 
+@pytest.mark.parametrize("code", range(0x80))
+def test_one_byte_in_a_large_batch_cannot_break_a_record(path, code):
+    text = ("a" * 99 + "\n") * (LONGEST // 100 + 1) + "x" + chr(code) + "y\n"
+    written(path, text.encode())
+    assert "".join(texts(path)) == text
+
+
 @pytest.mark.parametrize("extra", [0, 1, LONGEST, LONGEST + 7])
 def test_a_long_line_is_cut_as_dockerd_cuts_it(path, extra):
     line = b"x" * (LONGEST + extra) + b"\n"
