@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sampan.daemon import config, logging, rootless
 from sampan.errors import SampanError
+from sampan.kernel import heap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load()
         logging.configure(settings.log_level, settings.log_format)
         keep_to_ourselves()
+        heap.share()
         # Imported late: a wrong flag should not cost the time of a whole server. Until it is ready,
         # next to nothing of what is made becomes garbage.
         gc.disable()
