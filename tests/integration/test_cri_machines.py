@@ -133,11 +133,32 @@ def test_the_pods_address_is_the_machines(lab, pod):
     assert network.ip in shown
     assert len(network.additional_ips) == os.path.exists("/usr/lib/cni/bridge")
     assert all(f"{one.ip}/64 scope global" in shown for one in network.additional_ips)
-    # The machine itself is counted: its kernel alone has tens of MiB.
+    # The pod is the machine itself: its kernel alone has tens of MiB.
     used = lab.call("PodSandboxStats", pod_sandbox_id=pod[0]).stats.linux
     assert used.memory.usage_bytes.value > 30 << 20
     assert used.cpu.usage_core_nano_seconds.value > 10**9
     lab.call("StopContainer", container_id=container, timeout=0)
+
+
+def test_containers_are_counted_in_the_machine(lab, pod):
+    limits = {"memory_limit_in_bytes": 96 << 20}
+    eats = "dd if=/dev/zero of=/dev/shm/a bs=1M count=24; exec sleep 1000"
+    large = lab.start(pod, "sh", "-c", eats, resources=limits)
+    small = lab.start(pod, "sleep", "1000")
+    lab.shell(large, "until [ $(cat /proc/1/comm) = sleep ]; do :; done")
+    used = {one: lab.call("ContainerStats", container_id=one).stats for one in (large, small)}
+    memory = used[large].memory
+    assert 24 << 20 <= memory.usage_bytes.value < 64 << 20
+    assert memory.available_bytes.value < 96 << 20
+    assert 0 < used[small].memory.usage_bytes.value < 16 << 20
+    assert used[large].cpu.usage_core_nano_seconds.value > 0
+    whole = lab.call("PodSandboxStats", pod_sandbox_id=pod[0]).stats.linux
+    assert {one.attributes.id for one in whole.containers} == {large, small}
+    assert whole.process.process_count.value == 2
+    listed = lab.call("ListContainerStats", filter={"pod_sandbox_id": pod[0]}).stats
+    assert len(listed) == 2
+    for one in (large, small):
+        lab.call("StopContainer", container_id=one, timeout=0)
 
 
 def test_a_port_of_the_machine(lab, pod):

@@ -151,6 +151,10 @@ def test_a_container_from_create_to_its_end(lab):
         if said == b"mine\n":
             break
     assert code == 5
+    counted = other.call(op="counters", cgroup=config("one")["linux"]["cgroupsPath"])
+    assert counted["pids"]["current"] == 1
+    assert 0 < counted["memory"]["usage"] < counted["memory"]["limit"] < 1 << 60
+    assert "error" in other.call(op="counters", cgroup="../one")
     talk.sock.sendall(pack("I", b"word\n") + pack("E"))
     assert talk.end() == (7, b"out\nword\n", b"err\n")
     assert not (lab[0] / "one/rootfs/own").exists()  # what is shared stays as it was

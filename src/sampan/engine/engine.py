@@ -391,9 +391,12 @@ class Engine(NetworkVerbs, CheckpointVerbs):
         end = entry.arm(WaitCondition.NOT_RUNNING)
         return LogReader(path, end)
 
-    async def stats(self, ref: str) -> Stats:
-        """One reading of the counters now; rates are the caller's to compute."""
-        return await stats.read(self._services, self._find(ref))
+    async def stats(self, ref: str, counters: stats.Counters | None = None) -> Stats:
+        """One reading of the counters now; rates are the caller's to compute.
+
+        `counters` reads them elsewhere than in the container's cgroup; what it raises comes back.
+        """
+        return await stats.read(self._services, self._find(ref), counters)
 
     async def pids(self, ref: str) -> Sequence[int]:
         """The processes of a container, none when it does not run."""

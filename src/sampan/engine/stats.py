@@ -13,9 +13,14 @@ from sampan.errors import Conflict, InvalidArgument
 from sampan.kernel.cgroups.stats import UNLIMITED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sampan.engine.containers import Entry
     from sampan.engine.model import Container
     from sampan.engine.services import Services
+
+    Counters = Callable[[], dict[str, Any]]
+    """What reads raw counters, in the shape of `kernel.cgroups.stats`."""
 
 _TICK = 10**9 // os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -23,7 +28,7 @@ MEMORY_TOTAL = _PAGE * os.sysconf("SC_PHYS_PAGES")
 _PS_PATIENCE = 10
 
 
-async def read(services: Services, entry: Entry) -> Stats:
+async def read(services: Services, entry: Entry, counters: Counters | None = None) -> Stats:
     """See Engine.stats."""
     container = entry.container
     if not container.status.is_running:
@@ -31,7 +36,7 @@ async def read(services: Services, entry: Entry) -> Stats:
     cgroup = cgroup_of(services, entry)
     try:
         raw, host, networks = await services.on_disk(
-            lambda: (cgroup.stats(), host_cpu_ns(), _networks(container))
+            lambda: ((counters or cgroup.stats)(), host_cpu_ns(), _networks(container))
         )
     except OSError:
         if entry.container.status.is_running:

@@ -11,6 +11,7 @@ from sampan.pods.handlers import Handlers
 from sampan.pods.model import KEEPER, OWNER, Phase
 from sampan.pods.network import Network
 from sampan.pods.ports import Ports
+from sampan.pods.readings import Readings
 from sampan.pods.sandboxes import Sandboxes
 from sampan.pods.settings import PodSettings
 from sampan.pods.table import Table
@@ -48,6 +49,7 @@ class Pods:
         self.sandboxes = Sandboxes(engine, table, network, handlers, self.containers.end_all)
         self.containers.sandboxes = self.sandboxes
         self.ports = Ports(table, self.sandboxes)
+        self.readings = Readings(engine, table, self.sandboxes)
 
     @classmethod
     async def open(cls, engine: Engine, settings: PodSettings | None = None) -> Self:
@@ -72,6 +74,7 @@ class Pods:
             KEEPER, lambda container, cgroup: dict(pods.sandboxes.keeper_spec(container.id, cgroup))
         )
         pods.containers.load()
+        await pods.containers.thaw()
         await pods.sandboxes.settle()
         return pods
 

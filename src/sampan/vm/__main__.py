@@ -17,7 +17,7 @@ from sampan.errors import SampanError
 from sampan.kernel import cgroups, fds, process, terminal
 from sampan.vm import machine, sharing, standin
 from sampan.vm.frames import document
-from sampan.vm.machine import PORTS, Settings
+from sampan.vm.machine import QUESTIONS, Settings
 from sampan.vm.port import say_and_hear, take
 from sampan.vm.words import MACHINE
 
@@ -168,7 +168,7 @@ def _become(
         os.setsid()
         if console:
             _open_terminal(console)
-        port = take(home, PORTS)
+        port = take(home, QUESTIONS)
         say_and_hear(port, call)
         os.close(told)
         code = standin.StandIn(port, terminal=bool(console), control=control).run()

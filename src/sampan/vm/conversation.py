@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from json import dumps
 
-from sampan.kernel import mounts, process, terminal
+from sampan.kernel import cgroups, mounts, process, terminal
 from sampan.shim.program import Program
 from sampan.vm import guestnet
 from sampan.vm.frames import PIECE, Splitter, document, pack, read_document
@@ -101,6 +101,8 @@ class Conversation:
         if word == "machine":
             guestnet.configure(call)
             return {"release": os.uname().release}
+        if word == "counters":
+            return _counters(str(call["cgroup"]))
         raise ValueError(f"unknown call {word!r}")
 
     # processes
@@ -303,6 +305,14 @@ class Conversation:
         if was_full and len(self._pending) <= MAX_PENDING:
             for fd in self._outputs:
                 self._agent.want(fd, out=bool(self._input) and fd == self._stdin, into=True)
+
+
+def _counters(name: str) -> dict[str, Any]:
+    """Those of a cgroup; where it has no limit of its own, the machine's memory is one."""
+    found = cgroups.manager(name).stats()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    found["memory"]["limit"] = min(found["memory"]["limit"], memory)
+    return found
 
 
 def _at(place: str, work: Callable[[], None]) -> None:

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PORTS = 30
-"""How many processes a pod's containers can have from outside: a container or an exec each."""
+"""Ports of the serial line: one for each container and exec, and the last one for questions."""
+
+QUESTIONS = PORTS - 1
+QUESTION_SECONDS = 5.0
 
 BOOT_SECONDS = 90.0
 _LOOK_SECONDS = 2.0
@@ -136,6 +139,22 @@ def start() -> None:
         control.ask("set-action", shutdown="poweroff")
     finally:
         control.close()
+
+
+def counters(directory: str, name: str) -> dict[str, Any]:
+    """The counters of a container in the machine of `directory`, as `kernel.cgroups.stats` has
+    them. Blocking, up to QUESTION_SECONDS.
+
+    Raises:
+        OSError: another question is asked, or the machine does not answer.
+    """
+    with Port(directory, QUESTIONS) as port:
+        port.sock.settimeout(QUESTION_SECONDS)
+        return say_and_hear(port, document("C", op="counters", cgroup=f"/{name}"), _give_up)
+
+
+def _give_up() -> None:
+    raise TimeoutError(110, "the machine does not answer")
 
 
 def _check_alive(control: _Qmp) -> None:

@@ -99,7 +99,7 @@ class Metrics:
         """None when it has ended meanwhile."""
         engine, own = self._pods.engine, one.container
         try:
-            reading = await engine.stats(own.id)
+            reading = await self._pods.readings.of(one)
             pids = await engine.pids(own.id)
         except SampanError:
             return None

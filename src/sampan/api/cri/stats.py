@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sampan.api.cri import answers
 from sampan.api.cri.sandboxes import has_labels
-from sampan.errors import InvalidArgument, SampanError
+from sampan.errors import InvalidArgument, SampanError, Unavailable
 from sampan.pods import gauges
 from sampan.pods.model import OWNER, Mode
 from sampan.pods.network import INTERFACE
@@ -164,10 +165,24 @@ class Stats:
         return message
 
     async def _running(self, found: list[PodContainer]) -> list[pb.ContainerStats]:
-        return [await self._read(one) for one in found if one.container.status.is_running]
+        return [made for made, _ in await self._read_running(found)]
+
+    async def _read_running(
+        self, found: list[PodContainer]
+    ) -> list[tuple[pb.ContainerStats, Reading]]:
+        """Those that run, but for what a machine that just ends cannot tell any more."""
+        made = []
+        for one in found:
+            if one.container.status.is_running:
+                with suppress(Unavailable):
+                    reading = await self._pods.readings.of(one)
+                    made.append((await self._shown(one, reading), reading))
+        return made
 
     async def _read(self, one: PodContainer) -> pb.ContainerStats:
-        reading = await self._pods.engine.stats(one.container.id)
+        return await self._shown(one, await self._pods.readings.of(one))
+
+    async def _shown(self, one: PodContainer, reading: Reading) -> pb.ContainerStats:
         size, inodes = await self._pods.usage.of(one.container.id)
         request = one.notes.request
         mountpoint = self._pods.engine.services.layout.snapshots
@@ -189,17 +204,23 @@ class Stats:
         )
 
     async def _sandbox(self, one: Sandbox) -> pb.PodSandboxStats:
-        """Sums over the containers and the keeper, which may be a machine; the kubelet reads the
-        pod's own cgroup itself."""
+        """Sums over the containers and the keeper, or a machine, in which the containers are; the
+        kubelet reads the pod's own cgroup itself."""
         containers = self._pods.containers.of_sandbox(one.id)
-        own = await self._running(containers)
+        found = await self._read_running(containers)
+        own = [made for made, _ in found]
         counted = [(each.cpu, each.memory) for each in own]
         members = [each.container.id for each in containers]
         if one.keeper and self._pods.sandboxes.is_ready(one):
             members.append(one.keeper)
             reading = await self._pods.engine.stats(one.keeper)
+            if self._pods.sandboxes.handler(one).is_machine:
+                counted.clear()
+                members.clear()
             counted.append((_cpu(reading), _memory(reading)))
         processes = [len(await self._pods.engine.pids(each)) for each in members]
+        if not members:  # they are in the machine, which is one process here
+            processes = [each.pids_current for _, each in found]
         network = await self._network(one)
         now = time.time_ns()
         return pb.PodSandboxStats(
