@@ -36,13 +36,22 @@ class Client:
 
     def call(self, name, request=None, patience=PATIENCE, **fields):
         """One unary call."""
+        kind, stub = self.stub(name)
+        return stub(request or kind(**fields), timeout=patience)
+
+    def future(self, name, **fields):
+        """One unary call that is not waited for."""
+        kind, stub = self.stub(name)
+        return stub.future(kind(**fields), timeout=PATIENCE)
+
+    def stub(self, name):
+        """(class of the request, what calls) of a method."""
         method = self.methods[name]
         kind = message_factory.GetMessageClass(method.input_type)
         answer = message_factory.GetMessageClass(method.output_type)
         path = f"/{method.containing_service.full_name}/{name}"
         shape = self.channel.unary_stream if method.server_streaming else self.channel.unary_unary
-        stub = shape(path, kind.SerializeToString, answer.FromString)
-        return stub(request or kind(**fields), timeout=patience)
+        return kind, shape(path, kind.SerializeToString, answer.FromString)
 
     def error(self, name, **fields):
         """The error of a call, None where it succeeds."""

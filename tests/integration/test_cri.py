@@ -50,10 +50,6 @@ def test_the_cgroup_driver(lab):
     assert lab.call("RuntimeConfig").linux.cgroup_driver == pb.CGROUPFS
 
 
-def test_what_is_not_there_is_unimplemented(lab):
-    assert lab.code("CheckpointPod") == "UNIMPLEMENTED"
-
-
 def test_a_checkpoint_that_cannot_be_made_leaves_nothing(lab, tmp_path):
     """What CRIU makes where it works is in tests/vm."""
     pod = lab.run_pod()

@@ -1,4 +1,5 @@
-"""Archives of pods' containers, where CRIU works: what is in them, and that nothing has stopped."""
+"""Archives of pods' containers and of pods, where CRIU works: what is in them, and that the
+processes go on, in the old containers and in those that are made of the archives."""
 
 from __future__ import annotations
 
@@ -7,72 +8,122 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from dockerlab import tar_of
-from enginelab import Lab, eventually, shims_running
-from sampan.errors import AlreadyExists
-from sampan.pods import checkpoints
-from sampan.pods.model import ImageSpec, Mode, Namespaces, Request, SandboxConfig, Security
-from sampan.pods.service import Pods
-from sampan.pods.settings import PodSettings
+from enginelab import Lab, eventually
+from podlab import close, config, opened, wish
+from sampan.errors import AlreadyExists, InvalidArgument
+from sampan.pods import checkpoints, podcheckpoints
+from sampan.pods.model import ImageSpec, Mode
+
+if TYPE_CHECKING:
+    from sampan.pods.model import Sandbox
+    from sampan.pods.service import Pods
 
 pytestmark = pytest.mark.skipif(not os.environ.get("SAMPAN_VM"), reason="for the virtual machine")
-COUNT = "i=0; echo text > /new; while true; do i=$((i+1)); echo $i > /dev/shm/n; sleep 0.05; done"
+COUNT = "i=0; echo text > /new; while true; do i=$((i+1)); echo $i; sleep 0.05; done"
 COMMAND = ("sh", "-c", COUNT)
+HANDLERS = pytest.mark.parametrize("handler", ["", "runc"])
 
 
-@pytest.mark.parametrize("handler", ["", "runc"])
+async def start(pods: Pods, sandbox: Sandbox, name: str) -> str:
+    made = await pods.containers.create(
+        sandbox.id, wish(sandbox.config, name, command=COMMAND), None
+    )
+    await pods.containers.start(made)
+    await eventually(lambda: count(pods, made) > 3)
+    return made
+
+
+def count(pods: Pods, container: str) -> int:
+    """What the container counted to last; 0 before it does."""
+    path = Path(pods.engine.get(container).log_path)
+    lines = path.read_text().splitlines() if path.exists() else []
+    return int(lines[-1].split(" ")[-1]) if lines else 0
+
+
+def first(pods: Pods, container: str) -> int:
+    return int(Path(pods.engine.get(container).log_path).read_text().split("\n")[0].split(" ")[-1])
+
+
+@HANDLERS
 @pytest.mark.parametrize("network", [Mode.POD, Mode.NODE])
-def test_an_archive_of_a_container_that_goes_on(tmp_path: Path, handler: str, network: Mode):
+def test_a_container_and_one_of_its_archive(tmp_path: Path, handler: str, network: Mode):
     lab = Lab(tmp_path)
     asyncio.run(take(lab, handler, network))
-    asyncio.run(eventually(lambda: shims_running(str(tmp_path)) == []))
-    assert (lab.shims(), lab.cgroups()) == ([], [])
-    assert os.listdir(tmp_path / "root/containers") == []  # a layer of the image stays
-    lab.close()
+    close(lab)
 
 
 async def take(lab: Lab, handler: str, network: Mode) -> None:
-    async with lab.engine() as engine:
-        await engine.images.import_tar(body(lab), "bb:1")
-        pods = await Pods.open(engine, PodSettings(cni_config="/nonexistent"))
-        namespaces = Namespaces(network=network, pid=Mode.CONTAINER)
-        security = Security(namespaces=namespaces)
-        config = SandboxConfig(name="pod", namespace="ns", uid="u", security=security)
-        sandbox = await pods.sandboxes.run(config, handler)
-        request = Request(
-            name="c", image=ImageSpec(image="bb:1"), command=COMMAND, security=security
-        )
-        made = await pods.containers.create(sandbox.id, request, None)
-        await pods.containers.start(made)
-        pid = engine.get(made).state.pid
-        await eventually(lambda: count(pid) != "")
+    async with opened(lab) as pods:
+        sandbox = await pods.sandboxes.run(config(lab, "pod", network), handler)
+        made = await start(pods, sandbox, "c")
         await checkpoints.create(pods, made, str(lab.path), 0)
-        before = count(pid)
+        before = count(pods, made)
         archive = archive_in(lab.path)
         check(archive, made, handler or "sampan")
         with pytest.raises(AlreadyExists):
             await checkpoints.create(pods, made, str(archive), 0)
-        await eventually(lambda: count(pid) not in ("", before))
+        await eventually(lambda: count(pods, made) > before)
         assert os.listdir(lab.path / "root/trash") == []
         await pods.sandboxes.remove(sandbox.id)
+        other = await pods.sandboxes.run(config(lab, "other", network), handler)
+        image = ImageSpec(image=str(archive))
+        request = wish(other.config, "d", image=image)
+        again = await pods.containers.create(other.id, request, None)
+        await pods.containers.start(again)
+        await eventually(lambda: count(pods, again) > before + 3)
+        assert 3 < first(pods, again) <= before + 1  # it did not begin anew
+        root = Path(f"/proc/{pods.engine.get(again).state.pid}/root")
+        assert (root / "new").read_text() == "text\n"
+        assert await said(pods, again) == b"on\n"
+        await pods.containers.stop(again, 0)
+        await pods.sandboxes.remove(other.id)
+
+
+async def said(pods: Pods, container: str) -> bytes:
+    """What a command in the container says."""
+    done = await pods.execs.run(pods.engine.get(container), ("echo", "on"), 60)
+    return done.stdout
+
+
+@HANDLERS
+def test_a_pod_and_one_of_its_checkpoint(tmp_path: Path, handler: str):
+    lab = Lab(tmp_path)
+    asyncio.run(take_pod(lab, handler))
+    close(lab)
+
+
+async def take_pod(lab: Lab, handler: str) -> None:
+    saved = lab.path / "saved"
+    saved.mkdir()
+    async with opened(lab) as pods:
+        sandbox = await pods.sandboxes.run(config(lab, "pod"), handler)
+        old = [await start(pods, sandbox, name) for name in ("one", "two")]
+        await podcheckpoints.create(pods, sandbox.id, str(saved), old, {})
+        before = [count(pods, one) for one in old]
+        for one, number in zip(old, before, strict=True):
+            await eventually(lambda one=one, number=number: count(pods, one) > number)
+        await pods.sandboxes.remove(sandbox.id)
+        new = config(lab, "new")
+        wanted = [wish(new, name, command=COMMAND) for name in ("one", "two")]
+        other = "" if handler else "runc"
+        with pytest.raises(InvalidArgument, match="made by the runtime handler"):
+            await podcheckpoints.restore(pods, str(saved), new, other, {}, wanted)
+        made, names = await podcheckpoints.restore(pods, str(saved), new, handler, {}, wanted)
+        for container, number in zip((names["one"], names["two"]), before, strict=True):
+            assert count(pods, container) == 0
+            await pods.containers.start(container)
+            await eventually(lambda c=container, n=number: count(pods, c) > n + 3)
+            assert 3 < first(pods, container) <= number + 1
+        await pods.sandboxes.remove(made)
 
 
 def archive_in(path: Path) -> Path:
     (found,) = path.glob("checkpoint-pod_ns-c-*.tar")
     return found
-
-
-def count(pid: int) -> str:
-    """What the process counts to; "" before it does."""
-    file = Path(f"/proc/{pid}/root/dev/shm/n")
-    return file.read_text() if file.exists() else ""
-
-
-async def body(lab: Lab):
-    yield tar_of(lab.rootfs)
 
 
 def check(archive: Path, container_id: str, runtime: str) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from sampan.engine import hookfiles
 from sampan.engine.model import Status
+from sampan.engine.placement import cgroup_path
 from sampan.engine.remove import wait_for_end
 from sampan.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from sampan.kernel.identity import start_time
@@ -79,7 +80,7 @@ class Checkpoints:
     async def dump(self, entry: Entry, path: str) -> dict[str, Any]:
         """See Engine.dump."""
         async with entry.lock:
-            if entry.container.status is not Status.RUNNING:
+            if not entry.container.status.is_running:
                 raise Conflict(f"container {entry.id} is not running")
             if entry.container.config.tty:
                 raise InvalidArgument("a container with a terminal cannot be checkpointed")
@@ -103,7 +104,7 @@ class Checkpoints:
 
     async def _write(self, entry: Entry, images: str, *, leave_running: bool) -> None:
         with tempfile.TemporaryDirectory(dir=self._services.layout.trash) as root:
-            self._write_state(entry, f"{root}/{entry.id}")
+            self._write_state(entry, f"{root}/{entry.id}", goes_on=leave_running)
             words = [*hookfiles.PROGRAM, "--root", root, "checkpoint", "--image-path", images]
             words += ["--file-locks", "--tcp-established", "--ext-unix-sk"]
             words += ["--leave-running"] if leave_running else []
@@ -116,8 +117,9 @@ class Checkpoints:
         words += ["--image-path", images, "--work-path", images, container.id]
         await _run(words, f"checkpoint {container.name}")
 
-    def _write_state(self, entry: Entry, directory: str) -> None:
-        """What the runtime would know of the container. Its cgroup is the shim's to remove."""
+    def _write_state(self, entry: Entry, directory: str, *, goes_on: bool) -> None:
+        """What the runtime would know of the container. One that ends has its cgroup removed by
+        its shim; for one that goes on, the runtime sees there whether it is paused."""
         pid = entry.container.state.pid
         try:
             started = start_time(pid)
@@ -131,6 +133,8 @@ class Checkpoints:
             "rootfs": f"/proc/{pid}/root",
             "config": self._starter.specification(entry),
         }
+        if goes_on:
+            state["cgroup"] = cgroup_path(self._services.config, entry.container)
         os.mkdir(directory, 0o700)
         with open(f"{directory}/state.json", "w", encoding="utf-8") as file:
             file.write(json.dumps(state))

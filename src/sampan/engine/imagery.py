@@ -277,7 +277,15 @@ class Images:
         self, layer: Descriptor, directory: str, lowers: Sequence[str] = ()
     ) -> AppliedLayer:
         """Unpack a layer's blob into a snapshot's directory: see `Unpacker.apply`."""
-        return await self._service.steps.apply(layer, directory, lowers)
+        return await self._service.steps.unpacker.apply(layer, directory, lowers)
+
+    async def apply_file(self, file: int, directory: str, lowers: Sequence[str] = ()) -> None:
+        """Unpack a layer in an open file: see `Unpacker.apply_file`."""
+        await self._service.steps.unpacker.apply_file(file, directory, lowers)
+
+    async def take_apart(self, file: int, directory: str) -> None:
+        """Take an archive of files apart: see `Unpacker.take_apart`."""
+        await self._service.steps.unpacker.take_apart(file, directory)
 
     async def name(self, reference: Reference, target: Descriptor, *, move: bool) -> None:
         """Make a name lead to content that is here: see `Namer.name`."""

@@ -27,13 +27,13 @@ MAX_DOCUMENTS: Final = 1000
 
 
 class Namer:
-    """The steps of such a client in one store: `content` takes blobs, `apply` unpacks them, `name`
-    is the last."""
+    """The steps of such a client in one store: `content` takes blobs, `unpacker` unpacks them,
+    `name` is the last."""
 
     def __init__(self, db: Database, content: ContentStore, unpacker: Unpacker) -> None:
         self._db = db
         self.content = self._content = content
-        self.apply = unpacker.apply
+        self.unpacker = unpacker
 
     async def name(self, reference: Reference, target: Descriptor, *, move: bool) -> None:
         """Make a name lead to `target`, whose blob is here; `move` one that leads elsewhere.

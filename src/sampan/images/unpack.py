@@ -26,6 +26,8 @@ from sampan.errors import (
 )
 from sampan.ids import new_id
 from sampan.images.failures import finish
+from sampan.layers.limits import MAX_LAYER_SIZE
+from sampan.spec import mediatypes
 from sampan.store import leases, snapshots, trees
 from sampan.store.locks import KeyedLocks
 
@@ -117,13 +119,39 @@ class Unpacker:
         `lowers` are the directories below it, topmost first. Raises as `unpack_base`.
         """
         blob = self._content.open(layer.digest)
+        try:
+            return await self.apply_file(blob, directory, lowers, media_type=layer.media_type)
+        finally:
+            os.close(blob)
+
+    async def apply_file(
+        self,
+        file: int,
+        directory: str,
+        lowers: Sequence[str] = (),
+        *,
+        media_type: str = mediatypes.OCI_LAYER,
+    ) -> AppliedLayer:
+        """The same of a layer in a file, whose descriptor stays the caller's."""
         fds: list[int] = []
         try:
-            fds = [os.open(path, _DIRECTORY) for path in (directory, *lowers)]
-            return await self._workers.apply(blob, layer.media_type, fds[0], None, lowers=fds[1:])
+            fds.extend(os.open(path, _DIRECTORY) for path in (directory, *lowers))
+            return await self._workers.apply(file, media_type, fds[0], None, lowers=fds[1:])
         finally:
-            for fd in (blob, *fds):
+            for fd in fds:
                 os.close(fd)
+
+    async def take_apart(self, file: int, directory: str) -> None:
+        """Make numbered files of those in an archive, in an empty directory: see `layers.split`.
+
+        Raises:
+            LayerError: it is no archive, or a hostile one. ResourceExhausted: the disk is full.
+        """
+        fd = os.open(directory, _DIRECTORY)
+        try:
+            await self._workers.split(file, fd, limit=MAX_LAYER_SIZE)
+        finally:
+            os.close(fd)
 
     def warm(self) -> None:
         """A layer will be here soon: have a worker ready for it."""

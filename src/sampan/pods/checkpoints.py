@@ -17,11 +17,11 @@ It gets its name when it is whole, and the disk has it.
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import os
 import stat
 import tempfile
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,11 +33,13 @@ from sampan.errors import (
     NotImplementedHere,
     Unavailable,
 )
+from sampan.images.failures import finish
 from sampan.layers import header, tarwriter
 from sampan.pods.handlers import OURS
 from sampan.tasks import recovery
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import BinaryIO
 
     from sampan.pods.containers import PodContainer
@@ -70,20 +72,71 @@ async def create(pods: Pods, ref: str, location: str, timeout: int) -> None:
         raise NotImplementedHere(
             f"checkpoint container {one.container.id}: it runs below a kernel of its own"
         )
-    work = tempfile.mkdtemp(dir=pods.engine.services.layout.trash)
+    with opened(os.path.dirname(path)) as place, nameless(place) as file:
+        try:
+            async with asyncio.timeout(timeout or None):
+                await write(pods, one, sandbox, file)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"checkpoint container {one.container.id}: not done within {timeout} s"
+            ) from None
+        await asyncio.to_thread(give_name, file, place, os.path.basename(path))
+
+
+async def write(pods: Pods, one: PodContainer, sandbox: Sandbox, file: BinaryIO) -> None:
+    """Write the archive of a container that runs, or is paused and stays so.
+
+    Raises:
+        InvalidArgument: it has a terminal.
+        FailedPrecondition: it does not run, or CRIU cannot, with its own words.
+    """
+    work = tempfile.mkdtemp(prefix="checkpoint-", dir=pods.engine.services.layout.trash)
     try:
-        async with asyncio.timeout(timeout or None):
-            specification = await pods.engine.dump(one.container.id, work)
-            _describe(work, one, sandbox, specification)
-            await asyncio.to_thread(_pack, work, path, one.container.log_path)
-    except TimeoutError:
-        raise DeadlineExceeded(
-            f"checkpoint container {one.container.id}: not done within {timeout} s"
-        ) from None
+        specification = await pods.engine.dump(one.container.id, work)
+        _describe(work, one, sandbox, specification)
+        # To its end, for the file is the caller's, who closes it.
+        await finish(asyncio.to_thread(_pack, file, work, one.container.log_path))
     except Unavailable as error:
         raise FailedPrecondition(str(error)) from error
     finally:
         await asyncio.to_thread(recovery.clear, work)
+
+
+@contextmanager
+def opened(directory: str) -> Iterator[int]:
+    """A descriptor of the directory that a checkpoint goes to. Raises InvalidArgument."""
+    try:
+        place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise InvalidArgument(f"checkpoint location {directory}: {error.strerror}") from error
+    try:
+        yield place
+    finally:
+        os.close(place)
+
+
+def nameless(place: int) -> BinaryIO:
+    """A new file in a directory, without a name until it is whole: a kill leaves nothing.
+
+    Raises:
+        FailedPrecondition: the directory cannot have one.
+    """
+    path = f"/proc/self/fd/{place}"
+    try:
+        return open(os.open(path, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600), "wb")
+    except OSError as error:
+        raise FailedPrecondition(f"write checkpoint: {error.strerror}") from error
+
+
+def give_name(file: BinaryIO, place: int, name: str) -> None:
+    """Let a nameless file be `name` in its directory, for good. Blocking. Raises AlreadyExists."""
+    try:
+        os.link(f"/proc/self/fd/{file.fileno()}", name, dst_dir_fd=place, follow_symlinks=True)
+        os.fsync(place)
+    except FileExistsError:
+        raise AlreadyExists(f"checkpoint location {name}: it is there already") from None
+    except OSError as error:
+        raise FailedPrecondition(f"write checkpoint {name}: {error.strerror}") from error
 
 
 def _place(location: str, one: PodContainer, sandbox: Sandbox) -> str:
@@ -180,27 +233,14 @@ def _time(nanoseconds: int) -> str:
     return f"{moment}.{nanoseconds % _SECOND:09}Z"
 
 
-def _pack(work: str, path: str, log: str) -> None:
-    """Make the tar of the directory `work` and of the log. Blocking. Raises InvalidArgument."""
-    directory, name = os.path.split(path)
+def _pack(file: BinaryIO, work: str, log: str) -> None:
+    """Make the tar of the directory `work` and of the log. Blocking. Raises FailedPrecondition."""
     try:
-        place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        _write_tar(file, work, log)
+        file.flush()
+        os.fsync(file.fileno())
     except OSError as error:
-        raise InvalidArgument(f"checkpoint location {directory}: {error.strerror}") from error
-    try:
-        # Nameless until it is whole, so that a kill in between leaves nothing.
-        flags = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
-        with open(os.open(directory, flags, 0o600), "wb") as file:
-            _write_tar(file, work, log)
-            file.flush()
-            os.fsync(file.fileno())
-            os.link(f"/proc/self/fd/{file.fileno()}", name, dst_dir_fd=place, follow_symlinks=True)
-    except OSError as error:
-        if error.errno == errno.EEXIST:
-            raise AlreadyExists(f"checkpoint location {path}: it is there already") from error
-        raise FailedPrecondition(f"write checkpoint {path}: {error.strerror}") from error
-    finally:
-        os.close(place)
+        raise FailedPrecondition(f"write checkpoint: {error.strerror}") from error
 
 
 def _write_tar(file: BinaryIO, work: str, log: str) -> None:

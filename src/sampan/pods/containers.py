@@ -10,20 +10,12 @@ import asyncio
 import os
 import stat
 import time
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from sampan.engine import cdi
-from sampan.engine.model import (
-    ContainerConfig,
-    HostConfig,
-    LogConfig,
-    LogDriver,
-    Ownership,
-    Status,
-    WaitCondition,
-)
-from sampan.engine.model import Device as EngineDevice
+from sampan.engine.model import Ownership, Status, WaitCondition
 from sampan.errors import (
     AlreadyExists,
     Conflict,
@@ -33,9 +25,10 @@ from sampan.errors import (
     NotModified,
     SampanError,
 )
+from sampan.images.failures import finish
 from sampan.kernel import cgroups
-from sampan.pods import mounts, names, records, security, specgen, users
-from sampan.pods.model import OWNER, GroupsPolicy, Mode, Notes, Phase, Resources, User
+from sampan.pods import mounts, names, records, specgen, users, wording
+from sampan.pods.model import OWNER, Mode, Notes, Phase, Resources, User
 from sampan.spec.reference import Reference
 from sampan.vm.words import MACHINE
 
@@ -85,6 +78,13 @@ class Containers:
         for one in self.all():
             self._taken.add(names.container_name(one.notes.sandbox, one.notes.request))
 
+    async def thaw(self) -> None:
+        """At start: an engine that died in a pod's checkpoint has left containers paused."""
+        for container in self.current():
+            if container.status is Status.PAUSED:
+                with suppress(Conflict):  # it ends in this moment
+                    await self._engine.unpause(container.id)
+
     # look
 
     def current(self) -> list[Container]:
@@ -131,31 +131,80 @@ class Containers:
 
     # change
 
-    async def create(self, sandbox_id: str, request: Request, config: SandboxConfig | None) -> str:
+    async def create(
+        self,
+        sandbox_id: str,
+        request: Request,
+        config: SandboxConfig | None,
+        *,
+        checkpoint: str = "",
+    ) -> str:
         """Make a container in a sandbox; its id. `config` is the sandbox's as the kubelet has it.
 
+        An image that is a path means the archive of a checkpoint, which says what runs; with
+        `checkpoint` the request describes the whole of what that archive has.
+
         Raises:
-            NotFound: there is no such sandbox or image.
+            NotFound: there is no such sandbox, image or archive.
             AlreadyExists: the sandbox has a container of this name and attempt.
             FailedPrecondition: the sandbox is not ready.
+            InvalidArgument: the archive is none, or does not fit the request.
+            PermissionDenied: others than our user may have written the archive.
         """
         sandbox = self._table.find(sandbox_id)
         if sandbox.phase is not Phase.READY:
             raise FailedPrecondition(f"create container in {sandbox.id}: the sandbox is not ready")
         check(request, sandbox)
         self.sandboxes.handler(sandbox).check(request)
+        path = checkpoint or (request.image.image if request.image.image[0] == "/" else "")
         name = names.container_name(sandbox.id, request)
         if name in self._taken:
             raise AlreadyExists(f"container name {name} is in use")
         self._taken.add(name)
         try:
-            return await self._create(sandbox, request, config or sandbox.config)
+            if path:
+                wanted = request, config or sandbox.config
+                return await self._restored(sandbox, *wanted, path, whole=bool(checkpoint))
+            image = await self._engine.images.get(request.image.image)
+            return await self._create(sandbox, request, config or sandbox.config, image)
         except BaseException:
             self._taken.discard(name)
             raise
 
-    async def _create(self, sandbox: Sandbox, request: Request, config: SandboxConfig) -> str:
-        image = await self._engine.images.get(request.image.image)
+    async def _restored(
+        self, sandbox: Sandbox, request: Request, config: SandboxConfig, path: str, *, whole: bool
+    ) -> str:
+        """Make a container of an archive, or nothing. `whole`: the request describes all of it."""
+        from sampan.pods import archives, restoring  # rarely asked for
+
+        restoring.check(request, self.sandboxes.handler(sandbox))
+        async with archives.opened(self._engine, path) as saved:
+            image = await saved.image(self._engine)
+            if not whole:
+                request = restoring.completed(request, saved)
+            elif (await self._engine.images.get(request.image.image)).id != image.id:
+                raise InvalidArgument(f"restore container {request.name}: it has another image")
+            request = replace(request, mounts=mounts.checked(request.mounts))
+            restoring.check_mounts(request, saved)
+            made = await self._create(sandbox, request, config, image, archives.CHECKPOINT)
+            try:
+                if whole:
+                    restoring.check_process(self._engine.get(made), request, saved)
+                await saved.install(self._engine, made)
+            except BaseException:
+                self._notes.pop(made, None)
+                await finish(self._engine.remove(made, force=True))
+                raise
+        return made
+
+    async def _create(
+        self,
+        sandbox: Sandbox,
+        request: Request,
+        config: SandboxConfig,
+        image: Image,
+        checkpoint: str = "",
+    ) -> str:
         self._edits(request)  # refused here, not at the start
         request = replace(request, mounts=mounts.checked(request.mounts))
         notes = Notes(
@@ -163,11 +212,12 @@ class Containers:
             request=request,
             image_name=shown_name(image, request),
             image_ref=shown_digest(image),
+            checkpoint=checkpoint,
         )
         made = await self._engine.create(
-            _config(request, sandbox, image),
+            wording.config(request, sandbox, image),
             replace(
-                _host(request, sandbox, names.log_file(config, request)),
+                wording.host(request, sandbox, names.log_file(config, request)),
                 program=self.sandboxes.handler(sandbox).program,
                 mounts=mounts.of_images(request.mounts),
             ),
@@ -198,7 +248,12 @@ class Containers:
         if container.log_path:
             await self._engine.services.on_disk(make_log, container.log_path)
         try:
-            await self._engine.start(container.id)
+            if one.notes.checkpoint:
+                await self._engine.start_from(container.id, one.notes.checkpoint)
+                # It is the container's memory, and not needed again.
+                await self._engine.remove_checkpoint(container.id, one.notes.checkpoint)
+            else:
+                await self._engine.start(container.id)
         except SampanError:
             self._failed_at[container.id] = time.time_ns()
             raise
@@ -337,50 +392,6 @@ def check(request: Request, sandbox: Sandbox) -> None:
         raise InvalidArgument("a container needs an image")
     if request.security.privileged and not sandbox.config.security.privileged:
         raise InvalidArgument("no privileged container allowed in a sandbox that is not privileged")
-
-
-def _config(request: Request, sandbox: Sandbox, image: Image) -> ContainerConfig:
-    return ContainerConfig(
-        image=image.id,
-        entrypoint=request.command or None,
-        command=request.args or None,
-        env=request.env,
-        cwd=request.cwd,
-        user=security.user(request.security),
-        hostname=sandbox.config.hostname or os.uname().nodename,
-        tty=request.tty,
-        open_stdin=request.stdin,
-        stdin_once=request.stdin_once,
-        stop_signal=request.stop_signal,
-    )
-
-
-def _host(request: Request, sandbox: Sandbox, log: str) -> HostConfig:
-    asked = request.security
-    driver = LogDriver.CRI if log else LogDriver.NONE
-    return HostConfig(
-        network_mode="none",  # the pod's is joined
-        cgroup_parent=names.cgroup_parent(sandbox.config.cgroup_parent),
-        read_only=asked.read_only,
-        cap_add=asked.add,
-        cap_drop=asked.drop,
-        privileged=asked.privileged,
-        security_opt=security.options(asked),
-        group_add=tuple(str(group) for group in asked.groups),
-        groups_policy="strict" if asked.groups_policy is GroupsPolicy.STRICT else "merge",
-        devices=tuple(
-            EngineDevice(
-                host_path=os.path.realpath(one.source),
-                container_path=one.target or one.source,
-                permissions=one.permissions or "rwm",
-            )
-            for one in request.devices
-        ),
-        cdi_devices=request.cdi,
-        masked_paths=asked.masked_paths or None,
-        readonly_paths=asked.readonly_paths or None,
-        log=LogConfig(driver=driver, path=log),
-    )
 
 
 def merged(old: Resources, new: Resources) -> Resources:

@@ -280,10 +280,12 @@ class User:
 class Notes:
     """What is kept with the engine's container: its sandbox and its request.
 
-    `image_name` and `image_ref` are what the status shows of the image.
+    `image_name` and `image_ref` are what the status shows of the image. `checkpoint` is the name of
+    that which its start begins from, "" for a command of its own.
     """
 
     sandbox: str
     request: Request
     image_name: str = ""
     image_ref: str = ""
+    checkpoint: str = ""

@@ -68,6 +68,8 @@ def checkpoint(root: str, container_id: str, options: Parsed) -> None:
     images, work = _directories(directory, options)
     words = ["pre-dump" if options.on("pre-dump") else "dump", "--tree", str(state["pid"])]
     words += [*_shared_words(options, images, work), *_dump_words(options, images)]
+    if status == "paused":
+        words += ["--freeze-cgroup", _freezer(state)]  # CRIU leaves it paused as well
     _refuse_terminal(spec)
     for point in _external(spec, state["rootfs"]):
         words += ["--external", f"mnt[{point}]:{point}"]
@@ -281,6 +283,12 @@ def _cgroup_mounts(spec: dict[str, Any], group: cgroups.Cgroup) -> dict[str, str
     kinds = ("cgroup", "cgroup2")
     points = [one["destination"] for one in spec.get("mounts") or [] if one.get("type") in kinds]
     return dict.fromkeys(points, names[""]) if "" in names else {}
+
+
+def _freezer(state: dict[str, Any]) -> str:
+    """The directory whose file stops the container's processes."""
+    names = cgroups.recorded(state).names()
+    return names.get("freezer") or names[""]
 
 
 def _network_paths(spec: dict[str, Any]) -> list[str]:

@@ -40,7 +40,6 @@ class Containers:
             "UpdateContainerResources": self.update,
             "ReopenContainerLog": self.reopen_log,
             "ExecSync": self.exec_sync,
-            "CheckpointContainer": self.checkpoint,
         }
 
     def streams(self) -> dict[str, Stream]:
@@ -112,16 +111,6 @@ class Containers:
         one = self._own.find(_id(request.container_id))
         done = await self._pods.execs.run(one.container, tuple(request.cmd), request.timeout)
         return pb.ExecSyncResponse(stdout=done.stdout, stderr=done.stderr, exit_code=done.code)
-
-    async def checkpoint(
-        self, request: pb.CheckpointContainerRequest
-    ) -> pb.CheckpointContainerResponse:
-        """Write an archive of a container that goes on running."""
-        from sampan.pods import checkpoints  # rarely asked for
-
-        wanted = _id(request.container_id), request.location, request.timeout
-        await checkpoints.create(self._pods, *wanted)
-        return pb.CheckpointContainerResponse()
 
     def _everything(self) -> bytes:
         return b"".join([self._line(one) for one in self._own.all()])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sampan.api.cri.calls import handler
+from sampan.api.cri.checkpoints import Checkpoints
 from sampan.api.cri.containers import Containers
 from sampan.api.cri.images import Images
 from sampan.api.cri.metrics import Metrics
@@ -30,7 +31,7 @@ class CriServer:
         containers = Containers(pods)
         listing = (Sandboxes(pods), containers, Stats(pods, containers), Metrics(pods))
         self._streaming = Streaming(pods)
-        parts = (Runtime(pods), self._streaming, *listing)
+        parts = (Runtime(pods), self._streaming, Checkpoints(pods), *listing)
         calls = {name: call for part in parts for name, call in part.table().items()}
         streams = {name: call for part in listing for name, call in part.streams().items()}
         images = Images(pods)
