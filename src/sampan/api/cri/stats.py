@@ -204,23 +204,10 @@ class Stats:
         )
 
     async def _sandbox(self, one: Sandbox) -> pb.PodSandboxStats:
-        """Sums over the containers and the keeper, or a machine, in which the containers are; the
-        kubelet reads the pod's own cgroup itself."""
-        containers = self._pods.containers.of_sandbox(one.id)
-        found = await self._read_running(containers)
+        """Sums; the kubelet reads the pod's own cgroup itself."""
+        found = await self._read_running(self._pods.containers.of_sandbox(one.id))
         own = [made for made, _ in found]
-        counted = [(each.cpu, each.memory) for each in own]
-        members = [each.container.id for each in containers]
-        if one.keeper and self._pods.sandboxes.is_ready(one):
-            members.append(one.keeper)
-            reading = await self._pods.engine.stats(one.keeper)
-            if self._pods.sandboxes.handler(one).is_machine:
-                counted.clear()
-                members.clear()
-            counted.append((_cpu(reading), _memory(reading)))
-        processes = [len(await self._pods.engine.pids(each)) for each in members]
-        if not members:  # they are in the machine, which is one process here
-            processes = [each.pids_current for _, each in found]
+        counted, processes = await self._members(one, found)
         network = await self._network(one)
         now = time.time_ns()
         return pb.PodSandboxStats(
@@ -245,11 +232,27 @@ class Stats:
                     usage_bytes=_number(sum(memory.usage_bytes.value for _, memory in counted)),
                     rss_bytes=_number(sum(memory.rss_bytes.value for _, memory in counted)),
                 ),
-                process=pb.ProcessUsage(timestamp=now, process_count=_number(sum(processes))),
+                process=pb.ProcessUsage(timestamp=now, process_count=_number(processes)),
                 network=network,
                 containers=own,
             ),
         )
+
+    async def _members(
+        self, one: Sandbox, found: list[tuple[pb.ContainerStats, Reading]]
+    ) -> tuple[list[tuple[pb.CpuUsage, pb.MemoryUsage]], int]:
+        """What counts for a sandbox, and its processes: containers and keeper, or the machine,
+        which the containers are in."""
+        engine, ids = self._pods.engine, [made.attributes.id for made, _ in found]
+        counted = [(made.cpu, made.memory) for made, _ in found]
+        if one.keeper and self._pods.sandboxes.is_ready(one):
+            reading = await engine.stats(one.keeper)
+            if self._pods.sandboxes.handler(one).is_machine:
+                inside = sum(each.pids_current for _, each in found)  # with threads
+                return [(_cpu(reading), _memory(reading))], inside
+            ids.append(one.keeper)
+            counted.append((_cpu(reading), _memory(reading)))
+        return counted, sum([len(await engine.pids(each)) for each in ids])
 
     async def _network(self, one: Sandbox) -> pb.NetworkUsage | None:
         """The pod's interfaces; None with the node's, or when it was stopped meanwhile."""
