@@ -210,7 +210,7 @@ def _users(containers: Containers) -> list[ImageUser]:
 
 def _parts(services: Services) -> Parts:
     """The parts know each other by what they do: starting, ending and removing call in a circle."""
-    execs = Execs(services.config, services.containers)
+    execs = Execs(services.config, services.containers, services.networks.linked_variables)
 
     async def end(entry: Entry) -> None:
         await lifecycle.end(entry)

@@ -21,6 +21,7 @@ from sampan.engine.model import Container, Created, LogDriver, MountType, Owners
 from sampan.engine.start import SNAPSHOT, overlay_above, split_rootfs
 from sampan.errors import ContainerNotFound, FailedPrecondition, InvalidArgument, NotFound
 from sampan.ids import new_id
+from sampan.network.model import BRIDGE
 from sampan.spec.platform import Platform
 
 if TYPE_CHECKING:
@@ -115,9 +116,15 @@ class Creator:
         return replace(host, **named) if named else host
 
     def _check_links(self, host: HostConfig) -> None:
-        for link in host.links:
+        """On the default bridge a link is to a container; elsewhere to who will have the name."""
+        for link in host.links if host.network_mode in (*joining.DEFAULTS, BRIDGE) else ():
             try:
-                self._find(links.parts(link)[0])
+                other = self._find(links.parts(link)[0]).host
+                if other.network_mode == "host":
+                    raise InvalidArgument(
+                        "conflicting options: host type networking can't be used with links. "
+                        "This would result in undefined behavior"
+                    )
             except ContainerNotFound as error:  # to clients, 404 means that the image is missing
                 raise InvalidArgument(f"could not get container for {link}: {error}") from error
 

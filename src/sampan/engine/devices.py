@@ -89,10 +89,12 @@ def host_devices() -> tuple[dict[str, Any], ...]:
             if name in _SKIPPED and directory == "/dev":
                 continue
             path = f"{directory}/{name}"
+            if os.path.islink(path):
+                continue
             try:
                 found.append(_node(path, path))
             except InvalidArgument:
-                continue  # a socket, a link or a file
+                continue  # a socket or a file
             if len(found) >= _MAX_DEVICES:
                 return tuple(found)
     return tuple(found)
@@ -100,7 +102,7 @@ def host_devices() -> tuple[dict[str, Any], ...]:
 
 def _node(host_path: str, path: str) -> dict[str, Any]:
     kind, major, minor = _numbers(host_path)
-    status = os.stat(host_path, follow_symlinks=False)
+    status = os.stat(host_path)
     return {
         "path": path,
         "type": kind,
@@ -114,7 +116,7 @@ def _node(host_path: str, path: str) -> dict[str, Any]:
 
 def _numbers(path: str) -> tuple[str, int, int]:
     try:
-        status = os.stat(path, follow_symlinks=False)
+        status = os.stat(path)  # a link like /dev/disk/by-id/... names the device that it leads to
     except OSError as error:
         raise InvalidArgument(
             f'error gathering device information while adding custom device "{path}": '

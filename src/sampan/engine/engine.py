@@ -265,7 +265,9 @@ class Engine(NetworkVerbs, CheckpointVerbs):
         if not (all or limit or (filters and "status" in filters)):
             found = [container for container in found if container.status.is_running]
         if filters:
-            matches = container_filter(self._named_networks(filters), self.get)
+            matches = container_filter(
+                self._named_networks(filters), self.get, self.networks.published
+            )
             found = [container for container in found if matches(container)]
         found.sort(key=attrgetter("created_at"), reverse=True)
         return found[:limit] if limit else found
@@ -342,6 +344,7 @@ class Engine(NetworkVerbs, CheckpointVerbs):
         task = check_running(entry)
         if entry.container.config.tty:
             await task.call("resize", height=height, width=width)
+        self._services.containers.emit(entry, "resize", height=str(height), width=str(width))
 
     async def reopen_log(self, ref: str) -> None:
         """Write to a new file of the log's name from now on, for the old one was moved away.

@@ -21,9 +21,11 @@ from sampan.ids import new_id
 from sampan.tasks.task import TaskFailure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sampan.engine.config import EngineConfig
     from sampan.engine.containers import Containers, Entry
-    from sampan.engine.model import Attachment, ExecConfig
+    from sampan.engine.model import Attachment, Container, ExecConfig
     from sampan.tasks.task import Task
 
 MAX_KEPT = 256
@@ -58,9 +60,16 @@ class Session:
 class Execs:
     """All exec sessions of the engine."""
 
-    def __init__(self, config: EngineConfig, containers: Containers) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        containers: Containers,
+        linked: Callable[[Container], tuple[str, ...]],
+    ) -> None:
+        """`linked` are the variables that a container has of those that it is linked to."""
         self._config = config
         self._containers = containers
+        self._linked = linked
         self._sessions: dict[str, Session] = {}
 
     def create(self, entry: Entry, config: ExecConfig, *, quiet: bool = False) -> str:
@@ -166,7 +175,11 @@ class Execs:
         self, session: Session, task: Task, attachments: tuple[Attachment, ...]
     ) -> None:
         container, config = session.entry.container, session.exec.config
-        facts = specgen.Facts(cgroups_path="", no_new_privileges=self._config.no_new_privileges)
+        facts = specgen.Facts(
+            cgroups_path="",
+            no_new_privileges=self._config.no_new_privileges,
+            variables=self._linked(container) if container.host.links else (),
+        )
         request: dict[str, Any] = {
             "exec": session.exec.id,
             "process": specgen.exec_process(container, config, facts),
@@ -215,7 +228,7 @@ def check_running(entry: Entry) -> Task:
     """
     container = entry.container
     if container.status is Status.PAUSED:
-        raise Conflict(f"container {container.name} is paused, unpause the container before exec")
+        raise Conflict(f"container {container.id} is paused, unpause the container before exec")
     if container.status is Status.RESTARTING:
         raise Conflict(
             f"container {container.id} is restarting, wait until the container is running"

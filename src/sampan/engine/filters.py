@@ -2,7 +2,8 @@
 
 Docker's grammar: `name` is a regular expression searched for in the name, `id` a prefix, `label` a
 key or `key=value` where all values must match, `status`, `exited`, `ancestor`, `before`, `since`,
-`network`, `until`. An unknown key is refused: a typing error must not mean everything.
+`network`, `volume`, `publish`, `expose`, `until`. An unknown key is refused: a typing error must
+not mean everything.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from sampan.engine import portfilters
 from sampan.engine.model import HealthStatus, Status
 from sampan.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from sampan.engine.model import Container, Event
+    from sampan.network.model import Published
 
 Filters = Mapping[str, Sequence[str]]
 Test = Callable[["Container"], bool]
@@ -31,16 +34,26 @@ _EVENT_KEYS = frozenset(
 )
 
 
+def _nothing(_: str) -> Sequence[Published]:
+    return ()
+
+
 def container_filter(
-    wanted: Filters | None, find: Callable[[str], Container]
+    wanted: Filters | None,
+    find: Callable[[str], Container],
+    published: Callable[[str], Sequence[Published]] = _nothing,
 ) -> Callable[[Container], bool]:
-    """A test for containers; `find` resolves the reference of `before` and `since`.
+    """A test for containers; `find` resolves the reference of `before` and `since`, `published`
+    gives the ports of the host that lead to an id.
 
     Raises:
         InvalidArgument: an unknown key or an impossible value.
         ContainerNotFound: `before` or `since` name none.
     """
-    tests = [_test(key, tuple(values), find) for key, values in (wanted or {}).items() if values]
+    asked = {key: tuple(values) for key, values in (wanted or {}).items() if values}
+    tests = [_test(key, values, find) for key, values in asked.items() if key != "publish"]
+    if "publish" in asked:
+        tests.append(portfilters.publishes(asked["publish"], published))
     return lambda container: all(test(container) for test in tests)
 
 
@@ -87,6 +100,7 @@ def _test(key: str, values: tuple[str, ...], find: Callable[[str], Container]) -
         "id": lambda c: any(c.id.startswith(value) for value in values),
         "label": lambda c: has_labels({**c.image_labels, **c.config.labels}, values),
         "ancestor": lambda c: any(_descends(c, value) for value in values),
+        "volume": lambda c: any(v in (m.source, m.target) for m in c.mounts for v in values),
         "network": lambda c: any(v in c.networks or v == c.host.network_mode for v in values),
     }
     if key in simple:
@@ -100,6 +114,8 @@ def _test(key: str, values: tuple[str, ...], find: Callable[[str], Container]) -
     if key == "exited":
         codes = {_integer(key, value) for value in values}
         return lambda c: c.status is Status.EXITED and c.state.exit_code in codes
+    if key == "expose":
+        return portfilters.exposes(values)
     if key == "health":
         return _health(values)
     if key in ("before", "since"):

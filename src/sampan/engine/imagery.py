@@ -55,6 +55,10 @@ class Images:
         """The image of a reference or an id."""
         return await self._service.get(ref, platform)
 
+    async def ids(self, refs: Iterable[str]) -> Mapping[str, Digest | None]:
+        """Reference -> the id of the image that it leads to now, or None."""
+        return await self._service.ids(refs)
+
     @property
     def manifests(self) -> Manifests:
         """What indexes have."""

@@ -171,14 +171,15 @@ def ordered(container: Container) -> list[tuple[str, EndpointRequest]]:
 
 
 def bindings(container: Container) -> list[Binding]:
-    """The ports to publish: those that were named, and with -P every other exposed one."""
+    """The ports to publish: those that were named, and with -P every other exposed one. First those
+    that want a port of their own, which another one could be given."""
     found = list(container.host.ports)
     if container.host.publish_all:
         named = {(one.port, one.protocol) for one in found}
         for port, protocol in map(parse_port, container.config.exposed_ports):
             if (port, protocol) not in named:
                 found.append(Binding(port=port, protocol=protocol))
-    return found
+    return sorted(found, key=lambda one: one.host_first == 0)
 
 
 def versions(endpoint: Endpoint) -> set[int]:

@@ -90,6 +90,9 @@ class Lifecycle:
         """See Engine.kill."""
         number = signals.parse(signal)
         container = entry.container
+        if container.status is Status.RESTARTING:  # as if it ran: it is not to come back
+            await self._stop_waiting(entry)
+            return
         if not container.status.is_running:
             raise Conflict(
                 f"Cannot kill container: {container.name}: container {container.id} is not running"

@@ -94,6 +94,10 @@ class NetworkTable:
         require()
         taken = await self._wiring.subnets()
         if not self._registry.is_missing(config.name):
+            if self._registry.find(config.name).network.is_predefined:
+                raise PermissionDenied(
+                    f"operation is not permitted on predefined {config.name} network"
+                )
             raise AlreadyExists(f"network with name {config.name} already exists")
         network = checking.complete(config, self._registry.subnets(), taken)
         if network.driver is Driver.CNI:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,4 +12,7 @@ if TYPE_CHECKING:
 
 def cgroup_path(config: EngineConfig, container: Container) -> str:
     """The path below the mount point of every hierarchy; it starts with a slash."""
-    return f"{container.host.cgroup_parent or config.cgroup_parent}/{container.id}"
+    parent = container.host.cgroup_parent or config.cgroup_parent
+    if not parent.startswith("/"):  # below ours, and `..` leads no further up than there
+        parent = (config.cgroup_parent + posixpath.normpath("/" + parent)).removesuffix("/")
+    return f"{parent}/{container.id}"

@@ -107,11 +107,11 @@ def generate(container: Container, facts: Facts) -> dict[str, Any]:
     return spec
 
 
-def environment(container: Container, more: tuple[str, ...] = ()) -> list[str]:
+def environment(container: Container, more: tuple[str, ...], *, tty: bool) -> list[str]:
     """Docker's order: PATH, HOSTNAME, TERM, `more`, then the container's own, which win."""
     config = container.config
     first = [DEFAULT_PATH, f"HOSTNAME={config.hostname}"]
-    if config.tty:
+    if tty:
         first.append("TERM=xterm")
     first += more
     return merge_environment(first, config.env)
@@ -135,9 +135,7 @@ def exec_process(container: Container, config: ExecConfig, facts: Facts) -> dict
     The capabilities are the container's, never more, unless the exec is privileged.
     """
     host = container.host
-    base = environment(container, facts.variables)
-    if config.tty:
-        base = merge_environment(["TERM=xterm"], tuple(base))
+    base = environment(container, facts.variables, tty=config.tty)
     names = security.ALL if config.privileged else security.capabilities(host)
     process: dict[str, Any] = {
         "terminal": config.tty,
@@ -162,7 +160,7 @@ def _process(container: Container, facts: Facts) -> dict[str, Any]:
         "terminal": config.tty,
         "user": _user(config.user, host),
         "args": [*([INIT, "--"] if host.init else []), container.path, *container.args],
-        "env": environment(container, facts.variables),
+        "env": environment(container, facts.variables, tty=container.config.tty),
         "cwd": config.cwd or "/",
         "capabilities": _capability_sets(security.capabilities(host)),
         "rlimits": _rlimits(host),
@@ -238,8 +236,13 @@ def _mounts(container: Container, facts: Facts) -> list[dict[str, Any]]:
     own += facts.mounts
     # A user's mount replaces a default one at the same place; parents come before children.
     taken = {mount["destination"] for mount in own}
+    kept = [mount for mount in defaults if mount["destination"] not in taken]
+    if "/etc" in taken:  # else it would hide what is ours in it
+        ours = [mount for mount in kept if mount["destination"].startswith("/etc/")]
+        kept = [mount for mount in kept if mount not in ours]
+        own += ours
     own.sort(key=lambda mount: mount["destination"].count("/"))
-    return [mount for mount in defaults if mount["destination"] not in taken] + own
+    return kept + own
 
 
 def _sys(container: Container, flags: list[str], facts: Facts) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from sampan.engine import (
     hookfiles,
     initprogram,
     joining,
+    links,
     logattributes,
     ranges,
     specgen,
@@ -32,6 +33,7 @@ from sampan.engine.model import LogDriver, Status, WaitCondition
 from sampan.engine.placement import cgroup_path
 from sampan.errors import Conflict, ContainerNotFound, NotModified, SampanError, StartFailed
 from sampan.kernel.identity import is_unprivileged
+from sampan.network.model import BRIDGE
 from sampan.snapshots.base import mapped
 from sampan.tasks import foreign, recovery
 from sampan.tasks.task import Task, encode
@@ -82,6 +84,7 @@ class Starter:
         queue(entry, attachments)
         async with entry.lock:
             _check_startable(entry)
+            self._check_links(entry.container)
             self._exits.cancel(entry)
             entry.backoff = 0.0
             if entry.container.state.restart_count:
@@ -154,7 +157,9 @@ class Starter:
         if mode == "none":
             return ""
         if not mode.startswith(joining.CONTAINER):
-            return await self._services.networks.prepare(container)
+            path = await self._services.networks.prepare(container)
+            self._tell_linking(container)
+            return path
         target = self._services.containers.find(mode.partition(":")[2]).container
         if not target.status.is_running:
             raise Conflict(f"cannot join network of a non running container: {target.id}")
@@ -265,7 +270,7 @@ class Starter:
         has_resolver = host.network_mode != "none"
         shared = host.network_mode.startswith(joining.CONTAINER)
         if shared:  # and so are the names that are known in there
-            directory = self._services.layout.container(host.network_mode.partition(":")[2])
+            directory = self._services.layout.container(self._shares_with(container).id)
             # One without a network has no resolver.
             has_resolver = os.path.exists(f"{directory}/resolv.conf")
         elif is_new or host.network_mode != "none":
@@ -320,6 +325,41 @@ class Starter:
         if container.host.network_mode != "none":
             own = networks.has_resolver(container.id)
             etcfiles.write_resolver(directory, container, own=own)
+
+    def _check_links(self, container: Container) -> None:
+        """Raises StartFailed, in Docker's words, where a client's start would lead nowhere."""
+        for name, alias in links.of(container):
+            other = self._services.containers.find(name).container
+            if not other.status.is_running:
+                raise StartFailed(
+                    f"Cannot link to a non running container: /{other.name} "
+                    f"AS /{container.name}/{alias}"
+                )
+
+    def _tell_linking(self, container: Container) -> None:
+        """Who is linked to a container finds it where it is now."""
+        if BRIDGE not in container.networks:
+            return
+        networks = self._services.networks
+        for entry in self._services.containers:
+            other = entry.container
+            if not other.host.links or not other.status.is_running:
+                continue
+            if any(name == container.name for name, _ in links.of(other)):
+                etcfiles.write_names(
+                    self._services.layout.container(other.id),
+                    other,
+                    networks.endpoints(other.id),
+                    networks.host_address(other.id),
+                    networks.linked(other),
+                )
+
+    def _shares_with(self, container: Container) -> Container:
+        """Whose network a container of the mode `container:ID` is in, at the end of the chain."""
+        while container.host.network_mode.startswith(joining.CONTAINER):
+            ref = container.host.network_mode.partition(":")[2]
+            container = self._services.containers.find(ref).container
+        return container
 
     def _mounts(self, container: Container) -> tuple[dict[str, Any], ...]:
         services = self._services

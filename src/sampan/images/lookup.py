@@ -14,7 +14,7 @@ from sampan.spec.digest import chain_ids
 from sampan.store import images as store_images
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sampan.images.catalog import Name
     from sampan.snapshots.base import Snapshotter
@@ -37,6 +37,7 @@ class Lookup:
         self._snapshotter = snapshotter
         self._sizes: dict[Digest, int] = {}
         self._names: tuple[object, Sequence[Name]] = (None, ())
+        self._ids: tuple[Sequence[Name], dict[str, Digest | None]] = ((), {})
         self.documents = Documents(content, platform)
 
     def names(self) -> Sequence[Name]:
@@ -91,6 +92,22 @@ class Lookup:
             if image is not None and image.id == image_id:
                 return image, [n for n in every if await self.is_named(n, image.id)], name.target
         raise catalog.no_such_image(ref)
+
+    async def ids(self, refs: Iterable[str]) -> Mapping[str, Digest | None]:
+        """Reference -> the id of the image that it leads to now, None where it leads to none.
+
+        Lists of containers ask for the same few again and again: they are kept while no name moves.
+        """
+        every = self.names()
+        if every is not self._ids[0]:
+            self._ids = every, {}
+        known = self._ids[1]
+        for ref in set(refs) - known.keys():
+            try:
+                known[ref] = (await self.find(ref, None))[0].id
+            except (DataLoss, InvalidArgument, NotFound):
+                known[ref] = None
+        return known
 
     async def all(self) -> Sequence[Image]:
         """Every image that can be read, newest first."""

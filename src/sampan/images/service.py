@@ -143,6 +143,10 @@ class ImageService:
         content, names, _ = await self._lookup.find(ref, platform)
         return await self._lookup.image(content, names)
 
+    async def ids(self, refs: Iterable[str]) -> Mapping[str, Digest | None]:
+        """Reference -> the id of the image that it leads to now, or None."""
+        return await self._lookup.ids(refs)
+
     async def unpack(self, ref: str, platform: Platform | None = None) -> Image:
         """See to it that the snapshots of an image are there, from its blobs; the image.
 

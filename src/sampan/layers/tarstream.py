@@ -73,7 +73,8 @@ class TarStream:
 
     def next(self) -> Entry | None:
         """The next entry, or None when the archive has ended. Data not taken is skipped."""
-        self._skip(self._left + self._padding)
+        self._skip(self._left)
+        self._skip_padding()
         self._left = self._padding = 0
         extended: _Extended | None = None
         while True:
@@ -139,6 +140,15 @@ class TarStream:
             step = min(count, self._end - self._position)
             self._position += step
             count -= step
+
+    def _skip_padding(self) -> None:
+        """Docker's command, given `-f -`, sends an archive that ends with its last entry's data."""
+        if self._padding and self._position == self._end:
+            self._passed += self._end
+            self._view = self._next_chunk()
+            self._position, self._end = 0, len(self._view)
+        if self._end:
+            self._skip(self._padding)
 
     def _read(self, count: int) -> bytes:
         stop = self._position + count

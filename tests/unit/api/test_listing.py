@@ -47,8 +47,16 @@ def engine():
     return SimpleNamespace(networks=Networks(), linked=linked, link_names=lambda: linked)
 
 
-def asked(lines, engine, *found, minor=50):
-    return lines.told(engine, found, minor)
+def asked(lines, engine, *found, minor=50, moved=()):
+    return lines.told(engine, found, minor, moved)
+
+
+def test_an_image_whose_name_moved_is_told_by_its_id(engine, make_container):
+    lines, one = listing.Lines(), replace(make_container(), image_id="sha256:12")
+    [line] = asked(lines, engine, one)
+    assert line.image != "sha256:12"
+    [line] = asked(lines, engine, one, moved={one.id})
+    assert line.image == "sha256:12"
 
 
 def test_a_link_is_seen(engine, make_container):

@@ -31,6 +31,17 @@ def names(data: bytes, piece: int = 1 << 20) -> list[tuple[bytes, int, int, byte
     return found
 
 
+@pytest.mark.parametrize("piece", [1 << 20, 512, 7])
+def test_padding_and_end_may_be_missing(piece):
+    """As in the archive that docker's command sends for `build -f -`."""
+    whole = file(b"a", b"x" * 600) + file(b"b", b"y" * 5)
+    assert names(whole[: -512 + 5], piece) == names(whole + END, piece)
+    with pytest.raises(LayerError, match="ends in the middle"):
+        names(whole[: -512 + 4], piece)
+    with pytest.raises(LayerError, match="ends in the middle"):
+        names(whole[: -512 + 9], piece)
+
+
 NAMES = st.text(
     st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]),
     min_size=1,

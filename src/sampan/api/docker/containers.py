@@ -11,6 +11,7 @@ from sampan import ids
 from sampan.api.docker import (
     answers,
     checkpoints,
+    conflicts,
     convert,
     endpoints,
     networks,
@@ -43,6 +44,7 @@ async def create(call: Call) -> StreamResponse:
     asked = body.host_config or hostconfig.HostConfig()
     asked.runtime = asked.runtime or body.runtime
     host = requests.host_config(asked, bool(body.network_disabled))
+    conflicts.check(config, host)
     name = call.text("name").removeprefix("/")
     new_enough = call.minor >= versions.PLATFORM_OF_CREATE
     try:
@@ -272,7 +274,10 @@ async def stats(call: Call) -> StreamResponse:
     answer = await answers.stream(call.request)
     before = None
     while True:
-        now = await call.engine.stats(container.id)
+        try:
+            now = await call.engine.stats(container.id)
+        except ContainerNotFound:
+            return answer  # removed: the stream ends with what it had
         await answer.write(answers.encode(sampling.sample(now, before)) + b"\n")
         before = now
         await asyncio.sleep(STATS_SECONDS)

@@ -14,10 +14,11 @@ from msgspec import UNSET
 
 from sampan.api.docker import ages, answers, convert, versions
 from sampan.api.docker.endpoints import Live
+from sampan.engine import ancestry
 from sampan.errors import ContainerNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from aiohttp.web_response import StreamResponse
 
@@ -31,19 +32,37 @@ if TYPE_CHECKING:
 async def listing(call: Call) -> StreamResponse:
     """GET /containers/json?all&limit&size&filters"""
     limit = call.number("limit")
+    filters = await ancestry.with_descendants(call.engine.images, call.filters())
     found = call.engine.list(
         all=call.flag("all"),
-        filters=call.filters(),
+        filters=filters,
         limit=limit if limit is not None and limit > 0 else None,
     )
     if call.flag("size"):
         return answers.json(await measured(call, found))
-    return answers.json(call.lines.told(call.engine, found, call.minor))
+    moved = await moved_names(call.engine, found)
+    return answers.json(call.lines.told(call.engine, found, call.minor, moved))
 
 
-async def measured(call: Call, found: Iterable[Container]) -> list[ContainerSummary]:
+async def moved_names(engine: Engine, found: Sequence[Container]) -> Collection[str]:
+    """The ids of containers whose image has no longer the name that they were made with.
+
+    An image of another platform than the host's is not what its name leads to; it keeps it.
+    """
+    ours = engine.images.platform.architecture
+    made_of = [
+        (one.id, convert.image_name(one), one.image_id)
+        for one in found
+        if one.image_id and one.architecture in ("", ours)
+    ]
+    ids = await engine.images.ids({name for _, name, _ in made_of})
+    return {one for one, name, image_id in made_of if ids[name] != image_id}
+
+
+async def measured(call: Call, found: Sequence[Container]) -> list[ContainerSummary]:
     """Lines with sizes; a container that goes meanwhile has none."""
-    lines = Lines().told(call.engine, found, call.minor)
+    moved = await moved_names(call.engine, found)
+    lines = Lines().told(call.engine, found, call.minor, moved)
     for line in lines:
         try:
             sizes = await call.engine.sizes(line.id)
@@ -60,6 +79,7 @@ class _Known(NamedTuple):
     endpoints: Sequence[Endpoint]
     published: Sequence[Published]
     linked: Sequence[str]
+    nameless: bool
     line: ContainerSummary
 
 
@@ -71,9 +91,16 @@ class Lines:
         self._made_for: tuple[int, Mapping[str, str]] = (0, {})
 
     def told(
-        self, engine: Engine, found: Iterable[Container], minor: int
+        self,
+        engine: Engine,
+        found: Iterable[Container],
+        minor: int,
+        moved: Collection[str] = (),
     ) -> list[ContainerSummary]:
-        """The lines of `found` as they are now. They are ours: nobody may change them."""
+        """The lines of `found` as they are now. They are ours: nobody may change them.
+
+        Those of `moved` have the id of their image in place of its name.
+        """
         now, made_for = time.time_ns(), (minor, engine.networks.ids())
         if made_for != self._made_for:
             self._known, self._made_for = {}, made_for
@@ -82,7 +109,7 @@ class Lines:
         for one in found:
             endpoints = engine.networks.endpoints(one.id)
             published = engine.networks.published(one.id)
-            made_of = (one, endpoints, published, linked.get(one.name, ()))
+            made_of = (one, endpoints, published, linked.get(one.name, ()), one.id in moved)
             known = before.get(one.id)
             if known is None or known[:-1] != made_of:
                 known = _Known(*made_of, self._line(*made_of))
@@ -96,9 +123,12 @@ class Lines:
         endpoints: Sequence[Endpoint],
         published: Sequence[Published],
         linked: Sequence[str],
+        nameless: bool,
     ) -> ContainerSummary:
         minor, network_ids = self._made_for
         line = convert.summary(one, 0, Live(endpoints, published, network_ids), linked)
+        if nameless:
+            line.image = one.image_id
         versions.container_summary(line, minor)
         return line
 
