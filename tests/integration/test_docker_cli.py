@@ -101,7 +101,7 @@ RUNS = [
     (("run", "--rm", "bb:1", "nosuch"), 127, ".*executable file not found in \\$PATH.*"),
     (("run", "--rm", "--name", "c2", "bb:1"), 125, ".*is already in use by container.*"),
     (("run", "--rm", "--pull", "never", "nosuch:1"), 125, ".*No such image: nosuch:1.*"),
-    (("run", "--rm", "--stop-signal", "99", "bb:1", "true"), 125, ".*invalid signal: 99.*"),
+    (("run", "--rm", "--stop-signal", "99", "bb:1", "true"), 125, ".*[Ii]nvalid signal: 99.*"),
     (
         ("run", "--rm", "--log-driver", "nosuch", "bb:1", "true"),
         125,

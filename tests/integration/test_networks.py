@@ -164,7 +164,7 @@ def test_a_container_shares_the_network_of_another(docker):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["network", "create", "bridge"], "already exists"),
+        (["network", "create", "bridge"], "not permitted on predefined bridge network"),
         (["network", "create", "-d", "nosuch", "x"], "could not find driver 'nosuch'"),
         (["network", "create", "--subnet", "10.93.0.0/33", "x"], "invalid subnet"),
         (["network", "create", "--subnet", "10.93.0.0/24", "--gateway", "10.94.0.1", "x"],

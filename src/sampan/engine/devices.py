@@ -123,6 +123,9 @@ def _numbers(path: str) -> tuple[str, int, int]:
             "no such file or directory"
         ) from error
     if not stat.S_ISCHR(status.st_mode) and not stat.S_ISBLK(status.st_mode):
-        raise InvalidArgument(f'"{path}" is not a device node')
+        raise InvalidArgument(
+            f'error gathering device information while adding custom device "{path}": '
+            "not a device node"
+        )
     kind = "c" if stat.S_ISCHR(status.st_mode) else "b"
     return kind, os.major(status.st_rdev), os.minor(status.st_rdev)

@@ -309,14 +309,25 @@ def cgroup_of(services: Services, entry: Entry) -> Cgroup:
     return cgroups.manager(cgroup_path(services.config, entry.container))
 
 
+_QUOTAS = {"cpu_quota": "CPU Quota", "cpu_period": "CPU Period"}
+
+
 def _merge(host: HostConfig, policy: RestartPolicy | None, changes: dict[str, Any]) -> HostConfig:
     """The host configuration with what an update names; 0 and "" leave a limit as it is, but that
     of processes, which they take away."""
     wanted = {key: value for key, value in changes.items() if value not in (0, "", None)}
     if "pids_limit" in changes:
         wanted["pids_limit"] = max(0, int(changes["pids_limit"]))
-    if "memory" in wanted and "memory_swap" not in wanted and host.memory_swap > 0:
-        wanted["memory_swap"] = max(host.memory_swap, int(wanted["memory"]))
+    if "memory_swap" not in wanted and 0 < host.memory_swap < int(wanted.get("memory", 0)):
+        raise InvalidArgument(
+            "Memory limit should be smaller than already set memoryswap limit, update the "
+            "memoryswap at the same time"
+        )
+    if host.nano_cpus and (named := [key for key in _QUOTAS if key in wanted]):
+        raise InvalidArgument(
+            f"Conflicting options: {_QUOTAS[named[0]]} cannot be updated as NanoCPUs has already "
+            "been set"
+        )
     if policy is not None:
         wanted["restart"] = policy
     return replace(host, **wanted)

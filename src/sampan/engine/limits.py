@@ -94,8 +94,7 @@ def _check_cpu(host: HostConfig) -> None:
         raise InvalidArgument(
             f"Range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"
         )
-    if host.cpu_shares < 0 or host.cpu_shares > 262144:
-        raise InvalidArgument(f"invalid CPU shares ({host.cpu_shares}): the range is 2 to 262144")
+    _check_shares(host.cpu_shares)
     if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
         raise InvalidArgument(
             "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
@@ -133,6 +132,18 @@ def parse_set(text: str) -> frozenset[int] | None:
             return None
         numbers.update(range(int(ends[0]), int(ends[1]) + 1))
     return frozenset(numbers) or None
+
+
+def _check_shares(shares: int) -> None:
+    """The kernel's range, in runc's words: it would take other numbers for the nearest in it."""
+    if shares < 0:
+        raise InvalidArgument(
+            f"invalid CPU shares ({shares}): set shares: invalid argument, the range is 2 to 262144"
+        )
+    if shares == 1:
+        raise InvalidArgument("the minimum allowed cpu-shares is 2")
+    if shares > 262144:
+        raise InvalidArgument("the maximum allowed cpu-shares is 262144")
 
 
 def _check_rest(host: HostConfig) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sampan.engine import etcfiles, joining, links
+from sampan.engine import etcfiles, joining, linked, links
 from sampan.engine.config import reach
 from sampan.errors import Conflict, NotFound, PermissionDenied, SampanError
 from sampan.network import egress
@@ -134,14 +134,7 @@ class Membership:
         """Write the container's hosts file again: it has other addresses now."""
         if not entry.container.status.is_running:
             return
-        services = self._services
-        etcfiles.write_names(
-            services.layout.container(entry.id),
-            entry.container,
-            services.networks.endpoints(entry.id),
-            services.networks.host_address(entry.id),
-            services.networks.linked(entry.container),
-        )
+        linked.write_names(self._services, entry.container)
 
 
 def _covers(dropped: Binding, asked: Binding) -> bool:

@@ -57,8 +57,10 @@ def _inherited(
 ) -> Iterable[Mount]:  # fmt: skip
     for text in refs:
         ref, colon, mode = text.partition(":")
-        if not ref or (colon and mode not in ("ro", "rw", "z", "Z")):
+        if not ref:
             raise InvalidArgument(f"invalid specification for --volumes-from: '{text}'")
+        if colon and mode not in ("ro", "rw", "z", "Z"):
+            raise InvalidArgument(f"invalid specification for --volumes-from: invalid mode: {mode}")
         for mount in find(ref).mounts:
             # What another container has is not filled again, nor made where it is missing.
             taken = replace(mount, copy=False, make_source=False)
@@ -72,6 +74,7 @@ def check(mount: Mount) -> Mount:
         InvalidArgument: a field is missing, impossible, or not of this type.
     """
     kind = f'invalid mount config for type "{mount.type}"'
+    _check_given(kind, mount)
     target = target_of(mount.target, kind)
     if any("\0" in text for text in (mount.source, mount.subpath)):
         raise InvalidArgument(f"{kind}: invalid character in the source")
@@ -80,16 +83,19 @@ def check(mount: Mount) -> Mount:
             raise InvalidArgument(f"{kind}: mount path must be absolute: {mount.source!r}")
         if mount.propagation and mount.propagation not in binds.PROPAGATION:
             raise InvalidArgument(f"{kind}: invalid propagation: {mount.propagation!r}")
-    elif mount.type is MountType.VOLUME:
-        if mount.source:
-            check_name(mount.source, "volume")
-    elif mount.type is MountType.IMAGE:
-        if not mount.source:
-            raise InvalidArgument(f"{kind}: field Source must not be empty")
-    elif mount.source:
-        raise InvalidArgument(f"{kind}: field Source must not be specified")
+    elif mount.type is MountType.VOLUME and mount.source:
+        check_name(mount.source, "volume")
     _check_subpath(kind, mount.subpath)
     return replace(mount, target=target)
+
+
+def _check_given(kind: str, mount: Mount) -> None:
+    if not mount.target:
+        raise InvalidArgument(f"{kind}: field Target must not be empty")
+    if mount.type in (MountType.BIND, MountType.IMAGE) and not mount.source:
+        raise InvalidArgument(f"{kind}: field Source must not be empty")
+    if mount.type is MountType.TMPFS and mount.source:
+        raise InvalidArgument(f"{kind}: field Source must not be specified")
 
 
 def _check_subpath(kind: str, subpath: str) -> None:

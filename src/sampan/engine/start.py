@@ -23,7 +23,7 @@ from sampan.engine import (
     hookfiles,
     initprogram,
     joining,
-    links,
+    linked,
     logattributes,
     ranges,
     specgen,
@@ -33,7 +33,6 @@ from sampan.engine.model import LogDriver, Status, WaitCondition
 from sampan.engine.placement import cgroup_path
 from sampan.errors import Conflict, ContainerNotFound, NotModified, SampanError, StartFailed
 from sampan.kernel.identity import is_unprivileged
-from sampan.network.model import BRIDGE
 from sampan.snapshots.base import mapped
 from sampan.tasks import foreign, recovery
 from sampan.tasks.task import Task, encode
@@ -84,7 +83,7 @@ class Starter:
         queue(entry, attachments)
         async with entry.lock:
             _check_startable(entry)
-            self._check_links(entry.container)
+            linked.check(self._services, entry.container)
             self._exits.cancel(entry)
             entry.backoff = 0.0
             if entry.container.state.restart_count:
@@ -158,7 +157,7 @@ class Starter:
             return ""
         if not mode.startswith(joining.CONTAINER):
             path = await self._services.networks.prepare(container)
-            self._tell_linking(container)
+            linked.tell(self._services, container)
             return path
         target = self._services.containers.find(mode.partition(":")[2]).container
         if not target.status.is_running:
@@ -270,7 +269,9 @@ class Starter:
         has_resolver = host.network_mode != "none"
         shared = host.network_mode.startswith(joining.CONTAINER)
         if shared:  # and so are the names that are known in there
-            directory = self._services.layout.container(self._shares_with(container).id)
+            directory = self._services.layout.container(
+                linked.network_owner(self._services, container).id
+            )
             # One without a network has no resolver.
             has_resolver = os.path.exists(f"{directory}/resolv.conf")
         elif is_new or host.network_mode != "none":
@@ -318,48 +319,10 @@ class Starter:
 
     def _write_files(self, directory: str, container: Container) -> None:
         networks = self._services.networks
-        endpoints = networks.endpoints(container.id)
-        gateway = networks.host_address(container.id)
-        linked = networks.linked(container)
-        etcfiles.write_names(directory, container, endpoints, gateway, linked)
+        linked.write_names(self._services, container)
         if container.host.network_mode != "none":
             own = networks.has_resolver(container.id)
             etcfiles.write_resolver(directory, container, own=own)
-
-    def _check_links(self, container: Container) -> None:
-        """Raises StartFailed, in Docker's words, where a client's start would lead nowhere."""
-        for name, alias in links.of(container):
-            other = self._services.containers.find(name).container
-            if not other.status.is_running:
-                raise StartFailed(
-                    f"Cannot link to a non running container: /{other.name} "
-                    f"AS /{container.name}/{alias}"
-                )
-
-    def _tell_linking(self, container: Container) -> None:
-        """Who is linked to a container finds it where it is now."""
-        if BRIDGE not in container.networks:
-            return
-        networks = self._services.networks
-        for entry in self._services.containers:
-            other = entry.container
-            if not other.host.links or not other.status.is_running:
-                continue
-            if any(name == container.name for name, _ in links.of(other)):
-                etcfiles.write_names(
-                    self._services.layout.container(other.id),
-                    other,
-                    networks.endpoints(other.id),
-                    networks.host_address(other.id),
-                    networks.linked(other),
-                )
-
-    def _shares_with(self, container: Container) -> Container:
-        """Whose network a container of the mode `container:ID` is in, at the end of the chain."""
-        while container.host.network_mode.startswith(joining.CONTAINER):
-            ref = container.host.network_mode.partition(":")[2]
-            container = self._services.containers.find(ref).container
-        return container
 
     def _mounts(self, container: Container) -> tuple[dict[str, Any], ...]:
         services = self._services

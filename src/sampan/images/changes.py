@@ -72,6 +72,8 @@ def _text(config: RunConfig, name: str, rest: str, change: str) -> RunConfig:
             return replace(config, working_dir=rest)
         case "STOPSIGNAL":
             return replace(config, stop_signal=rest)
+        case "ONBUILD":
+            return replace(config, on_build=(*config.on_build, rest))
         case _:
             raise _invalid(change, f"{name[:40]} is not an instruction that can be used here")
 

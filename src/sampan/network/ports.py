@@ -157,7 +157,7 @@ def parse_port(text: str) -> tuple[int, str]:
     number, slash, protocol = text.partition("/")
     protocol = protocol.lower() if slash else "tcp"
     if not number.isascii() or not number.isdigit() or not 0 < int(number) < 65536:
-        raise InvalidArgument(f"invalid port specification: {text!r}")
+        raise InvalidArgument(f'invalid port specification: "{text[:80]}"')
     if protocol not in PROTOCOLS:
         raise InvalidArgument(f"invalid protocol in port specification: {text!r}")
     return int(number), protocol

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 MAX_FILE = 10 << 20  # bytes of /etc/passwd or /etc/group
-MAX_ID = 2**32 - 2
+MAX_ID = 2**31 - 1
 _DIGITS = frozenset("0123456789")
 
 
@@ -42,7 +42,7 @@ def resolve(root: Root, user: str, extra_groups: list[str], policy: str = "") ->
     entry = _passwd_entry(root, name or "0")
     if entry:
         login, uid, gid, home = entry
-    elif _is_number(name or "0"):
+    elif _is_number((name or "0").removeprefix("-")):
         login, uid, gid, home = "", _number(name or "0"), 0, "/"
     else:
         raise InvalidConfig(f"unable to find user {name}: no matching entries in passwd file")
@@ -92,8 +92,8 @@ def _is_number(text: str) -> bool:
 
 
 def _number(text: str) -> int:
-    if len(text) > 10 or int(text) > MAX_ID:
-        raise InvalidConfig(f"user or group id {text} is out of range 0-{MAX_ID}")
+    if text.startswith("-") or len(text) > 10 or int(text) > MAX_ID:
+        raise InvalidConfig(f"uids and gids must be in range 0-{MAX_ID}: {text[:32]}")
     return int(text)
 
 

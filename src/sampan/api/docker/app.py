@@ -32,6 +32,7 @@ from sampan.api.docker import (
     listing,
     logs,
     networks,
+    oldwords,
     openapi,
     origins,
     publishing,
@@ -105,6 +106,11 @@ def _document() -> bytes:
     return openapi.document(PATHS, NAMED)
 
 
+async def options(_: Call) -> StreamResponse:
+    """Every path may be asked what it can do; nothing is said, as by dockerd"""
+    return answers.empty(200)
+
+
 async def description(_: Call) -> StreamResponse:
     """GET /openapi.json: this API, described by what serves it"""
     return answers.text(_document(), {"Content-Type": "application/json"})
@@ -172,6 +178,7 @@ class DockerAPI:
 
     def _failed(self, request: BaseRequest, error: Exception) -> StreamResponse:
         status, message = errors.describe(error)
+        message = oldwords.of(message, asked_minor(request.path))
         if request.writer.output_size:
             # A stream has begun; only an end without the last chunk can tell the client.
             _log.warning("%s %s broke off: %s", request.method, request.path, message)
@@ -196,6 +203,8 @@ def route(method: str, path: str) -> tuple[Handler, str, int]:
         prefix, _, rest = path[2:].partition("/")
         minor = check_version(prefix)
         path = "/" + rest
+    if method == "OPTIONS":
+        return options, "", minor
     found = PATHS.get((method, path.removesuffix("/")))  # as old clients write `/networks/`
     if found is not None:
         return found, "", minor
@@ -207,6 +216,13 @@ def route(method: str, path: str) -> tuple[Handler, str, int]:
     if found is None:
         raise NotFound("page not found")
     return found, name, minor
+
+
+def asked_minor(path: str) -> int:
+    """The minor version in a path, as far as it is one; for the words of errors."""
+    version = path[2:].partition("/")[0] if path.startswith("/v") else ""
+    minor = version.partition(".")[2]
+    return int(minor) if minor.isdigit() and len(minor) < 4 else _USUAL
 
 
 def check_version(text: str) -> int:

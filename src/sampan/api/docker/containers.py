@@ -39,6 +39,7 @@ _decode_update = msgspec.json.Decoder(hostconfig.HostConfig)
 async def create(call: Call) -> StreamResponse:
     """POST /containers/create?name&platform"""
     body = await call.needed_json(_decode_create)
+    check_source(body)
     warnings = oldrequests.create(body, call.minor)
     config = requests.container_config(body)
     asked = body.host_config or hostconfig.HostConfig()
@@ -58,6 +59,14 @@ async def create(call: Call) -> StreamResponse:
     except ContainerNotFound as error:  # to clients, 404 means that the image is to be pulled
         raise InvalidArgument(str(error)) from error
     return answers.json(wire.Created(id=made.id, warnings=[*made.warnings, *warnings]), 201)
+
+
+def check_source(body: wire.ContainerCreate) -> None:
+    """Raises InvalidArgument, in dockerd's words, where nothing is said of what is to run."""
+    if body.image is None and body.rootfs is None:
+        raise InvalidArgument("config cannot be empty in order to create a container")
+    if not body.image and not body.rootfs:
+        raise InvalidArgument("no command specified")
 
 
 async def start(call: Call) -> StreamResponse:

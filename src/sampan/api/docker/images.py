@@ -283,6 +283,8 @@ async def tag(call: Call) -> StreamResponse:
 
 async def remove(call: Call) -> StreamResponse:
     """DELETE /images/{name}?force&noprune&platforms"""
+    if not call.name.strip():
+        raise InvalidArgument("image name cannot be blank")
     is_new = call.minor >= versions.PLATFORMS_OF_REMOVAL
     platforms = platforms_of(call, "platforms") if is_new else ()
     done = await call.engine.images.remove(call.name, force=call.flag("force"), platforms=platforms)

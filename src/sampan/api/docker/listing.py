@@ -128,7 +128,7 @@ class Lines:
         minor, network_ids = self._made_for
         line = convert.summary(one, 0, Live(endpoints, published, network_ids), linked)
         if nameless:
-            line.image = one.image_id
+            line.image = str(one.image_id)
         versions.container_summary(line, minor)
         return line
 
