@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import array
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,6 +59,36 @@ def count(bundle: Bundle) -> int:
         first = first or text
         time.sleep(0.01)
     raise AssertionError("it does not count")
+
+
+def test_settings_that_others_can_write_are_refused(bundle: Bundle, tmp_path: Path):
+    settings = tmp_path / "criu.conf"
+    settings.write_text("action-script=/bin/true\n")
+    settings.chmod(0o666)
+    bundle.config["annotations"] = {"org.criu.config": str(settings)}
+    start(bundle)
+    failed = bundle.oci("checkpoint", bundle.id)
+    assert failed.returncode == 1
+    assert "org.criu.config" in failed.stderr
+    assert "only root can write" in failed.stderr
+    assert bundle.state()["status"] == "running"
+
+
+def test_a_restore_into_the_cgroup_of_another_leaves_that_alone(bundle: Bundle):
+    start(bundle)
+    failed = bundle.oci("restore", "--image-path", str(bundle.path / "nothing"), "another")
+    assert failed.returncode == 1
+    assert "is not empty" in failed.stderr
+    assert bundle.state()["status"] == "running"
+
+
+def test_a_restored_terminal_needs_its_socket(bundle: Bundle):
+    bundle.config["process"]["terminal"] = True
+    bundle.save()
+    failed = bundle.oci("restore", "--detach", bundle.id)
+    assert failed.returncode == 1
+    assert "without setting console socket" in failed.stderr
+    assert not (bundle.root / bundle.id).exists()
 
 
 def test_what_is_not_running_is_refused(bundle: Bundle):
@@ -124,22 +158,12 @@ def test_a_container_goes_on_where_it_was(bundle: Bundle):
     assert count(bundle) > before
     pid = bundle.state()["pid"]
     assert f"/sampan-test/{bundle.id}" in Path(f"/proc/{pid}/cgroup").read_text()
-    assert bundle.oci("exec", bundle.id, "true").returncode == 0
+    spaces = [os.readlink(f"/proc/{pid}/ns/{kind}") for kind in ("time", "cgroup", "ipc")]
+    show = "for kind in time cgroup ipc; do readlink /proc/self/ns/$kind; done"
+    found = bundle.oci("exec", bundle.id, "sh", "-c", show).stdout
+    assert found.split() == spaces  # CRIU refuses a second time what is elsewhere
     bundle.oci("kill", bundle.id, "KILL", check=True)
     assert bundle.ended()
-
-
-@works
-@pytest.mark.skipif(not os.path.exists("/usr/sbin/iptables"), reason="CRIU locks networks by it")
-def test_a_network_namespace_is_left_empty(bundle: Bundle):
-    bundle.config["linux"]["namespaces"].append({"type": "network"})
-    start(bundle)
-    words = ["--empty-ns", "network", "--image-path", str(bundle.path / "images")]
-    done = bundle.oci("checkpoint", *words, bundle.id)
-    assert done.returncode == 0, done.stderr
-    done = bundle.oci("restore", "--detach", *words, bundle.id)
-    assert done.returncode == 0, done.stderr
-    assert count(bundle) > 0
 
 
 @works
@@ -154,3 +178,88 @@ def test_it_may_go_on_meanwhile_and_in_two_steps(bundle: Bundle):
     assert done.returncode == 0, done.stderr
     assert count(bundle) > 0
     assert json.loads((second / "descriptors.json").read_text()) == ["/dev/null"] * 3
+
+
+@contextlib.contextmanager
+def console_at(path: Path) -> Iterator[socket.socket]:
+    """A listener for `--console-socket`."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.settimeout(60)
+        yield listener
+
+
+def receive_terminal(listener: socket.socket) -> int:
+    connection, _ = listener.accept()
+    with connection:
+        _, ancillary, _, _ = connection.recvmsg(100, socket.CMSG_SPACE(4))
+    fds = array.array("i")
+    fds.frombytes(ancillary[0][2][:4])
+    return fds[0]
+
+
+def read_until(terminal: int, end: bytes) -> bytes:
+    found = b""
+    while not found.endswith(end):
+        found += os.read(terminal, 4096)
+    return found
+
+
+@works
+def test_a_terminal_comes_back_to_the_console_socket(bundle: Bundle):
+    bundle.config["process"]["terminal"] = True
+    bundle.shell("x=kept; while read line; do echo $x $line; done")
+    bundle.save()
+    images = str(bundle.path / "images")
+    with console_at(bundle.path / "console") as listener:
+        words = ["--console-socket", str(bundle.path / "console"), bundle.id]
+        assert bundle.oci("run", "--detach", *words).returncode == 0
+        first = receive_terminal(listener)
+        os.write(first, b"one\n")
+        assert b"kept one" in read_until(first, b"kept one\r\n")
+        done = bundle.oci("checkpoint", "--image-path", images, bundle.id)
+        assert done.returncode == 0, done.stderr
+        os.close(first)
+        done = bundle.oci("restore", "--detach", "--image-path", images, *words)
+        assert done.returncode == 0, done.stderr
+        second = receive_terminal(listener)
+    os.write(second, b"two\n")
+    assert b"kept two" in read_until(second, b"kept two\r\n")
+    os.close(second)
+
+
+@works
+def test_what_is_bound_within_what_is_bound_comes_back(bundle: Bundle):
+    """Its mount point lies in a directory of the host, which is empty by then."""
+    for name in ("outer", "inner"):
+        (bundle.path / name).mkdir()
+        point = {"outer": "/link", "inner": "/link/deep/inner"}[name]
+        mount = {"type": "bind", "source": name, "destination": point, "options": ["bind"]}
+        bundle.config["mounts"].append(mount)
+    (bundle.rootfs / "real").mkdir()
+    (bundle.rootfs / "link").symlink_to("real")
+    start(bundle)
+    images = str(bundle.path / "images")
+    done = bundle.oci("checkpoint", "--image-path", images, bundle.id)
+    assert done.returncode == 0, done.stderr
+    (bundle.path / "outer/deep/inner").rmdir()
+    (bundle.path / "outer/deep").rmdir()
+    done = bundle.oci("restore", "--detach", "--image-path", images, bundle.id)
+    assert done.returncode == 0, done.stderr
+    assert bundle.oci("exec", bundle.id, "touch", "/real/deep/inner/new").returncode == 0
+    assert (bundle.path / "inner/new").exists()
+
+
+@works
+@pytest.mark.skipif(not os.path.exists("/usr/sbin/iptables"), reason="CRIU locks networks by it")
+def test_the_network_that_comes_back_has_its_loopback(bundle: Bundle):
+    bundle.config["linux"]["namespaces"].append({"type": "network"})
+    start(bundle)
+    words = ["--image-path", str(bundle.path / "images")]
+    done = bundle.oci("checkpoint", *words, bundle.id)
+    assert done.returncode == 0, done.stderr
+    done = bundle.oci("restore", "--detach", *words, bundle.id)
+    assert done.returncode == 0, done.stderr
+    assert count(bundle) > 0
+    assert "127.0.0.1" in bundle.oci("exec", bundle.id, "ip", "addr", "show", "lo").stdout

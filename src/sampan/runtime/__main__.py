@@ -216,10 +216,12 @@ def _verb(name: str, root: str, first: str, parsed: Parsed) -> None:
 
 
 def _by_criu(name: str, root: str, first: str, parsed: Parsed) -> int:
+    if name == "restore":
+        from sampan.runtime import restoring
+
+        return restoring.restore(root, first, parsed)
     from sampan.runtime import checkpointing
 
-    if name == "restore":
-        return checkpointing.restore(root, first, parsed)
     checkpointing.checkpoint(root, first, parsed)
     return 0
 

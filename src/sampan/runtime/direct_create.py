@@ -57,7 +57,10 @@ def create(
         raise NeedsInterpreter("namespaces that the machine does not make or join")
     created, joined = None, {}
     try:
-        group = cgroups.manager(spec["linux"]["cgroupsPath"], spec["linux"].get("scope"))
+        linux = spec["linux"]
+        group = cgroups.manager(
+            linux["cgroupsPath"], linux.get("scope"), everywhere=bool(linux.get("everywhere"))
+        )
         for kind, path in join:
             joined[kind] = clear_of_report(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         script = _script(spec, group, attach_at, joined, filter_program, gate)

@@ -18,11 +18,13 @@ def facts_of(cgroup: Cgroup, attach_at: str) -> Facts:
     """The facts of this machine that a plan needs."""
     facts = Facts(attach_at, cgroup.path)
     shared: dict[str, list[str]] = {}
-    for controller, directory in cgroup.names().items():
+    names = cgroup.names()
+    for controller, directory in names.items():
         shared.setdefault(directory, []).append(controller.removeprefix("name="))
     for directory, controllers in shared.items():
         if controllers == [""]:
-            facts.unified = directory
+            if len(names) == 1:  # and not the tree beside those of version 1
+                facts.unified = directory
             continue
         name = ",".join(controllers)
         facts.hierarchies.append((name, directory))

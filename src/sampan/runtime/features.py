@@ -53,4 +53,5 @@ def document() -> dict[str, Any]:
             "netDevices": {"enabled": True},
         },
         "annotations": {"org.sampan.version": VERSION},
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property.", "org.criu.config"],
     }

@@ -105,8 +105,8 @@ def _create(root: str, container_id: str, options: Parsed, *, detached: bool) ->
     spec = bundle.load(where)
     shapes.check(spec, shapes.CONFIG)
     check(spec)
-    _settle_mounts(spec, where)
-    _check_terminal(spec, options, detached=detached)
+    settle_mounts(spec, where)
+    check_terminal(spec, options, detached=detached)
     use_every_cpu()
     _warn_of_capabilities(spec)
     _apply_flags(spec, container_id, options)
@@ -126,7 +126,7 @@ def _create(root: str, container_id: str, options: Parsed, *, detached: bool) ->
     return _make(directory, record, spec, options, _interpreted, detached=detached)
 
 
-def _settle_mounts(spec: dict[str, Any], where: str) -> None:
+def settle_mounts(spec: dict[str, Any], where: str) -> None:
     """A relative source lies in the bundle; a destination may begin with the root's own path."""
     root = os.path.join(where, spec["root"]["path"]) + "/"
     for mount in spec.get("mounts") or []:
@@ -142,7 +142,10 @@ def first_record(
 ) -> dict[str, Any]:
     """What is on the disk before anything is made, so that all of it can be found and removed."""
     linux = spec.setdefault("linux", {})
-    linux["scope"] = None  # a word of ours, that no configuration has to say
+    # Words of ours, that no configuration has to say. The tree of version 2 on a hybrid host is
+    # joined as runc does it; the engine's containers do without, which spares them its wait.
+    linux["scope"] = None
+    linux["everywhere"] = cgroups.mode() == "hybrid" and os.geteuid() == 0
     if options.on("systemd-cgroup"):
         from sampan.runtime import scopes
 
@@ -153,6 +156,8 @@ def first_record(
         record["scope"] = linux["scope"]
     elif (own := cgroups.own_paths(cgroup)) is not None:
         record["cgroup_own"] = own
+    if linux["everywhere"]:
+        record["cgroup_everywhere"] = True
     return record
 
 
@@ -292,7 +297,8 @@ def _hand_out(
         shortcut.write(directory, state)
 
 
-def _check_terminal(spec: dict[str, Any], options: Parsed, *, detached: bool) -> None:
+def check_terminal(spec: dict[str, Any], options: Parsed, *, detached: bool) -> None:
+    """Raises UsageError where there is a terminal and nobody to give it to, or the reverse."""
     terminal = bool((spec.get("process") or {}).get("terminal"))
     if terminal and detached and not options.text("console-socket"):
         raise UsageError(
