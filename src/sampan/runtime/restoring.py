@@ -107,7 +107,10 @@ def _record(
 
 
 def _differs(pid: int, kind: str) -> bool:
-    ours, theirs = (os.readlink(f"/proc/{who}/ns/{kind}") for who in ("self", pid))
+    try:
+        ours, theirs = (os.readlink(f"/proc/{who}/ns/{kind}") for who in ("self", pid))
+    except FileNotFoundError:  # it has ended
+        return False
     return ours != theirs
 
 
