@@ -57,10 +57,7 @@ def create(
         raise NeedsInterpreter("namespaces that the machine does not make or join")
     created, joined = None, {}
     try:
-        linux = spec["linux"]
-        group = cgroups.manager(
-            linux["cgroupsPath"], linux.get("scope"), everywhere=bool(linux.get("everywhere"))
-        )
+        group = _group(spec["linux"])
         for kind, path in join:
             joined[kind] = clear_of_report(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         script = _script(spec, group, attach_at, joined, filter_program, gate)
@@ -83,6 +80,11 @@ def create(
         raise
     finally:
         fds.close_all(list(joined.values()))
+
+
+def _group(linux: dict[str, Any]) -> cgroups.Cgroup:
+    everywhere = bool(linux.get("everywhere"))
+    return cgroups.manager(linux["cgroupsPath"], linux.get("scope"), everywhere=everywhere)
 
 
 def _make_cgroup(created: Direct, group: cgroups.Cgroup, linux: dict[str, Any]) -> None:

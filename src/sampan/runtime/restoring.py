@@ -69,13 +69,9 @@ def restore(root: str, container_id: str, options: Parsed) -> int:
         restoring.undo()
         directory.remove()
         raise
-    pid = restoring.pid
-    pidfd = os.pidfd_open(pid)
-    _record(directory, record, spec, pid, group)
-    if options.text("pid-file"):
-        write_pid(options.text("pid-file"), pid)
-    if options.text("pidfd-socket"):
-        passing.hand_pidfd(options.text("pidfd-socket"), pidfd)
+    pidfd = os.pidfd_open(restoring.pid)
+    _record(directory, record, spec, restoring.pid, group)
+    _hand_out(options, restoring.pid, pidfd)
     if options.on("detach"):
         return 0
     forward_signals(pidfd)
@@ -84,6 +80,14 @@ def restore(root: str, container_id: str, options: Parsed) -> int:
     code = wait(pidfd)
     verbs.delete(root, container_id, force=True)
     return code
+
+
+def _hand_out(options: Parsed, pid: int, pidfd: int) -> None:
+    """The pid to its file, the pidfd to its socket."""
+    if options.text("pid-file"):
+        write_pid(options.text("pid-file"), pid)
+    if options.text("pidfd-socket"):
+        passing.hand_pidfd(options.text("pidfd-socket"), pidfd)
 
 
 def _record(
