@@ -60,7 +60,7 @@ async def limit(lab: Lab, *, unified: bool) -> None:
         assert (group / "hugetlb.2MB.max").read_text().strip() == str(PAGE)
         assert await asyncio.to_thread(take, 1, group) == (0, str(PAGE))
         assert await asyncio.to_thread(take, 2, group) == (-signal.SIGBUS, "")
-        assert pressure.huge_pages(pid) == {"2MB": (0, 0)}
+        assert pressure.huge_pages(pid)["2MB"] == (0, 0)
         await pods.containers.update(made, Resources(hugepages={"2MB": 2 * PAGE}))
         assert (group / "hugetlb.2MB.max").read_text().strip() == str(2 * PAGE)
         assert await asyncio.to_thread(take, 2, group) == (0, str(2 * PAGE))

@@ -23,6 +23,7 @@ from sampan.engine.model import Status
 from sampan.engine.placement import cgroup_path
 from sampan.engine.remove import wait_for_end
 from sampan.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from sampan.kernel import cgroups
 from sampan.kernel.identity import start_time
 from sampan.tasks import recovery
 
@@ -104,7 +105,7 @@ class Checkpoints:
 
     async def _write(self, entry: Entry, images: str, *, leave_running: bool) -> None:
         with tempfile.TemporaryDirectory(dir=self._services.layout.trash) as root:
-            self._write_state(entry, f"{root}/{entry.id}", goes_on=leave_running)
+            self._write_state(entry, f"{root}/{entry.id}")
             words = [*hookfiles.PROGRAM, "--root", root, "checkpoint", "--image-path", images]
             words += ["--file-locks", "--tcp-established", "--ext-unix-sk"]
             words += ["--leave-running"] if leave_running else []
@@ -117,9 +118,9 @@ class Checkpoints:
         words += ["--image-path", images, "--work-path", images, container.id]
         await _run(words, f"checkpoint {container.name}")
 
-    def _write_state(self, entry: Entry, directory: str, *, goes_on: bool) -> None:
-        """What the runtime would know of the container. One that ends has its cgroup removed by
-        its shim; for one that goes on, the runtime sees there whether it is paused."""
+    def _write_state(self, entry: Entry, directory: str) -> None:
+        """What the runtime would know of the container. Its cgroup is the shim's to remove; one
+        that is paused is named, because CRIU lets it go while it writes, and stops it again."""
         pid = entry.container.state.pid
         try:
             started = start_time(pid)
@@ -133,8 +134,9 @@ class Checkpoints:
             "rootfs": f"/proc/{pid}/root",
             "config": self._starter.specification(entry),
         }
-        if goes_on:
-            state["cgroup"] = cgroup_path(self._services.config, entry.container)
+        if entry.container.status is Status.PAUSED:
+            path = cgroup_path(self._services.config, entry.container)
+            state |= {"cgroup": path, "cgroup_paths": cgroups.manager(path).names()}
         os.mkdir(directory, 0o700)
         with open(f"{directory}/state.json", "w", encoding="utf-8") as file:
             file.write(json.dumps(state))

@@ -23,7 +23,6 @@ import msgspec
 
 from sampan.errors import InvalidArgument, NotFound, NotImplementedHere, PermissionDenied
 from sampan.images.failures import finish
-from sampan.layers.limits import LayerError
 from sampan.layers.split import LIST
 from sampan.tasks import recovery
 
@@ -125,19 +124,21 @@ async def opened(engine: Engine, path: str) -> AsyncIterator[Saved]:
         InvalidArgument: it is no archive of a checkpoint.
     """
     fd = open_own(path)
-    work = tempfile.mkdtemp(prefix="checkpoint-", dir=engine.services.layout.trash)
     try:
-        parts = f"{work}/parts"
-        os.mkdir(parts, 0o700)
+        work = tempfile.mkdtemp(prefix="checkpoint-", dir=engine.services.layout.trash)
         try:
-            await engine.images.take_apart(fd, parts)
-            saved = await asyncio.to_thread(_read, work, parts)
-        except (LayerError, InvalidArgument) as error:
-            raise InvalidArgument(f"read checkpoint {path}: {error}") from error
-        yield saved
+            parts = f"{work}/parts"
+            os.mkdir(parts, 0o700)
+            try:
+                await engine.images.take_apart(fd, parts)
+                saved = await asyncio.to_thread(_read, work, parts)
+            except InvalidArgument as error:
+                raise InvalidArgument(f"read checkpoint {path}: {error}") from error
+            yield saved
+        finally:
+            await finish(asyncio.to_thread(recovery.clear, work))
     finally:
         os.close(fd)
-        await finish(asyncio.to_thread(recovery.clear, work))
 
 
 def open_own(path: str) -> int:

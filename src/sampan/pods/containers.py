@@ -459,4 +459,7 @@ def read_user(pid: int, ids: tuple[int, ...] = ()) -> User | None:
 
 def has_controller(name: str) -> bool:
     """Whether the node has a cgroup controller."""
-    return name in cgroups.manager("/sampan").names()
+    if cgroups.mode() != "unified":
+        return name in cgroups.manager("/sampan").names()
+    with open("/sys/fs/cgroup/cgroup.controllers", encoding="ascii") as file:
+        return name in file.read().split()

@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from sampan.engine.model import Status
-from sampan.errors import Conflict, FailedPrecondition, InvalidArgument, NotImplementedHere
+from sampan.errors import (
+    Conflict,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotImplementedHere,
+)
 from sampan.images.failures import finish
 from sampan.pods import archives, checkpoints
 from sampan.pods.handlers import OURS
@@ -69,8 +75,11 @@ async def create(
         place = stack.enter_context(checkpoints.opened(directory))
         files = [stack.enter_context(checkpoints.nameless(place)) for _ in range(len(chosen) + 1)]
         files[-1].write(msgspec.json.encode(manifest))
-        async with asyncio.timeout(PATIENCE):
-            await _pause_and_write(pods, sandbox, chosen, files)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await _pause_and_write(pods, sandbox, chosen, files)
+        except TimeoutError:
+            raise DeadlineExceeded(f"checkpoint pod {sandbox.id}: CRIU takes too long") from None
         named = zip(files, (*names.values(), MANIFEST), strict=True)
         await finish(asyncio.to_thread(_give_names, place, tuple(named)))
 
