@@ -70,7 +70,7 @@ def checkpoint(root: str, container_id: str, options: Parsed) -> None:
 
 def _described(state: dict[str, Any]) -> dict[str, Value]:
     """Which processes, and the cgroup that stops them while they are written."""
-    found: dict[str, Value] = {"pid": state["pid"], "root": state["rootfs"]}
+    found: dict[str, Value] = {"pid": state["pid"]}
     paths = state.get("cgroup_paths") or {}
     freezer = paths.get("freezer") or paths.get("")
     return {**found, "freeze_cgroup": freezer} if freezer else found
@@ -143,7 +143,7 @@ def _settled(root: int, path: str) -> str:
         return os.path.normpath(path)
     try:
         base, found = (os.readlink(f"/proc/self/fd/{one}") for one in (root, fd))
-        return found.removeprefix(base) or "/"
+        return found.removeprefix(base.rstrip("/")) or "/"
     finally:
         os.close(fd)
 
