@@ -200,7 +200,7 @@ class Execs:
         except SampanError:
             session.end(_LOST_CODE)
             raise
-        if session.exec.running and not session.quiet:
+        if not session.quiet:  # also of one that has ended since: it tells that it ran
             session.exec = replace(session.exec, pid=int(answer["pid"]))
 
     def _emit(self, session: Session, action: str, **attributes: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sampan.engine.events import make
+from sampan.errors import SampanError
 from sampan.images.progress import Report, silent
 from sampan.images.retention import Policy
 from sampan.images.saving import ArchiveFormat
@@ -236,7 +238,10 @@ class Images:
         image = await self._service.create_image(
             config, layers, name, annotations=annotations, lease=lease
         )
-        await self._tell("create", image.id, image.id if name is None else _name(name))
+        if name is None:
+            await self._tell("create", image.id, image.id)
+        else:
+            await self._tell("tag", image.id, _name(name))
         return image
 
     async def create_index(
@@ -352,7 +357,12 @@ class Images:
                 await self._tell("delete", step.deleted, step.deleted)
 
     async def _tell(self, action: str, actor: str, name: str) -> None:
-        await self._events.emit("image", action, actor, name=name)
+        """Emit an event with the image's labels, by which clients filter, as long as it is here."""
+        try:
+            labels: Mapping[str, str] = (await self._service.get(actor)).config.config.labels
+        except SampanError:
+            labels = {}
+        await self._events.store([make("image", action, actor, {**labels, "name": name})])
 
 
 def _name(reference: Reference | str) -> str:

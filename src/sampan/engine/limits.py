@@ -182,7 +182,7 @@ def _check_devices(host: HostConfig) -> None:
         if entry.value < 0:
             raise InvalidArgument(f"invalid rate for device {entry.path}: {entry.value}")
     parent = host.cgroup_parent
-    if len(parent) > 3000 or "\0" in parent or ("/.." in parent and parent.startswith("/")):
+    if len(parent) > 3000 or "\0" in parent or ".." in parent.split("/"):
         raise InvalidArgument(f"invalid cgroup parent {parent[:100]!r}")
 
 

@@ -60,12 +60,13 @@ class Naming:
 
     def find(self, owner: str, name: str) -> Sequence[str] | None:
         """The addresses of a name as `owner` sees it; None when it is no name of ours."""
-        name = self._linked(owner).get(name, name)
+        container = self.container(owner)
         found = [
             address
             for member in self._members(owner)
+            for called in [_linked(container, member.network.name).get(name, name)]
             for endpoint in member.endpoints.values()
-            if _is_called(endpoint, member, name)
+            if _is_called(endpoint, member, called)
             for address in (endpoint.ipv4, endpoint.ipv6)
             if address
         ]
@@ -158,13 +159,12 @@ class Naming:
         except (ContainerNotFound, InvalidArgument):
             return None
 
-    def _linked(self, owner: str) -> dict[str, str]:
-        """What a container calls others on its own account: `--link NAME:ALIAS`."""
-        container = self.container(owner)
-        if container is None:
-            return {}
-        asked = [link for wish in container.networks.values() for link in wish.links]
-        return {alias.lower(): name.lower() for name, alias in map(links.parts, asked)}
+
+def _linked(container: Container | None, network: str) -> dict[str, str]:
+    """What a container calls others in a network on its own account: `--link NAME:ALIAS`."""
+    wish = container.networks.get(network) if container is not None else None
+    asked = wish.links if wish is not None else ()
+    return {alias.lower(): name.lower() for name, alias in map(links.parts, asked)}
 
 
 def _is_called(endpoint: Endpoint, member: Member, name: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +12,6 @@ if TYPE_CHECKING:
 def cgroup_path(config: EngineConfig, container: Container) -> str:
     """The path below the mount point of every hierarchy; it starts with a slash."""
     parent = container.host.cgroup_parent or config.cgroup_parent
-    if not parent.startswith("/"):  # below ours, and `..` leads no further up than there
-        parent = (config.cgroup_parent + posixpath.normpath("/" + parent)).removesuffix("/")
+    if not parent.startswith("/"):
+        parent = f"{config.cgroup_parent}/{parent.rstrip('/')}"
     return f"{parent}/{container.id}"

@@ -27,6 +27,10 @@ def apply(config: RunConfig, changes: Iterable[str]) -> RunConfig:
     Raises:
         InvalidArgument: an instruction is unknown or malformed.
     """
+    changes = tuple(changes)
+    named = {change.strip().partition(" ")[0].upper() for change in changes}
+    if "ENTRYPOINT" in named and "CMD" not in named:
+        config = replace(config, cmd=())  # it was meant for the other program
     for change in changes:
         name, _, rest = change.strip().partition(" ")
         try:
@@ -44,7 +48,7 @@ def _change(config: RunConfig, name: str, rest: str, change: str) -> RunConfig:
         case "CMD":
             return replace(config, cmd=_command(config, rest, change))
         case "ENTRYPOINT":
-            return replace(config, entrypoint=_command(config, rest, change), cmd=())
+            return replace(config, entrypoint=_command(config, rest, change))
         case "ENV":
             return replace(config, env=_with_env(config.env, _pairs(rest, variables, change)))
         case "LABEL":

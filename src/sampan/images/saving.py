@@ -99,6 +99,7 @@ class Saver:
         if self._kind is ArchiveFormat.DOCKER:
             manifests = [(image.content.manifest, image.names) for image in images]
             yield archives.MANIFEST, archives.docker_document(manifests)
+            yield archives.REPOSITORIES, archives.repositories_document(manifests)
 
     def _check(self, images: list[Saved]) -> dict[Digest, int]:
         """All blobs and their sizes."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MANIFEST: Final = "manifest.json"
 INDEX: Final = "index.json"
+REPOSITORIES: Final = "repositories"
 LAYOUT: Final = "oci-layout"
 LAYOUT_CONTENT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 MAX_DOCUMENT: Final = 8 << 20
@@ -132,3 +133,17 @@ def docker_document(images: Iterable[tuple[Manifest, Sequence[Reference]]]) -> b
         for manifest, names in images
     ]
     return documents.encode(entries)
+
+
+def repositories_document(images: Iterable[tuple[Manifest, Sequence[Reference]]]) -> bytes:
+    """The `repositories` of the oldest kind of archive: names, tags, and the id of a top layer.
+
+    dockerd still writes it, and scripts look into it for the names.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for manifest, names in images:
+        top = manifest.layers[-1].digest if manifest.layers else manifest.config.digest
+        for name in names:
+            if name.tag is not None:
+                found.setdefault(name.familiar_name(), {})[name.tag] = top.hex
+    return documents.encode(found)

@@ -100,7 +100,7 @@ class MountRequest(Body, kw_only=True):
     """One `--mount`."""
 
     type: str
-    target: str
+    target: str = ""
     source: str | UnsetType | None = UNSET
     read_only: bool | UnsetType | None = UNSET
     consistency: str | UnsetType | None = UNSET

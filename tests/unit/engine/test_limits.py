@@ -60,6 +60,7 @@ CPUS = os.cpu_count() or 1
         ({"device_rules": ("c 1:3 rwx",)}, "invalid device cgroup rule format"),
         ({"device_rules": ("c 1:3 r\n",)}, "invalid device cgroup rule format"),
         ({"cgroup_parent": "/a/../b"}, "invalid cgroup parent"),
+        ({"cgroup_parent": "../b"}, "invalid cgroup parent"),
         ({"cpu_shares": 1}, "minimum allowed cpu-shares is 2"),
         ({"cpu_shares": 262145}, "maximum allowed cpu-shares is 262144"),
         ({"sysctls": {"net.x": "1\n2"}}, "invalid character"),

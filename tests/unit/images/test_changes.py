@@ -56,7 +56,12 @@ def test_a_quote_that_is_not_closed_is_refused():
 
 def test_instructions_are_applied_in_order():
     changes = ["ENV A=1", "ENV A=2 B=3", 'CMD ["x"]', 'ENTRYPOINT ["y"]']
-    assert apply(RunConfig(), changes) == RunConfig(env=("A=2", "B=3"), entrypoint=("y",))
+    assert apply(RunConfig(), changes) == RunConfig(
+        env=("A=2", "B=3"), entrypoint=("y",), cmd=("x",)
+    )
+    before = RunConfig(cmd=("old",))
+    assert apply(before, ['ENTRYPOINT ["y"]']) == RunConfig(entrypoint=("y",))
+    assert apply(before, ["ONBUILD RUN x"]).on_build == ("RUN x",)
 
 
 @pytest.mark.parametrize(

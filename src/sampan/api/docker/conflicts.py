@@ -19,6 +19,8 @@ _UNDEFINED = "can't be used with links. This would result in undefined behavior"
 
 def check(config: ContainerConfig, host: HostConfig) -> None:
     """Raises InvalidArgument for the first contradiction."""
+    if host.network_mode in ("container", "container:"):
+        raise InvalidArgument("invalid container format container:<name|id>")
     for sentence in _found(config, host):
         raise InvalidArgument(f"conflicting options: {sentence}")
 

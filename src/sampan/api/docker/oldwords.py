@@ -16,6 +16,10 @@ _WORDS: Final = tuple(
     for pattern, words in (
         (r"invalid filter (.*)", r"Invalid filter \1"),
         (r"invalid signal: (.*)", r"Invalid signal: \1"),
+        (
+            r"Container cannot be created with multiple network endpoints: (.*)",
+            r"Container cannot be connected to network endpoints: \1",
+        ),
         (r"no exec command specified", "No exec command specified"),
         (r"no command specified", "No command specified"),
         (r"config cannot be empty (.*)", r"Config cannot be empty \1"),
