@@ -136,11 +136,13 @@ def _is_file(root: int, path: str) -> bool:
 
 
 def _settled(root: int, path: str) -> str:
-    """`path` without the links of the root file system; as it is where nothing is there."""
+    """`path` without the links of the root file system; its end as it is, where that is missing."""
+    path = os.path.normpath(path)
     try:
         fd = Root(root).open_path(path)
     except OSError:
-        return os.path.normpath(path)
+        above, _, name = path.rpartition("/")
+        return f"{_settled(root, above or '/').rstrip('/')}/{name}" if name else path
     try:
         base, found = (os.readlink(f"/proc/self/fd/{one}") for one in (root, fd))
         return found.removeprefix(base.rstrip("/")) or "/"
