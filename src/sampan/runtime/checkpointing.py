@@ -12,7 +12,7 @@ import os
 
 from sampan.jsontext import encode
 from sampan.kernel.paths import Root
-from sampan.runtime import criu, criu_words, verbs
+from sampan.runtime import criu, criu_images, criu_words, verbs
 from sampan.runtime.arguments import Parsed, UsageError
 from sampan.runtime.failure import RuntimeFailure
 from sampan.runtime.plan import is_bind
@@ -58,8 +58,11 @@ def checkpoint(root: str, container_id: str, options: Parsed) -> None:
                 os.write(options.number("status-fd"), b"\0")
                 os.close(options.number("status-fd"))
 
+        own_pid = _own_pid(state["pid"])
         kind = criu_words.PRE_DUMP if first else criu_words.DUMP
         criu.call(kind, asked, notified, options, log)
+        if not first:
+            criu_images.forget_parent(places.images, own_pid)
         with open(f"{places.images}/{DESCRIPTORS}", "w", encoding="utf-8") as file:
             file.write(encode(streams))
     finally:
@@ -166,6 +169,13 @@ def _stream(pid: int, number: int) -> str:
         return f"{FILE}{_mount_of(pid, number):x}:{inode:x}]"
     except FileNotFoundError:
         return ""
+
+
+def _own_pid(pid: int) -> int:
+    """The process's number in its own namespace."""
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="surrogateescape") as file:
+        fields = dict(line.split(":", 1) for line in file if ":" in line)
+    return int(fields["NSpid"].split()[-1])
 
 
 def _mount_of(pid: int, number: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     Value = bool | int | str | bytes | list[bytes] | list[str]
     Fields = Mapping[int, Value]
@@ -18,7 +18,7 @@ CGROUP_MODES = {"ignore": 0, "soft": 3, "full": 4, "strict": 5}
 
 _KIND, _OPTIONS, _DONE = 1, 2, 3  # fields of a request
 _SUCCESS, _RESTORED, _NOTICE, _MESSAGE = 2, 4, 5, 9  # fields of an answer
-_VARINT, _BYTES = 0, 2
+VARINT, BYTES = 0, 2  # kinds of fields
 _FIXED = {1: 8, 5: 4}  # kinds of fields that are not needed, and their bytes
 _LONGEST = 63  # bits of a varint
 _NUMBERS = {
@@ -109,10 +109,10 @@ def message(fields: Fields) -> bytes:
     for number, value in fields.items():
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, int):
-                parts.append(_varint(number << 3 | _VARINT) + _varint(int(one)))
+                parts.append(_varint(number << 3 | VARINT) + _varint(int(one)))
             else:
                 content = one.encode() if isinstance(one, str) else one
-                parts.append(_varint(number << 3 | _BYTES) + _varint(len(content)) + content)
+                parts.append(_varint(number << 3 | BYTES) + _varint(len(content)) + content)
     return b"".join(parts)
 
 
@@ -122,25 +122,34 @@ def decode(data: bytes) -> dict[int, int | bytes]:
     Raises ValueError for what is no message.
     """
     found: dict[int, int | bytes] = {}
-    at = 0
-    while at < len(data):
+    for number, kind, start, end in walk(data, 0, len(data)):
+        if kind == VARINT:
+            found[number] = _read(data, start)[0]
+        elif kind == BYTES:
+            found[number] = data[start:end]
+    return found
+
+
+def walk(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """(number, kind, begin, end) of each field of the message that `data[at:end]` is.
+
+    Raises ValueError for what is no message.
+    """
+    while at < end:
         key, at = _read(data, at)
         number, kind = key >> 3, key & 7
-        if kind == _VARINT:
-            found[number], at = _read(data, at)
-            continue
-        if kind == _BYTES:
+        if kind == VARINT:
+            size = _read(data, at)[1] - at
+        elif kind == BYTES:
             size, at = _read(data, at)
         elif kind in _FIXED:
             size = _FIXED[kind]
         else:
             raise ValueError(f"field {number} is of the unknown kind {kind}")
-        if at + size > len(data):
+        if at + size > end:
             raise ValueError(f"field {number} ends behind the message")
-        if kind == _BYTES:
-            found[number] = data[at : at + size]
+        yield number, kind, at, at + size
         at += size
-    return found
 
 
 def _varint(value: int) -> bytes:
