@@ -369,7 +369,7 @@ def test_an_index_is_kept_whole(tmp_path):
             await other.service.load(pieces(again), platforms=[arm])
             assert (await other.service.get("multi:1")).id
             only = await saved(one, "multi:1", platforms=[arm])
-            assert len(entries(only)) == 3 + 3
+            assert len(entries(only)) == 4 + 3
             with pytest.raises(ImageNotFound):
                 await other.service.load(pieces(again), platforms=[Platform("linux", "s390x")])
 
@@ -384,7 +384,7 @@ def test_some_platforms_of_an_index(tmp_path):
             files = await many_platforms(one, "amd64", "arm64", "riscv64")
             await one.service.load(pieces(archive(files)), platforms=[amd, arm])
             data = await saved(one, "multi:1", platforms=[arm, amd])
-            assert len(entries(data)) == 3 + 1 + 2 * 3
+            assert len(entries(data)) == 4 + 1 + 2 * 3
             await other.service.load(pieces(data), platforms=[amd, arm])
             for platform in (amd, arm):
                 assert (await other.service.get("multi:1", platform)).id

@@ -74,9 +74,6 @@ class StageWork:
         config = _with_path(replace(state.config, on_build=()))
         state = replace(state, config=config)
         self.note(NoteKind.DONE, shown)
-        if triggers:
-            word = "trigger" if len(triggers) == 1 else "triggers"
-            self.note(NoteKind.OUTPUT, f"# Executing {len(triggers)} build {word}\n")
         for text in triggers:
             state = await self._one(state, trigger(text, "\\", base.origin.place), counted=False)
         for place, one in enumerate(self.stage.instructions):
