@@ -331,11 +331,7 @@ class _Builder:
             self.binds.check_inside()
         elif not self.in_order:
             self._sources = self.binds.all(self._owned)
-        self.cgroup = cgroups.manager(
-            self.cgroup_path,
-            self.linux.get("scope"),
-            everywhere=bool(self.linux.get("everywhere")),
-        )
+        self.cgroup = cgroups.manager(self.cgroup_path, self.linux.get("scope"))
 
     def _root_path(self) -> str:
         path: str = self.spec["root"]["path"]

@@ -57,7 +57,7 @@ def create(
         raise NeedsInterpreter("namespaces that the machine does not make or join")
     created, joined = None, {}
     try:
-        group = _group(spec["linux"])
+        group = cgroups.manager(spec["linux"]["cgroupsPath"], spec["linux"].get("scope"))
         for kind, path in join:
             joined[kind] = clear_of_report(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         script = _script(spec, group, attach_at, joined, filter_program, gate)
@@ -80,11 +80,6 @@ def create(
         raise
     finally:
         fds.close_all(list(joined.values()))
-
-
-def _group(linux: dict[str, Any]) -> cgroups.Cgroup:
-    everywhere = bool(linux.get("everywhere"))
-    return cgroups.manager(linux["cgroupsPath"], linux.get("scope"), everywhere=everywhere)
 
 
 def _make_cgroup(created: Direct, group: cgroups.Cgroup, linux: dict[str, Any]) -> None:

@@ -18,13 +18,11 @@ def facts_of(cgroup: Cgroup, attach_at: str) -> Facts:
     """The facts of this machine that a plan needs."""
     facts = Facts(attach_at, cgroup.path)
     shared: dict[str, list[str]] = {}
-    names = cgroup.names()
-    for controller, directory in names.items():
+    for controller, directory in cgroup.names().items():
         shared.setdefault(directory, []).append(controller.removeprefix("name="))
     for directory, controllers in shared.items():
         if controllers == [""]:
-            if len(names) == 1:  # and not the tree beside those of version 1
-                facts.unified = directory
+            facts.unified = directory
             continue
         name = ",".join(controllers)
         facts.hierarchies.append((name, directory))

@@ -142,10 +142,7 @@ def first_record(
 ) -> dict[str, Any]:
     """What is on the disk before anything is made, so that all of it can be found and removed."""
     linux = spec.setdefault("linux", {})
-    # Words of ours, that no configuration has to say. The tree of version 2 on a hybrid host is
-    # joined as runc does it; the engine's containers do without, which spares them its wait.
-    linux["scope"] = None
-    linux["everywhere"] = cgroups.mode() == "hybrid" and os.geteuid() == 0
+    linux["scope"] = None  # a word of ours, that no configuration has to say
     if options.on("systemd-cgroup"):
         from sampan.runtime import scopes
 
@@ -156,8 +153,6 @@ def first_record(
         record["scope"] = linux["scope"]
     elif (own := cgroups.own_paths(cgroup)) is not None:
         record["cgroup_own"] = own
-    if linux["everywhere"]:
-        record["cgroup_everywhere"] = True
     return record
 
 

@@ -48,31 +48,23 @@ def detect() -> type[v1.Cgroup | v2.Cgroup]:
     return v1.Cgroup
 
 
-def manager(path: str, scope: dict[str, Any] | None = None, *, everywhere: bool = False) -> Cgroup:
+def manager(path: str, scope: dict[str, Any] | None = None) -> Cgroup:
     """The cgroup at `path`, which need not exist yet; ValueError when it is not a safe path.
 
     `scope` describes the unit whose cgroup it is, where systemd makes it (`scope.Scope`).
-    `everywhere` is for hybrid hosts: in the tree of version 2 as well.
     """
     if scope:
         from sampan.kernel.cgroups.scope import Scope
 
         return Scope(path, scope)
-    return _everywhere(path) if everywhere else detect()(path)
-
-
-def _everywhere(path: str, own: dict[str, str] | None = None) -> Cgroup:
-    from sampan.kernel.cgroups import v1
-
-    return v1.Cgroup(path, own, everywhere=True)
+    return detect()(path)
 
 
 def recorded(state: dict[str, Any]) -> Cgroup:
     """The cgroup that a state names: `cgroup`, and `cgroup_own` where that is a relative path."""
     if state.get("scope"):
         return manager(state["cgroup"], state["scope"])
-    where = state["cgroup"], state.get("cgroup_own")
-    return _everywhere(*where) if state.get("cgroup_everywhere") else detect()(*where)
+    return detect()(state["cgroup"], state.get("cgroup_own"))
 
 
 def own_paths(path: str) -> dict[str, str] | None:

@@ -3,7 +3,7 @@
 Processes join by writing "0" to `tasks`, not to `cgroup.procs`. The child that joins has a single
 thread, so both mean the same, but the second one waits for a read-copy-update grace period of the
 whole machine: 5 to 7 ms were measured against 0.1 ms. For the same reason the version 2 tree of a
-hybrid host is joined only when asked for (`everywhere`): it has no controllers and no `tasks`.
+hybrid host is not joined: it has no controllers, and nothing here needs it. runc joins it.
 
 What this promises: a failed `create` leaves no directory of its own behind; `remove` waits at most
 a second for the kernel to let go of dying processes; both touch only the cgroup's own path.
@@ -41,22 +41,18 @@ _FROZEN = "container's cgroup unexpectedly frozen"  # runc's words
 
 
 class Cgroup:
-    """The cgroup at one path in all version 1 hierarchies; `everywhere`: in version 2's as well."""
+    """The cgroup at one path in all version 1 hierarchies."""
 
     __slots__ = ("_by_controller", "_dirs", "_fresh", "path")
 
-    def __init__(
-        self, path: str, own: dict[str, str] | None = None, *, everywhere: bool = False
-    ) -> None:
+    def __init__(self, path: str, own: dict[str, str] | None = None) -> None:
         self.path = path
         self._fresh = False
-        trees = [tree for tree in hierarchy.mounted() if tree.version == 1 or everywhere]
+        trees = [tree for tree in hierarchy.mounted() if tree.version == 1]
         self._dirs = hierarchy.names(trees, path, own)
-        self._dirs.sort(
-            key=lambda pair: max((_JOIN_LAST.get(c, 0) for c in pair[0].controllers), default=0)
-        )
+        self._dirs.sort(key=lambda pair: max(_JOIN_LAST.get(c, 0) for c in pair[0].controllers))
         self._by_controller = {
-            controller: pair for pair in self._dirs for controller in pair[0].controllers or ("",)
+            controller: pair for pair in self._dirs for controller in pair[0].controllers
         }
 
     def create(self, resources: dict[str, Any], first: int = 0) -> None:
@@ -117,8 +113,7 @@ class Cgroup:
         opened: list[tuple[str, int]] = []
         try:
             for tree, _ in self._dirs:
-                own = tree.controllers[0] if tree.controllers else ""
-                name = f"{places[own][1]}/{'tasks' if own else 'cgroup.procs'}"
+                name = f"{places[tree.controllers[0]][1]}/tasks"
                 fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=tree.fd)
                 opened.append((",".join(tree.controllers), fd))
         except OSError as error:
