@@ -304,6 +304,8 @@ def test_the_host_becomes_no_router(tmp_path):
         with spaces.entered(seg.client.fd):
             run("ip", "route", "add", "203.0.113.0/24", "via", "198.51.100.1")
         seg.serve(beyond, "beyond", SHUT)
+        # As the end of a pair is that has left its bridge, a moment before it is gone.
+        run("ip", "link", "add", links.new_name(), "type", "veth", "peer", links.new_name())
         spaces.set_sysctl("net/ipv4/ip_forward", "0")  # a new namespace has the host's value
         host.join(network("one", 1), 5)
         assert spaces.get_sysctl("net/ipv4/ip_forward") == "1"

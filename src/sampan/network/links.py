@@ -7,6 +7,8 @@ of 0 means that the name says which interface.
 from __future__ import annotations
 
 import errno
+import os
+import re
 import socket
 import struct
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_interface
@@ -36,6 +38,7 @@ ADDRESS, IFNAME, MTU, LINK, MASTER, LINKINFO, NET_NS_FD = 1, 3, 4, 5, 10, 18, 28
 INFO_KIND, INFO_DATA, INFO_SLAVE_KIND, INFO_SLAVE_DATA = 1, 2, 4, 5
 VETH_PEER, MACVLAN_MODE, BRPORT_MODE, BRPORT_ISOLATED = 1, 1, 4, 33
 UP = 0x1
+_OURS = re.compile(r"sv[0-9a-f]{10}", re.ASCII)
 
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 
@@ -185,14 +188,24 @@ def mac_of(netlink: Netlink, name: str) -> str:
     return ""
 
 
+def new_name() -> str:
+    """The name of the host's end of a pair of ours."""
+    return f"sv{os.urandom(5).hex()}"
+
+
 def routable(netlink: Netlink) -> list[str]:
-    """The interfaces that packets may be routed over: no loopback, no bridge, no bridge's port."""
+    """The interfaces that packets may be routed over: no loopback, no bridge, no bridge's port.
+
+    Ours are ports as well, but one that is on its way out may have left its bridge already.
+    """
     found = []
     for body in netlink.dump(GETLINK, info(), "list interfaces"):
         values = dict(attributes(body, _LINK.size))
         inner = dict(attributes(values.get(LINKINFO, b"")))
         name = values[IFNAME].rstrip(b"\0").decode("utf-8", "replace")
-        if name != "lo" and MASTER not in values and inner.get(INFO_KIND) != b"bridge\0":
+        if name == "lo" or _OURS.fullmatch(name):
+            continue
+        if MASTER not in values and inner.get(INFO_KIND) != b"bridge\0":
             found.append(name)
     return found
 

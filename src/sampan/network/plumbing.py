@@ -211,7 +211,7 @@ class Plumber:
     def _make_spare(self, bridge: str) -> Spare:
         space = spaces.make()
         try:
-            link = _new_name()
+            link = links.new_name()
             index = self._bridges[bridge] if bridge else 0
             pair = links.new_veth(link, space.fd, "eth0", 1500, bridge=index, index=_SPARE_INDEX)
             self.host.run([pair, *self._port(link)] if bridge else [pair])
@@ -238,7 +238,7 @@ class Plumber:
 
     def _make_pair(self, space: Space, interface: str) -> str:
         """A pair of interfaces, one end in the namespace; the name of ours."""
-        link = _new_name()
+        link = links.new_name()
         self.host.run([links.new_veth(link, space.fd, interface, 1500)])
         spaces.set_sysctl(f"net/ipv6/conf/{link}/disable_ipv6", "1")
         space.netlink.run([links.change(interface, up=True)])
@@ -365,11 +365,6 @@ class Plumber:
         if self._host is not None:
             self._host.close()
             self._host = None
-
-
-def _new_name() -> str:
-    """The name of the host's end of a pair."""
-    return f"sv{os.urandom(5).hex()}"
 
 
 def _forget_flows(ports: Sequence[Port]) -> None:
