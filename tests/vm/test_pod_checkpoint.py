@@ -51,7 +51,9 @@ def first(pods: Pods, container: str) -> int:
 OURS = pytest.param(
     "",
     Mode.POD,
-    marks=pytest.mark.xfail(reason="after an exec, a container that we restored is not stopped"),
+    marks=pytest.mark.xfail(
+        strict=True, reason="after an exec, a container that we restored is not stopped"
+    ),
 )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -24,6 +24,7 @@ from sampan.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
+    NotFound,
     NotImplementedHere,
 )
 from sampan.images.failures import finish
@@ -164,8 +165,9 @@ async def _pause_and_write(
 
 
 async def _go_on(pods: Pods, chosen: Sequence[PodContainer]) -> None:
+    """Each of them, also behind one that was never paused, has ended, or is gone."""
     for one in chosen:
-        if pods.engine.get(one.container.id).status is Status.PAUSED:
+        with suppress(Conflict, NotFound):
             await pods.engine.unpause(one.container.id)
 
 
