@@ -32,8 +32,10 @@ TESTS = (
     "tests/vm tests/kernel/test_cgroups.py tests/kernel/test_checkpoint.py "
     "tests/kernel/test_cold_start.py tests/kernel/test_machine.py"
 ).split()
-SELINUX = "tests/vm/test_selinux.py"
-"""One kernel has one of AppArmor and SELinux: these tests have a boot of their own."""
+OTHERS = ("tests/vm/test_selinux.py", "tests/vm/test_systemd_v1.py")
+"""One kernel has one of AppArmor and SELinux, and systemd one version of cgroups: these tests have
+a boot of their own, with the second of both."""
+OTHER_BOOT = "security=selinux selinux=1 enforcing=0 systemd.unified_cgroup_hierarchy=0"
 
 ENGINE = (
     "aiohappyeyeballs aiohttp aiosignal attr attrs cffi cryptography frozenlist idna isal msgspec "
@@ -74,14 +76,15 @@ def main(arguments: list[str]) -> int:
     """Make what is missing, run the tests; their exit status."""
     PLACE.mkdir(exist_ok=True)
     _make_root()
-    wanted = [word for word in arguments if not word.startswith(SELINUX)]
+    wanted = [word for word in arguments if not word.startswith(OTHERS)]
+    others = [word for word in arguments if word.startswith(OTHERS)]
     status, ends = 0, time.monotonic() + LIMIT
     if wanted or not arguments:
         _pack(wanted or TESTS)
         status = _run("", ends)
-    if SELINUX in arguments or not arguments:
-        _pack([SELINUX])
-        status = _run("security=selinux selinux=1 enforcing=0", ends) or status
+    if others or not arguments:
+        _pack(others or [*OTHERS])
+        status = _run(OTHER_BOOT, ends) or status
     return status
 
 

@@ -111,6 +111,20 @@ def test_a_missing_criu_is_named(bundle: Bundle):
     assert bundle.state()["status"] == "running"
 
 
+def test_what_the_streams_were_is_told_before_the_dump(bundle: Bundle, tmp_path: Path):
+    """With lazy pages a dump lasts until it has been restored, which needs to know them."""
+    start(bundle)
+    images, seen = tmp_path / "images", tmp_path / "seen"
+    criu = tmp_path / "criu"
+    criu.write_text(f"#!/bin/sh\n/bin/cat {images}/descriptors.json > {seen}\nexit 1\n")
+    criu.chmod(0o755)
+    words = ["checkpoint", "--image-path", str(images), bundle.id]
+    failed = bundle.oci(*words, env={"PATH": str(tmp_path)})
+    assert "criu failed" in failed.stderr
+    assert len(json.loads(seen.read_text())) == 3
+    assert bundle.state()["status"] == "running"
+
+
 def test_wrong_words_are_refused(bundle: Bundle):
     start(bundle)
     for words, said in (

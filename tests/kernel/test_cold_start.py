@@ -51,6 +51,8 @@ if cgroups.mode() == "unified":
         "sampan.kernel.bpf sampan.kernel.cgroups.device_program sampan.kernel.cgroups.v2 "
         "sampan.kernel.cgroups.v2_limits".split()
     )
+if cgroups.mode() == "hybrid":
+    LAUNCH.add("sampan.kernel.cgroups.hybrid")
 SHORTCUT = {"sampan.runtime.shortcut"}
 LAUNCHERS = {f"sampan.runtime.{name}" for name in ("direct_create", "launch", "shapes")}
 EXEC = (LAUNCH - LAUNCHERS) | {

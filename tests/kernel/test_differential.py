@@ -276,7 +276,7 @@ BEFORE = {"crun": ["unshare", "--mount", "--propagation", "private", "sh", "-c",
 
 EXPLAINED = {
     ("unknown user", "crun", "environment"): "crun leaves HOME out where /etc/passwd has no user",
-    ("cgroup namespace of the host", "runc", "cgroup"): "runc joins version 2 beside version 1",
+    ("cgroup namespace of the host", "crun", "cgroup"): "crun is not shown version 2, see above",
     ("bind without options", "runc", "*"): "fails: it wants the word bind beside the type",
     ("bind without options", "crun", "*"): "fails: it wants the word bind beside the type",
     ("shared", "crun", "mounts"): "crun 1.8 makes it private again with the root",

@@ -49,6 +49,18 @@ def test_a_missing_command_fails_with_runcs_words_and_leaves_no_cgroup(lab):
     wait_for("no cgroup is left", lambda: not cgroups.manager(lab.cgroups[0]).exists())
 
 
+def test_the_mounts_of_the_host_are_no_containers(lab):
+    before = Path("/proc/self/mountinfo").read_text()
+    spec = lab.spec("true")
+    spec["linux"]["namespaces"] = [
+        one for one in spec["linux"]["namespaces"] if one["type"] != "mount"
+    ]
+    shim = lab.run(spec=spec)
+    event = shim.next_event("start-failed")
+    assert event["error"] == "linux.namespaces: a mount namespace is needed"
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
 def test_a_kill_for_want_of_memory_is_seen(lab):
     spec = lab.spec(*sh("x=$(head -c 100000000 /dev/zero | tr '\\0' x); echo $x"))
     spec["linux"]["resources"] = {"memory": {"limit": 16 << 20, "swap": 16 << 20}}

@@ -14,48 +14,9 @@ import pytest
 from bundles import OCI, Bundle
 from sampan.kernel import dbus
 from sampan.kernel.cgroups import scope
+from scopelab import MIB, TREE, Scoped, unit
 
 pytestmark = pytest.mark.skipif(not os.environ.get("SAMPAN_VM"), reason="for the virtual machine")
-MIB = 1 << 20
-TREE = Path("/sys/fs/cgroup")
-
-
-def unit(name: str, *properties: str) -> dict[str, str]:
-    """What systemd says of a unit."""
-    words = ["systemctl", "show", name, *(f"--property={one}" for one in properties)]
-    text = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-
-
-class Scoped(Bundle):
-    """A bundle whose cgroup is made by systemd."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.config["linux"]["cgroupsPath"] = f"sampan-test.slice:box:{self.id}"
-        self.unit = f"box-{self.id}.scope"
-        self.group_path = TREE / f"sampan.slice/sampan-test.slice/{self.unit}"
-
-    def oci(self, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
-        return super().oci("--systemd-cgroup", *words, **options)
-
-    def begin(self, script: str = "sleep 1000") -> None:
-        self.shell(script)
-        self.save()
-        self.beside("run", "--detach", self.id)
-
-    def beside(self, *words: str) -> None:
-        """A call whose process goes on, and would keep pipes open."""
-        words = (OCI, "--root", str(self.root), "--systemd-cgroup", *words)
-        null = subprocess.DEVNULL
-        subprocess.run(words, check=True, cwd=self.path, stdin=null, stdout=null, timeout=60)
-
-    def look(self, file: str) -> str:
-        return (self.group_path / file).read_text().strip()
-
-    def is_gone(self) -> bool:
-        state = unit(self.unit, "LoadState")["LoadState"]
-        return state == "not-found" and not self.group_path.exists()
 
 
 @pytest.fixture
@@ -246,6 +207,33 @@ def test_four_mebibytes_are_enough(bundle: Scoped):
     bundle.save()
     done = bundle.oci("run", bundle.id)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_restored_container_is_in_a_scope_again(bundle: Scoped, tmp_path: Path):
+    spaces = bundle.config["linux"]["namespaces"]
+    # CRIU would want iptables for a network namespace.
+    bundle.config["linux"]["namespaces"] = [one for one in spaces if one["type"] != "network"]
+    gone = ("/sys", "/sys/fs/cgroup")
+    mounts = bundle.config["mounts"]
+    bundle.config["mounts"] = [one for one in mounts if one["destination"] not in gone]
+    bundle.config["linux"]["resources"]["pids"] = {"limit": 77}
+    bundle.begin("exec 2>/dev/null; echo before > /dev/shm/f; sleep 1000")  # no file of the host's
+    images = str(tmp_path / "images")
+    said = bundle.oci("checkpoint", "--image-path", images, bundle.id)
+    assert said.returncode == 0, said.stderr
+    assert bundle.is_gone()
+    bundle.beside("restore", "--detach", "--image-path", images, bundle.id)
+    pid = bundle.state()["pid"]
+    assert Path(f"/proc/{pid}/cgroup").read_text() == f"0::{str(bundle.group_path)[14:]}\n"
+    assert unit(bundle.unit, "ActiveState", "TasksMax") == {
+        "ActiveState": "active",
+        "TasksMax": "77",
+    }
+    assert Path(f"/proc/{pid}/root/dev/shm/f").read_text() == "before\n"
+    bundle.oci("update", "--pids-limit", "55", bundle.id, check=True)
+    assert bundle.look("pids.max") == "55"
+    bundle.oci("delete", "--force", bundle.id, check=True)
+    assert bundle.is_gone()
 
 
 def test_its_own_socket_does_where_there_is_no_bus():

@@ -49,6 +49,52 @@ def test_the_container_sees_its_own_cgroup_as_the_root(bundle: Bundle):
     assert "Read-only" in said.stderr
 
 
+def writable(bundle: Bundle, *, own_namespace: bool) -> None:
+    """Let the container write to its cgroup file system."""
+    for mount in bundle.config["mounts"]:
+        if mount["destination"] == "/sys/fs/cgroup":
+            mount["options"] = ["nosuid", "noexec", "nodev", "rw"]
+    spaces = [one for one in bundle.config["linux"]["namespaces"] if one["type"] != "cgroup"]
+    own: list[dict[str, str]] = [{"type": "cgroup"}] if own_namespace else []
+    bundle.config["linux"]["namespaces"] = spaces + own
+
+
+def test_an_exec_follows_the_first_process_when_its_cgroup_is_gone(bundle: Bundle):
+    writable(bundle, own_namespace=False)
+    elsewhere = Path(f"/sys/fs/cgroup/sampan-test/{bundle.id}-elsewhere")
+    elsewhere.mkdir(parents=True)
+    own = Path(f"/sys/fs/cgroup{bundle.config['linux']['cgroupsPath']}")
+    try:
+        bundle.start(f"echo 1 > {elsewhere}/cgroup.procs && exec sleep 1000")
+        deadline = time.monotonic() + 60
+        while (own / "cgroup.procs").read_text() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        own.rmdir()
+        said = bundle.oci("exec", bundle.id, "cat", "/proc/self/cgroup")
+        assert said.stdout == f"0::{str(elsewhere)[14:]}\n", said.stderr
+        bundle.oci("delete", "--force", bundle.id, check=True)
+    finally:
+        elsewhere.rmdir()
+
+
+def test_an_exec_into_a_cgroup_that_hands_controllers_down_is_told_in_runcs_words(bundle: Bundle):
+    writable(bundle, own_namespace=True)
+    bundle.start(
+        "mkdir /sys/fs/cgroup/a && echo 1 > /sys/fs/cgroup/a/cgroup.procs && "
+        "echo +memory > /sys/fs/cgroup/cgroup.subtree_control; exec sleep 1000"
+    )
+    deadline = time.monotonic() + 60
+    while "memory" not in look(bundle, "cgroup.subtree_control"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    said = bundle.oci("exec", bundle.id, "grep", "0::/a", "/proc/self/cgroup")
+    assert said.returncode == 0, said.stderr
+    said = bundle.oci("exec", "--cgroup", "/", bundle.id, "true")
+    assert said.returncode != 0
+    assert " adding pid 0, itself, to cgroups: " in said.stderr
+    assert "device or resource busy" in said.stderr
+
+
 def test_limits_of_every_kind(bundle: Bundle):
     bundle.config["linux"]["resources"].update(
         memory={"limit": 64 * MIB, "reservation": 32 * MIB, "swap": 96 * MIB},

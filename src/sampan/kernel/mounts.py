@@ -13,11 +13,14 @@ import struct
 
 from sampan.kernel import numbers as n
 from sampan.kernel.libc import (
+    address,
+    buffer,
     c_char_p,
     c_int,
     c_size_t,
     c_uint,
     c_ulong,
+    c_void_p,
     check,
     last_errno,
     prototype,
@@ -34,12 +37,14 @@ _fsmount = syscall(n.SYS_fsmount, c_int, c_uint, c_uint)
 _open_tree = syscall(n.SYS_open_tree, c_int, c_char_p, c_uint)
 _move_mount = syscall(n.SYS_move_mount, c_int, c_char_p, c_int, c_char_p, c_uint)
 _mount_setattr = syscall(n.SYS_mount_setattr, c_int, c_char_p, c_uint, c_char_p, c_size_t)
+_statx = syscall(n.SYS_statx, c_int, c_char_p, c_int, c_uint, c_void_p)
 _mount = prototype("mount", c_int, c_char_p, c_char_p, c_char_p, c_ulong, c_char_p)
 _umount2 = prototype("umount2", c_int, c_char_p, c_int)
 _pivot_root = prototype("pivot_root", c_int, c_char_p, c_char_p)
 
 # struct mount_attr of linux/mount.h: set, clear, propagation, user namespace
 _MOUNT_ATTR = struct.Struct("<QQQQ")
+_STATX_SIZE, _MOUNT_NUMBER = 256, slice(144, 152)  # struct statx of linux/stat.h, its stx_mnt_id
 
 
 def _context_message(context: int) -> str:
@@ -130,6 +135,15 @@ def mount_with_data(kind: str, target: str, options: str) -> None:
     kind_name = kind.encode()
     result = _mount(kind_name, os.fsencode(target), kind_name, 0, os.fsencode(options))
     check(result, f"mount {kind}", target)
+
+
+def number(mount: int) -> int:
+    """The number of the mount behind a descriptor: one that no other mount will have since Linux
+    6.8, else the one of mountinfo."""
+    found = buffer(bytes(_STATX_SIZE))
+    wanted = n.STATX_MNT_ID | n.STATX_MNT_ID_UNIQUE
+    check(_statx(mount, b"", n.AT_EMPTY_PATH, wanted, address(found)), "statx")
+    return int.from_bytes(found.raw[_MOUNT_NUMBER], "little")
 
 
 def pivot_into(root: int) -> None:

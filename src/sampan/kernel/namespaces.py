@@ -48,7 +48,7 @@ def set_domainname(name: str) -> None:
     check(_setdomainname(raw, len(raw)), "setdomainname", name)
 
 
-def clone_in_pid_namespace(fd: int, flags: int) -> tuple[int, int]:
+def clone_in_pid_namespace(fd: int, flags: int, cgroup: int = -1) -> tuple[int, int]:
     """clone3 of a child that is born in the pid namespace behind `fd` (a nsfd or a pidfd).
 
     The namespace for children is set for that one call and set back, so that the next child of this
@@ -58,7 +58,7 @@ def clone_in_pid_namespace(fd: int, flags: int) -> tuple[int, int]:
     pid = -1
     try:
         setns(fd, n.CLONE_NEWPID)
-        pid, pidfd = clone3(flags)
+        pid, pidfd = clone3(flags, cgroup)
     finally:
         if pid:  # the child is in its namespace for good, and the way back is not open to it
             setns(own, n.CLONE_NEWPID)

@@ -43,13 +43,19 @@ _LIBRARY_SIGNALS = (32, 33)
 _DEFAULT_ACTION = bytes(32)  # struct sigaction of the kernel: SIG_DFL, no flags, an empty mask
 
 
-def clone3(flags: int) -> tuple[int, int]:
-    """Fork into the new namespaces of `flags`: (pid, pidfd) in the parent, (0, -1) in the child."""
+def clone3(flags: int, cgroup: int = -1) -> tuple[int, int]:
+    """Fork into the new namespaces of `flags`: (pid, pidfd) in the parent, (0, -1) in the child.
+
+    `cgroup` is a descriptor of the version 2 cgroup to be born in, where that is not our own.
+    """
     pidfd = buffer(bytes(4))
     signal = 0 if flags & n.CLONE_PARENT else SIGCHLD  # a sibling has its parent's
     # struct clone_args of linux/sched.h, its first version: flags, pidfd, child_tid, parent_tid,
-    # exit_signal, stack, stack_size, tls
-    words = (flags | n.CLONE_PIDFD, address(pidfd), 0, 0, signal, 0, 0, 0)
+    # exit_signal, stack, stack_size, tls; and its third: set_tid, set_tid_size, cgroup
+    words = [flags | n.CLONE_PIDFD, address(pidfd), 0, 0, signal, 0, 0, 0]
+    if cgroup >= 0:
+        words[0] |= n.CLONE_INTO_CGROUP
+        words += [0, 0, cgroup]
     arguments = b"".join(word.to_bytes(8, "little") for word in words)
     pid = check(_clone3(arguments, len(arguments)), "clone3")
     return (pid, int.from_bytes(pidfd.raw, "little")) if pid else (0, -1)

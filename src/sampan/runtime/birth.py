@@ -53,9 +53,10 @@ def check_offsets(linux: dict[str, Any]) -> None:
 
 
 class Birth:
-    """What the helper is to do: kinds made new, (kind, descriptor) joined, maps and clocks."""
+    """What the helper is to do: kinds made new, (kind, descriptor) joined, maps and clocks; and the
+    descriptor of the version 2 cgroup that it is born in, or -1."""
 
-    __slots__ = ("join", "linux", "new", "score")
+    __slots__ = ("cgroup", "join", "linux", "new", "score")
 
     def __init__(
         self,
@@ -63,15 +64,17 @@ class Birth:
         join: list[tuple[str, int]],
         linux: dict[str, Any],
         score: int | None = None,
+        cgroup: int = -1,
     ) -> None:
         self.new, self.join, self.linux, self.score = new, join, linux, score
+        self.cgroup = cgroup
 
 
 def make_blank(birth: Birth) -> Blank:
     """The blank. Raises RuntimeFailure when a namespace, a map or a clock could not be had."""
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     here, there = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    pid, pidfd = process.clone3(0)
+    pid, pidfd = process.clone3(0, birth.cgroup)
     if pid == 0:
         ours.close()
         here.close()
@@ -169,13 +172,14 @@ def _write(own: int, name: str, text: str, *, tolerant: bool = False) -> None:
         os.close(fd)
 
 
-def clone_beside(pidfd: int, flags: int) -> tuple[int, int]:
-    """clone3 of a child of ours in the namespaces `flags` of the process behind `pidfd`.
+def clone_beside(pidfd: int, flags: int, cgroup: int = -1) -> tuple[int, int]:
+    """clone3 of a child of ours in the namespaces `flags` of the process behind `pidfd`, born in
+    the version 2 cgroup behind `cgroup`.
 
     For a caller that has rights in the user namespace of that process only. (0, -1) in the child.
     """
     here, there = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    helper, helper_fd = process.clone3(0)
+    helper, helper_fd = process.clone3(0, cgroup)
     if helper == 0:
         here.close()
         try:

@@ -44,20 +44,25 @@ class Blank:
 
 
 def make_blank(
-    kinds: list[str], pid_namespace: int | None = None, *, is_spare: bool = False
+    kinds: list[str],
+    pid_namespace: int | None = None,
+    *,
+    is_spare: bool = False,
+    cgroup: int = -1,
 ) -> Blank:
     """A blank whose namespaces of `kinds` are new.
 
-    `pid_namespace` is a descriptor of the pid namespace to be born in, where that is not new.
+    `pid_namespace` is a descriptor of the pid namespace to be born in, where that is not new;
+    `cgroup` one of a cgroup of version 2.
     A spare has time: it makes ready what most containers want, and dies with its parent from its
     birth on.
     """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     flags = clone_flags(kinds)
     if pid_namespace is None:
-        pid, pidfd = process.clone3(flags)
+        pid, pidfd = process.clone3(flags, cgroup)
     else:
-        pid, pidfd = namespaces.clone_in_pid_namespace(pid_namespace, flags)
+        pid, pidfd = namespaces.clone_in_pid_namespace(pid_namespace, flags, cgroup)
     if pid == 0:
         ours.close()
         init.live_as_blank(theirs, kinds if is_spare else [])

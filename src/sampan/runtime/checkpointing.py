@@ -12,7 +12,7 @@ import os
 
 from sampan.jsontext import encode
 from sampan.kernel.paths import Root
-from sampan.runtime import criu, criu_images, criu_words, verbs
+from sampan.runtime import criu, criu_images, criu_words, sharedmounts, verbs
 from sampan.runtime.arguments import Parsed, UsageError
 from sampan.runtime.failure import RuntimeFailure
 from sampan.runtime.plan import is_bind
@@ -43,6 +43,7 @@ def checkpoint(root: str, container_id: str, options: Parsed) -> None:
     status = status_of(directory, state)
     if status not in ("running", "paused"):
         raise RuntimeFailure(0, f"container cannot be checkpointed in {status} state")
+    sharedmounts.refuse(state, "checkpoint")
     first = options.on("pre-dump")
     places = criu.Places(options)
     log = f"{places.work}/dump.log"
@@ -60,11 +61,12 @@ def checkpoint(root: str, container_id: str, options: Parsed) -> None:
 
         own_pid = _own_pid(state["pid"])
         kind = criu_words.PRE_DUMP if first else criu_words.DUMP
+        # Before the dump, which with lazy pages goes on until they have been restored elsewhere.
+        with open(f"{places.images}/{DESCRIPTORS}", "w", encoding="utf-8") as file:
+            file.write(encode(streams))
         criu.call(kind, asked, notified, options, log)
         if not first:
             criu_images.forget_parent(places.images, own_pid)
-        with open(f"{places.images}/{DESCRIPTORS}", "w", encoding="utf-8") as file:
-            file.write(encode(streams))
     finally:
         places.close()
     if not first and not options.on("leave-running"):

@@ -303,7 +303,8 @@ class _Builder:
         self.cgroup: Cgroup | None = None
         self.new, self.join = plan_namespaces(spec)
         self._owned: list[int] = []
-        self._root = -1
+        self._root = self._born_in = -1
+        self._is_made = False
         self._join_fds: list[int] = []
         self._sources: list[int] = []
         self.bound_inside = ""
@@ -331,7 +332,11 @@ class _Builder:
             self.binds.check_inside()
         elif not self.in_order:
             self._sources = self.binds.all(self._owned)
-        self.cgroup = cgroups.manager(self.cgroup_path, self.linux.get("scope"))
+        made_by, is_hybrid = self.linux.get("scope"), bool(self.linux.get("hybrid"))
+        self.cgroup = cgroups.manager(self.cgroup_path, made_by, is_hybrid=is_hybrid)
+        if is_hybrid and (born_in := self.cgroup.birthplace(make=True)) >= 0:
+            self._owned.append(born_in)
+            self._born_in = born_in
 
     def _root_path(self) -> str:
         path: str = self.spec["root"]["path"]
@@ -356,11 +361,12 @@ class _Builder:
     def _make_blank(self, kinds: frozenset[str]) -> Blank:
         kept = dict(zip((kind for kind, _ in self.join), self._join_fds, strict=True))
         if not self.has_birth:
-            return make_blank(sorted(kinds), kept.get("pid"))
+            return make_blank(sorted(kinds), kept.get("pid"), cgroup=self._born_in)
         from sampan.runtime import birth
 
         score = self.spec["process"].get("oomScoreAdj")
-        return birth.make_blank(birth.Birth(self.new, list(kept.items()), self.linux, score))
+        wanted = (self.new, list(kept.items()), self.linux, score, self._born_in)
+        return birth.make_blank(birth.Birth(*wanted))
 
     def order(
         self,
@@ -454,7 +460,7 @@ class _Builder:
             created.state["cgroup"] = ""
             created.send(CGROUP_READY, [])
             return
-        created.cgroup = self.cgroup
+        created.cgroup, self._is_made = self.cgroup, True
         joining = [fd for _, fd in self.cgroup.procs_fds()]
         try:
             created.send(CGROUP_READY, joining)
@@ -462,7 +468,9 @@ class _Builder:
             fds.close_all(joining)
 
     def close(self) -> None:
-        """Close the descriptors of the parent."""
+        """Close the descriptors of the parent; the place of birth goes if nothing else was made."""
+        if self._born_in >= 0 and self.cgroup is not None and not self._is_made:
+            self.cgroup.leave_birthplace()
         fds.close_all(self._owned)
 
 

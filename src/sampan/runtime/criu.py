@@ -129,6 +129,8 @@ def call(
         more = before(pid) if before is not None else {}
         fds.send(ours, criu_words.request(kind, {**asked, **more}))
         answer = _answered(ours, notified, options)
+    except (BrokenPipeError, ConnectionResetError):  # it has ended, and left what was sent to it
+        answer = None
     finally:
         ours.close()
         _, status = os.waitpid(pid, 0)

@@ -76,19 +76,28 @@ class DirectAssembly(assembly.Assembly):
         self._empty: Value | None = None
         self._permitted: tuple[int, int] | None = None
 
-    def be_born(self, flags: int, pid_namespace: int | None) -> None:
-        """Write the birth: new namespaces of `flags`, in the pid namespace behind a descriptor."""
+    def be_born(self, flags: int, pid_namespace: int | None, cgroup: int = -1) -> None:
+        """Write the birth: new namespaces of `flags`, in the pid namespace behind a descriptor, and
+        in the version 2 cgroup behind another."""
         calls, child = self.calls, Label()
         calls.call(n.SYS_close_range, 3, 0xFFFFFFFF, n.CLOSE_RANGE_CLOEXEC)
         calls.prctl(n.PR_SET_DUMPABLE, 0)
         if pid_namespace is not None:
             calls.call(SYS["setns"], pid_namespace, n.CLONE_NEWPID)
         # struct clone_args: the exit signal is the starter's own, by CLONE_PARENT
-        arguments = calls.data(struct.pack("<8Q", flags | n.CLONE_PARENT, 0, 0, 0, 0, 0, 0, 0))
-        pid = calls.call(n.SYS_clone3, arguments, 64, equals=0, at=child)
+        words, later = [flags | n.CLONE_PARENT, *([0] * 7)], 0
+        if cgroup >= 0:
+            # The kernel's lock on all cgroups is held for such a birth, and the caller makes others
+            # meanwhile: so the child makes those namespaces itself that it can.
+            later = flags & ~n.CLONE_NEWPID
+            words = [words[0] & ~later | n.CLONE_INTO_CGROUP, *([0] * 9), cgroup]
+        arguments = calls.data(struct.pack(f"<{len(words)}Q", *words))
+        pid = calls.call(n.SYS_clone3, arguments, 8 * len(words), equals=0, at=child)
         calls.call(SYS["write"], machine.REPORT, pid.address, _PID_BYTES)
         calls.call(SYS["exit_group"], 0)
         calls.place(child)
+        if later:
+            calls.call(SYS["unshare"], later)
         calls.call(SYS["umask"], 0)
         nothing = calls.data(bytes(32))
         for number in _LIBRARY_SIGNALS:

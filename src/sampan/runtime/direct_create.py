@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_BIRTHPLACE = "version 2"  # beside the namespaces that are joined
 _JOINABLE = frozenset(("cgroup", "ipc", "network", "pid", "uts"))
 
 
@@ -55,18 +56,14 @@ def create(
     kinds = frozenset(new) - {"cgroup"}
     if not readiness.is_possible(kinds) or not _JOINABLE.issuperset(kind for kind, _ in join):
         raise NeedsInterpreter("namespaces that the machine does not make or join")
-    created, joined = None, {}
+    created, group = None, None
+    joined: dict[str, int] = {}
     try:
-        group = cgroups.manager(spec["linux"]["cgroupsPath"], spec["linux"].get("scope"))
-        for kind, path in join:
-            joined[kind] = clear_of_report(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        made_by, is_hybrid = spec["linux"].get("scope"), bool(spec["linux"].get("hybrid"))
+        group = cgroups.manager(spec["linux"]["cgroupsPath"], made_by, is_hybrid=is_hybrid)
+        _open(joined, join, group.birthplace(make=True) if is_hybrid else -1)
         script = _script(spec, group, attach_at, joined, filter_program, gate)
-        program = script.sealed()
-        try:
-            passed = [gate, *joined.values()]
-            created = Direct(script, program, spec["process"]["args"][0], passed)
-        finally:
-            os.close(program)
+        created = _begin(script, spec["process"]["args"][0], [gate, *joined.values()])
         _make_cgroup(created, group, spec["linux"])
         created.state = record(container_id, created.pid, bundle, group.path, spec)
         _hand_cgroup(created)
@@ -75,11 +72,29 @@ def create(
     except BaseException as error:
         if created is not None:
             created.abort()
+        if group is not None:
+            group.leave_birthplace()
         if isinstance(error, OSError):
             raise NeedsInterpreter(str(error)) from error
         raise
     finally:
         fds.close_all(list(joined.values()))
+
+
+def _begin(script: DirectAssembly, command: str, passed: list[int]) -> Direct:
+    program = script.sealed()
+    try:
+        return Direct(script, program, command, passed)
+    finally:
+        os.close(program)
+
+
+def _open(joined: dict[str, int], join: list[tuple[str, str]], born_in: int) -> None:
+    """Into `joined`: what the process joins, and where it is born."""
+    if born_in >= 0:
+        joined[_BIRTHPLACE] = clear_of_report(born_in)
+    for kind, path in join:
+        joined[kind] = clear_of_report(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def _make_cgroup(created: Direct, group: cgroups.Cgroup, linux: dict[str, Any]) -> None:
@@ -109,7 +124,8 @@ def _script(
     root = script.open_root()
     find_home(root, spec["process"])
     os.close(root)
-    script.be_born(clone_flags(namespaces(spec)[0]), joined.get("pid"))
+    flags = clone_flags(namespaces(spec)[0])
+    script.be_born(flags, joined.get("pid"), joined.get(_BIRTHPLACE, -1))
     script.write(build(spec, facts_of(group, attach_at)), group.doors(), filter_program, gate)
     _prepare(attach_at, script.prepare)
     for fd in (0, 1, 2):

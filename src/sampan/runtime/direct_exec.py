@@ -68,15 +68,18 @@ def spawn(
     """
     _check(state, process_spec)
     doors: list[int] = []
-    entry, created = clear_of_report(os.dup(pidfd)), None
+    entry, created = [clear_of_report(os.dup(pidfd))], None
     try:
         if state["cgroup"]:
-            found = _group(state).procs_fds(sub_cgroups, init=state["pid"], frozen=ignore_paused)
+            group = _group(state)
+            found = group.procs_fds(sub_cgroups, init=state["pid"], frozen=ignore_paused)
             doors = [fd for _, fd in found]
+            if (born_in := group.birthplace(make=False)) >= 0:
+                entry.append(clear_of_report(born_in))
         script, program = _program(state, process_spec, entry, len(doors), filter_program, stdio)
         for fd in stdio:
             give(fd, (process_spec.get("user") or {}).get("uid") or 0)
-        created = Direct(script, program, process_spec["args"][0], [entry], stdio)
+        created = Direct(script, program, process_spec["args"][0], entry, stdio)
         created.await_birth()
         created.hand_cgroup(doors)
         created.await_ready()
@@ -91,8 +94,7 @@ def spawn(
             created.abort()
         raise
     finally:
-        os.close(entry)
-        fds.close_all(doors)
+        fds.close_all([*entry, *doors])
 
 
 def _check(state: dict[str, Any], process_spec: dict[str, Any]) -> None:
@@ -123,6 +125,7 @@ def _refuse_unusual(state: dict[str, Any], process_spec: dict[str, Any]) -> None
         is_unprivileged()  # who cannot come back to the host's pid namespace
         or not machine.is_available()
         or not _UNUSUAL.isdisjoint(state["namespaces"])
+        or "mount" not in state["namespaces"]  # the root is not found by joining that
         or process_spec.get("terminal")
         or process_spec.get("preserveFds")
         or "username" in (process_spec.get("user") or {})
@@ -134,12 +137,15 @@ def _refuse_unusual(state: dict[str, Any], process_spec: dict[str, Any]) -> None
 def _program(
     state: dict[str, Any],
     process_spec: dict[str, Any],
-    entry: int,
+    entry: list[int],
     doors: int,
     filter_program: tuple[bytes, int] | None,
     stdio: tuple[int, int, int],
 ) -> tuple[DirectAssembly, int]:
-    """The script and its program: the last ones, where all that they are made of is the same."""
+    """The script and its program: the last ones, where all that they are made of is the same.
+
+    `entry` is the pidfd of the first process, and the version 2 cgroup to be born in if any.
+    """
     root = os.open(f"/proc/{state['pid']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     find_home(root, process_spec)
     os.close(root)
@@ -162,7 +168,7 @@ _last: dict[bytes, tuple[DirectAssembly, int]] = {}
 def _script(
     state: dict[str, Any],
     process_spec: dict[str, Any],
-    entry: int,
+    entry: list[int],
     doors: int,
     filter_program: tuple[bytes, int] | None,
     stdio: tuple[int, int, int],
@@ -172,14 +178,15 @@ def _script(
         if kind != "pid":
             flags |= KINDS[kind][0]
     script = DirectAssembly("", stdio)
-    script.be_born(0, entry if "pid" in state["namespaces"] else None)
+    first, *born_in = entry
+    script.be_born(0, first if "pid" in state["namespaces"] else None, *born_in)
     process = plan.Plan()
     if process_spec.get("oomScoreAdj") is not None:
         process.before_gate.append(OomScore(process_spec["oomScoreAdj"]))
     if doors:
         process.before_gate.append(JoinCgroup(state["cgroup"], unshare=False))
     if flags:
-        process.before_gate.append(Enter(entry, flags))
+        process.before_gate.append(Enter(first, flags))
     process.before_gate.append(Session(terminal=False))
     process.before_gate += plan.locate(process_spec, create_directory=False)
     filtered = {"seccomp": filter_program is not None}

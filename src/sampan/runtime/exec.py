@@ -39,16 +39,21 @@ class Execed:
 
 
 class JoinAll(Operation):
-    """Enter the namespaces of the first process; the root becomes the container's."""
+    """Enter the namespaces of the first process; the root becomes the container's: with the mount
+    namespace, or by the descriptor `root` where that is the caller's."""
 
-    __slots__ = ("flags", "own_users", "pidfd")
+    __slots__ = ("flags", "own_users", "pidfd", "root")
 
-    def __init__(self, pidfd: int, flags: int, *, own_users: bool) -> None:
-        self.pidfd, self.flags, self.own_users = pidfd, flags, own_users
+    def __init__(self, pidfd: int, flags: int, *, own_users: bool, root: int) -> None:
+        self.pidfd, self.flags, self.own_users, self.root = pidfd, flags, own_users, root
 
     def execute(self, stage: Stage) -> None:
         if self.flags:  # else it was born there
             namespaces.setns(self.pidfd, self.flags)
+        if self.root >= 0:
+            os.fchdir(self.root)
+            os.chroot(".")
+            os.chdir("/")
         if self.own_users:
             from sampan.runtime import mappings  # `spawn` has it loaded
 
@@ -103,8 +108,12 @@ def spawn(
     """
     validate.check_process(process_spec)
     try:
-        cgroup_fds = _cgroup_fds(state, sub_cgroups, frozen=ignore_paused)
-        return _spawn(state, process_spec, pidfd, stdio, filter_program, cgroup_fds)
+        cgroup_fds, born_in = _cgroup_fds(state, sub_cgroups, frozen=ignore_paused)
+        try:
+            return _spawn(state, process_spec, pidfd, stdio, filter_program, cgroup_fds, born_in)
+        finally:
+            if born_in >= 0:
+                os.close(born_in)
     except OSError as error:
         if isinstance(error, RuntimeFailure):
             raise
@@ -118,41 +127,51 @@ def _spawn(
     stdio: tuple[int, int, int],
     filter_program: tuple[bytes, int] | None,
     cgroup_fds: list[int],
+    born_in: int,
 ) -> Execed:
     if "user" in state["namespaces"]:
         from sampan.runtime import mappings  # noqa: F401  for the child, which imports nothing
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    agent = -1
+    agent = root = -1
     try:
         resolve_inside(state, process_spec)
-        before, after = operations(state, process_spec, pidfd, filtered=filter_program is not None)
+        if "mount" not in state["namespaces"]:
+            root = _root_of(state, pidfd)
+        filtered = filter_program is not None
+        before, after = operations(state, process_spec, pidfd, filtered=filtered, root=root)
         if filter_program and filter_program[1] & FLAG_NEW_LISTENER:
             agent = _listen(state, before, after)
         stage = Stage(rootfs=-1, stdio=stdio, sync=theirs, stock=Stock([]))
         stage.take_cgroup_fds(cgroup_fds)
         stage.seccomp = filter_program
-        pid, child = _clone(state, pidfd)
+        pid, child = _clone(state, pidfd, born_in)
         if pid == 0:
             ours.close()
             init.enter(before, after, stage, theirs)
     finally:
         theirs.close()
-        fds.close_all(cgroup_fds if agent < 0 else [*cgroup_fds, agent])
+        fds.close_all([*cgroup_fds, *(fd for fd in (agent, root) if fd >= 0)])
     return _await(pid, child, ours)
 
 
 def _cgroup_fds(
     state: dict[str, Any], sub_cgroups: dict[str, str] | None, *, frozen: bool
-) -> list[int]:
-    """What the new process writes to in order to join."""
+) -> tuple[list[int], int]:
+    """What the new process writes to in order to join, and the cgroup that it is born in or -1."""
     if not state["cgroup"]:  # an ordinary user's container may have none
-        return []
+        return [], -1
     group = cgroups.recorded(state)
-    return [fd for _, fd in group.procs_fds(sub_cgroups, init=state["pid"], frozen=frozen)]
+    doors = [fd for _, fd in group.procs_fds(sub_cgroups, init=state["pid"], frozen=frozen)]
+    return doors, group.birthplace(make=False)
 
 
 def operations(
-    state: dict[str, Any], process_spec: dict[str, Any], pidfd: int, *, filtered: bool
+    state: dict[str, Any],
+    process_spec: dict[str, Any],
+    pidfd: int,
+    *,
+    filtered: bool,
+    root: int = -1,
 ) -> tuple[list[Operation], list[Operation]]:
     """What the new process executes before and after it reports that it is ready."""
     own_users = "user" in state["namespaces"]
@@ -165,7 +184,7 @@ def operations(
         before.append(OomScore(process_spec["oomScoreAdj"]))
     before += [
         JoinCgroup(state["cgroup"], unshare=False),
-        JoinAll(pidfd, flags, own_users=own_users),
+        JoinAll(pidfd, flags, own_users=own_users, root=root),
     ]
     terminal = bool(process_spec.get("terminal"))
     if terminal:
@@ -197,20 +216,20 @@ def _flags_of(state: dict[str, Any]) -> int:
     return flags
 
 
-def _clone(state: dict[str, Any], pidfd: int) -> tuple[int, int]:
-    """The child, in the container's pid namespace."""
+def _clone(state: dict[str, Any], pidfd: int, born_in: int) -> tuple[int, int]:
+    """The child, in the container's pid namespace and in the cgroup behind `born_in`."""
     if "user" in state["namespaces"] and os.geteuid():
         from sampan.runtime import birth
 
         own_pids = n.CLONE_NEWPID if "pid" in state["namespaces"] else 0
-        return birth.clone_beside(pidfd, _flags_of(state) | own_pids)
+        return birth.clone_beside(pidfd, _flags_of(state) | own_pids, born_in)
     if "pid" not in state["namespaces"]:
-        return process.clone3(0)
+        return process.clone3(0, born_in)
     if is_unprivileged():  # our own pid namespace is not ours to come back to
         from sampan.runtime import birth
 
-        return birth.clone_beside(pidfd, n.CLONE_NEWPID)
-    return namespaces.clone_in_pid_namespace(pidfd, 0)
+        return birth.clone_beside(pidfd, n.CLONE_NEWPID, born_in)
+    return namespaces.clone_in_pid_namespace(pidfd, 0, born_in)
 
 
 def resolve_inside(state: dict[str, Any], process_spec: dict[str, Any]) -> None:
@@ -221,6 +240,17 @@ def resolve_inside(state: dict[str, Any], process_spec: dict[str, Any]) -> None:
         users.resolve_user(Root(root), process_spec)
     finally:
         os.close(root)
+
+
+def _root_of(state: dict[str, Any], pidfd: int) -> int:
+    """A descriptor of the first process's root. Raises ProcessLookupError when that has ended."""
+    root = os.open(f"/proc/{state['pid']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        process.pidfd_send_signal(pidfd, 0)  # or the number may be another's by now
+    except ProcessLookupError:
+        os.close(root)
+        raise
+    return root
 
 
 def _await(pid: int, pidfd: int, sync: _socket.socket) -> Execed:

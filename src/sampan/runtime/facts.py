@@ -29,6 +29,8 @@ def facts_of(cgroup: Cgroup, attach_at: str) -> Facts:
         if len(controllers) > 1:
             facts.cgroup_links += [(controller, name) for controller in controllers]
     facts.hierarchies.sort()
+    if facts.hierarchies:
+        facts.unified = ""  # of a hybrid host: nothing is mounted of it
     return facts
 
 

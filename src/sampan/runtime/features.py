@@ -24,7 +24,7 @@ def document() -> dict[str, Any]:
     words = ["bind", "rbind", *ATTRIBUTES, *("r" + word for word in ATTRIBUTES)]
     words += [*EXTENSIONS, *PROPAGATION, *("r" + word for word in PROPAGATION)]
     unified = cgroups.mode() == "unified"
-    scoped = unified and os.path.isdir(scope.BOOTED)
+    scoped = os.path.isdir(scope.BOOTED)
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": OCI_RUNTIME_SPEC_VERSION,
@@ -33,7 +33,12 @@ def document() -> dict[str, Any]:
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": list(capabilities.NAMES),
-            "cgroup": {"v1": not unified, "v2": unified, "systemd": scoped, "systemdUser": scoped},
+            "cgroup": {
+                "v1": not unified,
+                "v2": unified,
+                "systemd": scoped,
+                "systemdUser": scoped and unified,
+            },
             "seccomp": {
                 "enabled": True,
                 "actions": sorted(seccomp.ACTIONS),

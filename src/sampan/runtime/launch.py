@@ -16,8 +16,8 @@ from sampan.runtime.arguments import Parsed, UsageError
 from sampan.runtime.calling import forward_signals, tell, use_every_cpu, wait, write_pid
 from sampan.runtime.direct import Direct, clear_of_report
 from sampan.runtime.failure import NeedsInterpreter
-from sampan.runtime.plan import is_bind
-from sampan.runtime.state import StateDirectory
+from sampan.runtime.plan import is_bind, shares_mounts
+from sampan.runtime.state import StateDirectory, remove_mounts
 from sampan.runtime.validate import check
 
 TYPE_CHECKING = False
@@ -80,6 +80,7 @@ def _run_started_hooks(created: Created | Direct) -> None:
 
 def _remove(directory: StateDirectory, created: Created | Direct) -> None:
     """The last of a container; its poststop hooks come after that."""
+    remove_mounts(created.state)
     directory.remove()
     if created.hooks is not None:
         _run_stopped_hooks(created.state["config"], directory, created.state["bundle"])
@@ -111,6 +112,8 @@ def _create(root: str, container_id: str, options: Parsed, *, detached: bool) ->
     _warn_of_capabilities(spec)
     _apply_flags(spec, container_id, options)
     record = first_record(spec, container_id, where, options)
+    if os.geteuid() == 0 and not record.get("scope") and cgroups.mode() == "hybrid":
+        record["hybrid"] = spec["linux"]["hybrid"] = True  # a word of ours as well
     directory = StateDirectory(root, container_id)
     if direct_create.is_possible(spec):
         tell(options, "nsexec container setup: by a list of system calls")
@@ -123,7 +126,34 @@ def _create(root: str, container_id: str, options: Parsed, *, detached: bool) ->
     if freeze.needs_seal(spec):
         freeze.seal()
     tell(options, "nsexec container setup: by an interpreter")
+    if shares_mounts(spec["linux"]):
+        return _make_among_ours(directory, record, spec, options, detached=detached)
     return _make(directory, record, spec, options, _interpreted, detached=detached)
+
+
+def _make_among_ours(
+    directory: StateDirectory,
+    record: dict[str, Any],
+    spec: dict[str, Any],
+    options: Parsed,
+    *,
+    detached: bool,
+) -> Created | Direct:
+    """In our own mount namespace: the mount for its root is in the record before it is attached."""
+    from sampan.runtime import sharedmounts
+
+    root = sharedmounts.RootMount(_attach_point(spec, record["bundle"]))
+    record["root_mount"] = root.record
+
+    def maker(
+        container_id: str, spec: dict[str, Any], where: str, gate: int, compiled: Filter | None
+    ) -> Created:
+        return _interpreted(container_id, spec, where, gate, compiled, root.fd)
+
+    try:
+        return _make(directory, record, spec, options, maker, detached=detached)
+    finally:
+        os.close(root.fd)
 
 
 def settle_mounts(spec: dict[str, Any], where: str) -> None:
@@ -184,6 +214,7 @@ def _make(
     except BaseException as error:
         if created is not None:
             created.abort()
+        remove_mounts(record)
         directory.remove()
         if spec.get("hooks") and not isinstance(error, NeedsInterpreter):
             _run_stopped_hooks(spec, directory, record["bundle"])
@@ -216,7 +247,12 @@ def _directly(
 
 
 def _interpreted(
-    container_id: str, spec: dict[str, Any], where: str, gate: int, compiled: Filter | None
+    container_id: str,
+    spec: dict[str, Any],
+    where: str,
+    gate: int,
+    compiled: Filter | None,
+    root: int | None = None,
 ) -> Created:
     from sampan.kernel import process
     from sampan.runtime.create import create
@@ -226,6 +262,7 @@ def _interpreted(
         container_id,
         spec,
         stdio=_streams(spec),
+        root=root,
         attach_at=_attach_point(spec, where),
         filter_program=compiled,
         gate=gate,

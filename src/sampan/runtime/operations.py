@@ -68,6 +68,7 @@ class JoinCgroup(Operation):
     """Enter the container's cgroup in every hierarchy, memory last, then a new cgroup namespace."""
 
     __slots__ = ("path", "unshare")
+    trouble = "adding pid 0, itself, to cgroups"
 
     def __init__(self, path: str, *, unshare: bool) -> None:
         self.path, self.unshare = path, unshare
@@ -80,9 +81,8 @@ class JoinCgroup(Operation):
             namespaces.unshare(n.CLONE_NEWCGROUP)
 
     def describe(self) -> str:
-        return f"join the cgroup {self.path}" + (
-            " and unshare its namespace" if self.unshare else ""
-        )
+        also = " and unshare its namespace" if self.unshare else ""
+        return f"join the cgroup {self.path}{also}"
 
 
 class Propagation(Operation):

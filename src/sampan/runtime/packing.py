@@ -98,7 +98,7 @@ def _imported(verb: str, wanted: dict[str, list[str]], extensions: dict[str, str
     """What `verb` imports of the pack, in the order in which it can be executed; `wanted` is what
     each module names."""
     roots = [f"runtime.{stem}" for stem in ("__main__", *_VERBS[verb])]
-    roots.append("kernel.cgroups.v2" if _has_version_2() else "kernel.cgroups.v1")
+    roots.append(f"kernel.cgroups.{_manager()}")
     found: dict[str, None] = {}
     entered: set[str] = set()
 
@@ -116,13 +116,13 @@ def _imported(verb: str, wanted: dict[str, list[str]], extensions: dict[str, str
     return list(found)
 
 
-def _has_version_2() -> bool:
-    """Whether cgroups are of version 2 alone; a place to install has perhaps none, and a wrong
-    guess costs a command no more than a search."""
+def _manager() -> str:
+    """The module that makes cgroups here; a place to install has perhaps none, and a wrong guess
+    costs a command no more than a search."""
     try:
-        return cgroups.mode() == "unified"
+        return {"legacy": "v1", "hybrid": "hybrid"}.get(cgroups.mode(), "v2")
     except OSError:
-        return True
+        return "v2"
 
 
 def _wanted(parsed: ast.Module) -> Iterator[str]:

@@ -127,6 +127,11 @@ def namespaces(spec: dict[str, Any]) -> tuple[list[str], list[tuple[str, str]]]:
     return new, join
 
 
+def shares_mounts(linux: dict[str, Any]) -> bool:
+    """Whether the mounts of the container are among the caller's: it has no mount namespace."""
+    return not any(one["type"] == "mount" for one in linux.get("namespaces") or [])
+
+
 def clone_flags(kinds: list[str]) -> int:
     """The flags of clone3 for new namespaces; a new cgroup namespace comes after joining."""
     flags = 0
@@ -263,10 +268,9 @@ def _mounts(spec: dict[str, Any], linux: dict[str, Any], facts: Facts) -> list[o
     What is mounted on a read-only tmpfs needs its place there: that is made read-only at last.
     """
     propagation = linux.get("rootfsPropagation") or ""
-    operations: list[o.Operation] = [
-        o.Propagation("rprivate" if propagation in ("private", "rprivate") else "rslave"),
-        o.AttachRoot(facts.attach_at, propagation),
-    ]
+    mode = "rprivate" if propagation in ("private", "rprivate") else "rslave"
+    operations: list[o.Operation] = [] if shares_mounts(linux) else [o.Propagation(mode)]
+    operations.append(o.AttachRoot(facts.attach_at, propagation))
     binds = 0
     finished: list[o.Operation] = []
     for mount in spec.get("mounts") or []:
@@ -297,7 +301,11 @@ def _covers(spec: dict[str, Any], linux: dict[str, Any]) -> list[o.Operation]:
     operations += [o.MaskPath(path) for path in dict.fromkeys(linux.get("maskedPaths") or [])]
     if spec["root"].get("readonly"):
         operations.append(o.ReadonlyRoot(spec["process"].get("cwd") or "/"))
-    if spec["root"].get("noPivot"):
+    if shares_mounts(linux):
+        from sampan.runtime.sharedmounts import ChangeRoot
+
+        operations.append(ChangeRoot())
+    elif spec["root"].get("noPivot"):
         from sampan.runtime.variants import MoveRoot
 
         operations.append(MoveRoot())

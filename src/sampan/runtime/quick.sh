@@ -4,7 +4,7 @@
 # the whole thing and exits, or returns having done nothing, and the interpreter does what there is
 # to do and finds the words. So nothing here reports an error, and whatever is not plain returns.
 #
-# quick: PID, START TIME, "plain", "hooks" or "scope" (of systemd), "own" or "shared" pid namespace, freezer file or "-";
+# quick: PID, START TIME, "plain", "hooks", "mounts" (among the caller's) or "scope" (of systemd), "own" or "shared" pid namespace, freezer file or "-";
 # the directories of the cgroup, each on a line; an empty line; the answer of `state`.
 
 sampan_quick() {

@@ -30,7 +30,8 @@ from sampan.runtime import (
 )
 from sampan.runtime.arguments import Parsed
 from sampan.runtime.calling import forward_signals, wait, write_pid
-from sampan.runtime.plan import is_bind
+from sampan.runtime.failure import InvalidConfig
+from sampan.runtime.plan import is_bind, shares_mounts
 from sampan.runtime.state import StateDirectory
 from sampan.runtime.validate import check
 
@@ -55,6 +56,8 @@ def restore(root: str, container_id: str, options: Parsed) -> int:
     spec = bundle.load(where)
     shapes.check(spec, shapes.CONFIG)
     check(spec)
+    if shares_mounts(spec.get("linux") or {}):
+        raise InvalidConfig("linux.namespaces: a mount namespace is needed to restore")
     launch.settle_mounts(spec, where)
     launch.check_terminal(spec, options, detached=options.on("detach"))
     record = launch.first_record(spec, container_id, where, options)

@@ -18,10 +18,11 @@ def write(directory: StateDirectory, state: dict[str, Any]) -> None:
     paths = list(dict.fromkeys(state["cgroup_paths"].values()))
     spaces = (config.get("linux") or {}).get("namespaces") or []
     owns_pids = any(one["type"] == "pid" and not one.get("path") for one in spaces)
+    unusual = "hooks" if config.get("hooks") else "mounts" if state.get("root_mount") else ""
     words = [
         str(state["pid"]),
         str(state["start_time"]),
-        "hooks" if config.get("hooks") else "scope" if state.get("scope") else "plain",
+        unusual or ("scope" if state.get("scope") else "plain"),
         "own" if owns_pids else "shared",
         _freezer(state["cgroup_paths"]),
     ]

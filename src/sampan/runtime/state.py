@@ -162,6 +162,14 @@ def cgroup_of(state: dict[str, Any]) -> Cgroup | None:
     return cgroups.recorded(state)
 
 
+def remove_mounts(state: dict[str, Any]) -> None:
+    """Take away what a container in the mount namespace of its caller has mounted there."""
+    if state.get("root_mount"):
+        from sampan.runtime import sharedmounts
+
+        sharedmounts.remove(state["root_mount"])
+
+
 def all_ids(root: str) -> list[str]:
     """The ids below `root`, sorted."""
     try:

@@ -16,7 +16,7 @@ from sampan.kernel.rlimits import KINDS as LIMITS
 from sampan.runtime.devices import KINDS as DEVICE_KINDS
 from sampan.runtime.failure import InvalidConfig
 from sampan.runtime.mountoptions import EXTENSIONS, PROPAGATION
-from sampan.runtime.plan import RARE_LINUX, RARE_PROCESS, is_bind, is_idmapped
+from sampan.runtime.plan import RARE_LINUX, RARE_PROCESS, is_bind, is_idmapped, shares_mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,11 @@ def check(spec: dict[str, Any]) -> None:
     _need(isinstance(process, dict), "process", "is missing")
     check_process(process or {})
     linux = spec.get("linux") or {}
-    _check_namespaces(linux, process or {})
+    _check_namespaces(linux)
+    if shares_mounts(linux):
+        from sampan.runtime import sharedmounts
+
+        sharedmounts.check(spec)
     _check_names(spec, linux)
     _check_mounts(spec, linux)
     _check_sysctls(linux, domainname=spec.get("domainname") or "")
@@ -112,7 +116,7 @@ def _check_environment(environment: list[str]) -> None:
         _need(bool(name and equals), "process.env", f"{entry!r} is not NAME=VALUE")
 
 
-def _check_namespaces(linux: dict[str, Any], process: dict[str, Any]) -> None:
+def _check_namespaces(linux: dict[str, Any]) -> None:
     seen = set()
     for namespace in linux.get("namespaces") or []:
         kind = namespace.get("type")
@@ -121,7 +125,6 @@ def _check_namespaces(linux: dict[str, Any], process: dict[str, Any]) -> None:
         path = namespace.get("path") or ""
         _need(not path or path.startswith("/"), "linux.namespaces", f"{path!r} is not absolute")
         seen.add(kind)
-    _need("mount" in seen, "linux.namespaces", "a mount namespace is needed")
 
 
 def _check_names(spec: dict[str, Any], linux: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from sampan.runtime.state import (
     StateDirectory,
     cgroup_of,
     is_frozen,
+    remove_mounts,
     status_of,
 )
 
@@ -179,6 +180,7 @@ def delete(root: str, container_id: str, *, force: bool) -> None:
             0, f"cannot delete container {container_id} that is not stopped: {status}"
         )
     _remove_cgroup(state)
+    remove_mounts(state)
     directory.remove()
     config = state.get("config") or {}
     if config.get("hooks"):

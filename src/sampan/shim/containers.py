@@ -36,7 +36,7 @@ from sampan.runtime import (  # noqa: F401  the same
     validate,
 )
 from sampan.runtime.exec import Execed, resolve_inside, spawn
-from sampan.runtime.failure import NeedsInterpreter
+from sampan.runtime.failure import InvalidConfig, NeedsInterpreter
 from sampan.runtime.readiness import is_possible as is_made_by_machines
 from sampan.shim import keeper
 from sampan.shim.launch import Runtime
@@ -112,6 +112,8 @@ def _keepers(wake: int) -> list[Keepers]:
 def _kinds(spec: dict[str, Any]) -> tuple[list[str], str | Born]:
     new, join = plan.namespaces(spec)
     kinds = sorted(set(new) - {"cgroup"})
+    if plan.shares_mounts(spec.get("linux") or {}):
+        raise InvalidConfig("linux.namespaces: a mount namespace is needed")
     if "user" not in new:
         return kinds, dict(join).get("pid", "")
     linux, score = spec["linux"], spec["process"].get("oomScoreAdj")

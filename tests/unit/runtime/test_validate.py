@@ -48,7 +48,7 @@ def test_the_example_is_accepted():
         ("process.oomScoreAdj", 1001, "process.oomScoreAdj"),
         ("process.apparmorProfile", "x", "process.apparmorProfile"),
         ("hooks", {"prestart": [{"path": "x"}]}, "hooks.prestart[0].path"),
-        ("linux.namespaces", [{"type": "pid"}], "linux.namespaces"),
+        ("linux.namespaces", [{"type": "pid"}], "linux.maskedPaths"),
         ("linux.namespaces", [{"type": "mount"}, {"type": "mount"}], "linux.namespaces"),
         ("linux.namespaces", [{"type": "mount", "path": "x"}], "linux.namespaces"),
         ("linux.namespaces", [{"type": "warp"}, {"type": "mount"}], "linux.namespaces"),

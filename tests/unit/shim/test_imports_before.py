@@ -18,6 +18,7 @@ NEVER = {
     "sampan.kernel.netdevices": "the engine moves no devices",
     "sampan.runtime.netdevices": "the same",
     "sampan.runtime.console": "console sockets are of callers of the command",
+    "sampan.runtime.sharedmounts": "every container of the engine has mounts of its own",
 }
 
 

@@ -48,15 +48,24 @@ def detect() -> type[v1.Cgroup | v2.Cgroup]:
     return v1.Cgroup
 
 
-def manager(path: str, scope: dict[str, Any] | None = None) -> Cgroup:
+def manager(path: str, scope: dict[str, Any] | None = None, *, is_hybrid: bool = False) -> Cgroup:
     """The cgroup at `path`, which need not exist yet; ValueError when it is not a safe path.
 
     `scope` describes the unit whose cgroup it is, where systemd makes it (`scope.Scope`).
+    `is_hybrid` takes the version 2 tree beside those of version 1 along (`hybrid.Cgroup`).
     """
-    if scope:
+    if is_hybrid:
+        from sampan.kernel.cgroups import hybrid
+
+        return hybrid.Cgroup(path)
+    if scope and mode() == "unified":
         from sampan.kernel.cgroups.scope import Scope
 
         return Scope(path, scope)
+    if scope:
+        from sampan.kernel.cgroups import scope_v1
+
+        return scope_v1.Scope(path, scope)
     return detect()(path)
 
 
@@ -64,6 +73,10 @@ def recorded(state: dict[str, Any]) -> Cgroup:
     """The cgroup that a state names: `cgroup`, and `cgroup_own` where that is a relative path."""
     if state.get("scope"):
         return manager(state["cgroup"], state["scope"])
+    if state.get("hybrid"):
+        from sampan.kernel.cgroups import hybrid
+
+        return hybrid.Cgroup(state["cgroup"], state.get("cgroup_own"))
     return detect()(state["cgroup"], state.get("cgroup_own"))
 
 

@@ -9,7 +9,7 @@ Words: a cgroup path `SLICE:PREFIX:NAME` is the unit `PREFIX-NAME.scope` in the 
 `system.slice` is the default, `user.slice` for an ordinary user, who asks the own manager. A scope
 is never empty: its first process goes into it at its birth.
 
-Version 2 only: with version 1 systemd has a part of the hierarchies and leaves the others alone.
+With version 1 systemd has a part of the hierarchies and leaves the others alone (`scope_v1`).
 """
 
 from __future__ import annotations
@@ -145,13 +145,13 @@ def place(text: str, container_id: str) -> tuple[str, str]:
             f"--systemd-cgroup: systemd does not run on this host (no {BOOTED}): leave the flag "
             "out, so that cgroups are made without it",
         )
-    if cgroups.mode() != "unified":
+    is_root = os.geteuid() == 0
+    if not is_root and cgroups.mode() != "unified":
         raise OSError(
             errno.ENOTSUP,
-            "--systemd-cgroup: this host has cgroup version 1, where units of systemd hold a part "
-            "of the hierarchies only: leave the flag out, so that cgroups are made without it",
+            "--systemd-cgroup: this host has cgroup version 1, where systemd gives an ordinary "
+            "user's units no limits: leave the flag out",
         )
-    is_root = os.geteuid() == 0
     slice_name, prefix, name = "", "sampan", container_id
     if text:
         words = text.split(":")
@@ -190,6 +190,12 @@ def expand(slice_name: str) -> str:
     return "".join(f"/{name}{_SUFFIX}" for name in names)
 
 
+def slice_of(path: str) -> str:
+    """The slice of the unit whose cgroup is at `path`."""
+    name = path.split("/")[-2]
+    return name if name.endswith(_SUFFIX) else f"-{_SUFFIX}"
+
+
 class Scope(v2.Cgroup):
     """The cgroup of one scope unit: {"unit": its name, "properties": those asked for by name}.
 
@@ -207,7 +213,7 @@ class Scope(v2.Cgroup):
         """Have the unit made around the process `first`; raises as `v2.Cgroup.create`."""
         rules = self.check(resources)
         properties = [
-            *scope_properties.of_unit(self.unit, self._slice(), first),
+            *scope_properties.of_unit(self.unit, slice_of(self.path), first),
             *scope_properties.of_resources(resources, rules),
             *self.extra,
         ]
@@ -220,10 +226,6 @@ class Scope(v2.Cgroup):
             self.kill()  # systemd would ask the processes first, and wait for their answer
             self.remove()
             raise
-
-    def _slice(self) -> str:
-        name = self.path.split("/")[-2]
-        return name if name.endswith(_SUFFIX) else f"-{_SUFFIX}"
 
     def update(self, resources: dict[str, Any]) -> None:
         """As `v2.Cgroup.update`, and systemd is told, so that its next reload does not undo it."""

@@ -1,13 +1,14 @@
 """OCI `linux.resources` as properties of a systemd unit.
 
 Pure. A property is (name, (D-Bus signature, value)). What systemd has no property for, or what it
-can say only with less than the kernel, is left to the writes that follow (`v2_limits`), which are
-the measure; here only those stand that systemd writes itself, so that its writes agree with ours.
+can say only with less than the kernel, is left to the writes that follow (`v2_limits`, or
+`v1_limits`), which are the measure; here only those stand that systemd writes itself, so that its
+writes agree with ours.
 """
 
 from __future__ import annotations
 
-from sampan.kernel.cgroups import v2_limits
+from sampan.kernel.cgroups import v1_limits, v2_limits
 from sampan.kernel.cgroups.devices import ANY
 
 TYPE_CHECKING = False
@@ -31,6 +32,12 @@ _NUMBERS = {
     "memory.max": "MemoryMax",
     "memory.min": "MemoryMin",
     "memory.swap.max": "MemorySwapMax",
+    "pids.max": "TasksMax",
+}
+_OLD_NUMBERS = {  # of version 1, by their own names: systemd would convert the newer ones
+    "blkio.weight": "BlockIOWeight",
+    "cpu.shares": "CPUShares",
+    "memory.limit_in_bytes": "MemoryLimit",
     "pids.max": "TasksMax",
 }
 _SETS = {"cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes"}
@@ -65,6 +72,20 @@ def of_resources(resources: dict[str, Any], rules: Policy | None) -> list[Proper
                 found.append((name, ("ay", bits)))
         elif write.file == "cpu.max" and not write.field.endswith(".period"):
             found += _quota(write.value)
+    return [*found, *(_devices(rules) if rules is not None else [])]
+
+
+def of_old_resources(resources: dict[str, Any], rules: Policy | None) -> list[Property]:
+    """As `of_resources`, on version 1."""
+    found: list[Property] = []
+    written = {write.file: write.value for write in v1_limits.plan(resources, _look_at_nothing)}
+    for file, name in _OLD_NUMBERS.items():
+        if file in written:
+            value = "max" if written[file] == "-1" else written[file]
+            found.append((name, ("t", _number(value))))
+    if quota := written.get("cpu.cfs_quota_us"):
+        period = written.get("cpu.cfs_period_us", str(_PERIOD))
+        found += _quota(f"{'max' if quota == '-1' else quota} {period}")
     return [*found, *(_devices(rules) if rules is not None else [])]
 
 

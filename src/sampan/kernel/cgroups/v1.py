@@ -3,7 +3,7 @@
 Processes join by writing "0" to `tasks`, not to `cgroup.procs`. The child that joins has a single
 thread, so both mean the same, but the second one waits for a read-copy-update grace period of the
 whole machine: 5 to 7 ms were measured against 0.1 ms. For the same reason the version 2 tree of a
-hybrid host is not joined: it has no controllers, and nothing here needs it. runc joins it.
+hybrid host is not joined: it has no controllers, and nothing here needs it. (`hybrid` does.)
 
 What this promises: a failed `create` leaves no directory of its own behind; `remove` waits at most
 a second for the kernel to let go of dying processes; both touch only the cgroup's own path.
@@ -62,23 +62,30 @@ class Cgroup:
         there are processes in it, ValueError for malformed resources, OSError for what the kernel
         or a missing controller refuses.
         """
-        rules = devices.policy(resources.get("devices"))
-        writes = v1_limits.plan(resources, _look_at_nothing)
-        self._refuse_missing(writes)
+        rules = self.check(resources)
         made: list[tuple[Hierarchy, str]] = []
         try:
             for tree, path in self._dirs:
                 _make(tree, path)
                 made.append((tree, path))
-            if "cpuset" in self._by_controller:
-                _fill_cpuset(*self._by_controller["cpuset"])
-            self._set_devices(rules, fresh=True)
-            if writes:  # planned again, now that there are files to look at
-                applying.apply(v1_limits.plan(resources, self.look), self._write)
+            self.limit(resources, rules)
         except BaseException:
             for tree, path in made:
                 remove_quietly(tree, path)
             raise
+
+    def check(self, resources: dict[str, Any]) -> devices.Policy:
+        """The rules for devices. Raises as `create`, for what needs no cgroup to be known."""
+        self._refuse_missing(v1_limits.plan(resources, _look_at_nothing))
+        return devices.policy(resources.get("devices"))
+
+    def limit(self, resources: dict[str, Any], rules: devices.Policy) -> None:
+        """Set the limits of a cgroup that is new."""
+        if "cpuset" in self._by_controller:
+            _fill_cpuset(*self._by_controller["cpuset"])
+        self._set_devices(rules, fresh=True)
+        if len(resources) > ("devices" in resources):
+            applying.apply(v1_limits.plan(resources, self.look), self._write)
         self._fresh = True
 
     def update(self, resources: dict[str, Any]) -> None:
@@ -129,6 +136,13 @@ class Cgroup:
     def clone_fd(self) -> int | None:
         """A descriptor for CLONE_INTO_CGROUP; version 1 has no such thing."""
         return None
+
+    def birthplace(self, *, make: bool) -> int:
+        """A descriptor of where a child can be born into: -1, for that is of version 2."""
+        return -1
+
+    def leave_birthplace(self) -> None:
+        """Undo `birthplace`."""
 
     def join(self, pid: int) -> None:
         """Move another process with all its threads; slow, see procs_fds for the fast way."""
@@ -314,6 +328,15 @@ def _make(tree: Hierarchy, path: str) -> None:
         hierarchy.fail(error, f"mkdir {tree.name(path)}")
     if is_taken:
         raise FileExistsError(errno.EEXIST, f"container's cgroup is not empty: {tree.name(path)}")
+
+
+def adopt(tree: Hierarchy, path: str, first: int) -> None:
+    """Make the directory, or take one in which nobody but the process `first` is.
+
+    Raises as `Cgroup.create`.
+    """
+    if not exists(tree, path) or not set(pids_below(tree, path)) <= {first}:
+        _make(tree, path)
 
 
 def _make_parents(tree: Hierarchy, path: str) -> None:

@@ -141,7 +141,8 @@ class Cgroup:
         """Open descriptors for joining: write b"0" to each, in this order, and close them.
 
         `below` maps "" to an existing cgroup below this one to join instead. A cgroup that hands
-        controllers down holds no process: then it is the cgroup of the process `init`.
+        controllers down holds no process: then it is the cgroup of the process `init`, and also
+        where this one was removed because that has left it.
         Raises BlockingIOError when the cgroup is frozen, unless the caller knows (`frozen`).
         """
         if not (frozen or self._fresh) and self.is_frozen():
@@ -151,8 +152,8 @@ class Cgroup:
             if set(below) != {""}:
                 raise ValueError("--cgroup: cgroup version 2 has one hierarchy, not controllers")
             path = hierarchy.inside(path, below[""])
-        elif init and self.look("cgroup", "cgroup.subtree_control"):
-            path = self._of_process(init)
+        elif init and (given := self.look("cgroup", "cgroup.subtree_control")) != "":
+            path = self._of_process(init, anywhere=given is None)
         name = f"{path}/cgroup.procs"
         try:
             fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._tree.fd)
@@ -160,12 +161,14 @@ class Cgroup:
             hierarchy.fail(error, f"open cgroup {self._tree.name(path)}")
         return [("", fd)]
 
-    def _of_process(self, pid: int) -> str:
-        """Where below this cgroup a process is; this one itself if it is elsewhere."""
+    def _of_process(self, pid: int, *, anywhere: bool) -> str:
+        """Where below this cgroup a process is; this one itself if it is elsewhere, where that is
+        not asked for."""
         with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as stream:
             lines = [line.rstrip("\n") for line in stream if line.startswith("0::")]
         path = lines[0][3:].lstrip("/") if lines else ""
-        return path if path.startswith(f"{self._name}/") and ".." not in path else self._name
+        is_found = (anywhere and path) or path.startswith(f"{self._name}/")
+        return path if is_found and ".." not in path.split("/") else self._name
 
     def doors(self) -> int:
         """How many descriptors `procs_fds` opens."""
@@ -175,6 +178,13 @@ class Cgroup:
         """A descriptor of the directory for CLONE_INTO_CGROUP, the fastest way to join."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(self._name, flags, dir_fd=self._tree.fd)
+
+    def birthplace(self, *, make: bool) -> int:
+        """As `hybrid.Cgroup.birthplace`: -1, for a child joins here when its limits are set."""
+        return -1
+
+    def leave_birthplace(self) -> None:
+        """Undo `birthplace`."""
 
     def join(self, pid: int) -> None:
         """Move another process with all its threads."""
