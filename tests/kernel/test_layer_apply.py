@@ -19,7 +19,8 @@ from layer_tars import END, directory, file, hard_link, head, pax, symlink
 from sampan.errors import Aborted, DataLoss, DigestMismatch, ResourceExhausted, Unavailable
 from sampan.layers import apply as apply_module
 from sampan.layers import workers as workers_module
-from sampan.layers.apply import AppliedLayer, LayerError, apply
+from sampan.layers.applied import AppliedLayer
+from sampan.layers.apply import LayerError, apply
 from sampan.layers.workers import LayerWorkers
 from sampan.spec.digest import Digest
 

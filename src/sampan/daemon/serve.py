@@ -42,6 +42,8 @@ GRACE = 10.0
 SHORT_TURN, USUAL_TURN = 0.0005, 0.005
 """Seconds that a thread keeps the interpreter while another one waits for it."""
 
+_PLAIN_LISTS = "FROZENLIST_NO_EXTENSIONS"
+
 _log = logging.getLogger("sampan.daemon")
 
 
@@ -87,8 +89,12 @@ async def _docker_api(
 
 
 def _imported() -> type[DockerAPI]:
-    from sampan.api.docker.app import DockerAPI
-
+    # One of aiohttp's lists would bring the C++ library: a MiB, to be quicker at nothing we do.
+    os.environ[_PLAIN_LISTS] = "1"
+    try:
+        from sampan.api.docker.app import DockerAPI
+    finally:
+        del os.environ[_PLAIN_LISTS]
     return DockerAPI
 
 

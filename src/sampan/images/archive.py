@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from sampan.errors import DigestMismatch, InvalidArgument
 from sampan.images.pipes import ToWorker
-from sampan.layers.limits import MAX_LAYER_SIZE
-from sampan.layers.split import LIST, MAX_LIST
+from sampan.layers.limits import LIST, MAX_LAYER_SIZE, MAX_LIST
 from sampan.spec.archives import blob_path
 from sampan.store.locks import KeyedLocks
 

@@ -24,7 +24,7 @@ from sampan.spec.image import Descriptor
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 
-    from sampan.layers.apply import AppliedLayer
+    from sampan.layers.applied import AppliedLayer
     from sampan.layers.workers import LayerWorkers
     from sampan.snapshots.base import Mount
     from sampan.spec.digest import Digest

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from sampan.images.diffing import Change, CommittedLayer
     from sampan.images.filters import Filters
     from sampan.images.removal import ImageUser
-    from sampan.layers.apply import AppliedLayer
+    from sampan.layers.applied import AppliedLayer
     from sampan.layers.workers import LayerWorkers
     from sampan.registry.client import Registry
     from sampan.registry.credentials import Credentials

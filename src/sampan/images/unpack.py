@@ -34,7 +34,7 @@ from sampan.store.locks import KeyedLocks
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from sampan.layers.apply import AppliedLayer
+    from sampan.layers.applied import AppliedLayer
     from sampan.layers.workers import LayerWorkers
     from sampan.snapshots.base import Mount, Snapshotter
     from sampan.spec.digest import Digest

@@ -18,14 +18,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sampan.errors import DigestMismatch, ResourceExhausted
 from sampan.kernel import overlaymarks
 from sampan.layers import header, tree, whiteouts
-from sampan.layers.compression import open_stream
+from sampan.layers.applied import AppliedLayer
 from sampan.layers.feed import Feed
+from sampan.layers.inflate import open_stream
 from sampan.layers.limits import (
     MAX_COMPONENT,
     MAX_DEPTH,
@@ -56,15 +56,6 @@ _ACLS: Final = (b"system.posix_acl_access", b"system.posix_acl_default")
 
 # mode, uid, gid, atime, mtime (nanoseconds, or -1 for as it is), attributes
 _Metadata = tuple[int, int, int, int, int, dict[bytes, bytes] | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AppliedLayer:
-    """What came out: the digest of the tar stream, the bytes of file content, the entries."""
-
-    diff_id: Digest
-    size: int
-    entries: int
 
 
 class Extractor:

@@ -8,7 +8,8 @@ and every path is resolved inside of it, by descriptors: what the container chan
 spoil the archive, and lead nowhere.
 
     job      {"do": "stat" | "read" | "write" | "export", "path": ..., "mount": Mount or null,
-              "binds": bind mounts in the OCI's words, "read_only": bool,
+              "binds": bind mounts in the OCI's words, "directories": paths that are made
+              where they are missing, "read_only": bool,
               "keep_kinds": bool, "owner": text, "users": bool}
              fds: a pidfd when mount is null, then the pipe or file of the tar
     answers  {"stat": {...}} for stat and read, then {"done": true}; or {"error": text, "kind": ...}
@@ -37,7 +38,8 @@ from sampan.kernel import mounts, namespaces, process
 from sampan.kernel import numbers as n
 from sampan.kernel.paths import Root
 from sampan.layers import sandbox
-from sampan.layers.compression import Compression, open_stream
+from sampan.layers.compression import Compression
+from sampan.layers.inflate import open_stream
 from sampan.layers.placing import place
 from sampan.layers.treetar import TreeTar
 from sampan.runtime import mappings, rootfs, sources, users
@@ -143,6 +145,8 @@ def _enter(job: dict[str, Any], fds: list[int]) -> int:
         root = sandbox.become_root(mount)
         for bind, source in zip(job["binds"], sources, strict=True):
             _bind(Root(root), bind, source)
+        if "upper" in job["mount"]:  # else it is somebody's directory
+            _promise(Root(root), job["directories"])
         if job["read_only"]:
             mounts.set_attributes(root, on=n.MOUNT_ATTR_RDONLY)
         return root
@@ -181,6 +185,16 @@ def _bind(root: Root, bind: dict[str, Any], source: int) -> None:
     os.close(target)
 
 
+def _promise(root: Root, paths: list[str]) -> None:
+    """Make directories; what is in the way stays, and is the start's error."""
+    os.umask(0)
+    for path in paths:
+        try:
+            os.close(root.make_directories(path))
+        except OSError:
+            continue
+
+
 def _work(sock: _socket.socket, job: dict[str, Any], fds: list[int], root: Root) -> None:
     if job["do"] == "export":
         tar = TreeTar(fds[0])
@@ -204,7 +218,9 @@ def _write(job: dict[str, Any], archive: int, root: Root, place_of: Place) -> No
     if not stat.S_ISDIR(place_of.status.st_mode):
         raise InvalidArgument("extraction point is not a directory")
     if os.fstatvfs(place_of.fd).f_flag & os.ST_RDONLY:
-        raise PermissionDenied("container rootfs or volume is marked read-only")
+        is_mounted = place_of.status.st_dev != os.fstat(root.fd).st_dev
+        what = "mounted volume" if is_mounted else "container rootfs"
+        raise PermissionDenied(f"{what} is marked read-only")
     owner = None
     if job["owner"]:
         identity = users.resolve(root, job["owner"], [])

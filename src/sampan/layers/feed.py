@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sampan.layers.compression import Stream
+    from sampan.layers.inflate import Stream
 
 CHUNK: Final = 1 << 20
 _BUFFERS: Final = 5

@@ -30,6 +30,8 @@ MAX_LAYER_SIZE: Final = 1 << 38  # bytes of the tar stream: 256 GiB
 MAX_RATIO: Final = 1100  # gzip cannot pass 1032; zstd can
 RATIO_FLOOR: Final = 1 << 30  # bytes out before the ratio counts
 MAX_ARCHIVE_FILES: Final = 20_000  # blobs and documents in one archive of images
+LIST: Final = "list"  # the file beside them that says which is which
+MAX_LIST: Final = 64 << 20  # bytes of it
 MAX_ZSTD_WINDOW: Final = 1 << 27
 MAX_XZ_MEMORY: Final = 1 << 28
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from sampan.layers import header
 from sampan.layers.apply import Extractor
-from sampan.layers.compression import open_stream
 from sampan.layers.feed import Feed
+from sampan.layers.inflate import open_stream
 from sampan.layers.limits import LayerError, show
 from sampan.layers.tarstream import TarStream
 from sampan.layers.tree import split

@@ -15,14 +15,12 @@ import os
 from typing import Final
 
 from sampan.layers import header
-from sampan.layers.compression import open_pipe
 from sampan.layers.feed import Feed
-from sampan.layers.limits import MAX_ARCHIVE_FILES, LayerError, show
+from sampan.layers.inflate import open_pipe
+from sampan.layers.limits import LIST, MAX_ARCHIVE_FILES, LayerError, show
 from sampan.layers.tarstream import TarStream
 from sampan.layers.tree import split as split_name
 
-LIST: Final = "list"
-MAX_LIST: Final = 64 << 20
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 

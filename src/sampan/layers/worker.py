@@ -35,8 +35,9 @@ from sampan.kernel import mounts, overlaymarks, process
 from sampan.kernel import numbers as n
 from sampan.layers import sandbox
 from sampan.layers.apply import apply
-from sampan.layers.compression import Compression, open_stream
+from sampan.layers.compression import Compression
 from sampan.layers.diff import list_changes, write_layer
+from sampan.layers.inflate import open_stream
 from sampan.layers.pack import Packer
 from sampan.layers.split import split
 from sampan.runtime import rootfs

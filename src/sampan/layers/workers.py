@@ -15,14 +15,12 @@ import os
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
-
-import isal
-import zstandard
 
 import sampan
 from sampan import errors
-from sampan.layers.apply import AppliedLayer
+from sampan.layers.applied import AppliedLayer
 from sampan.layers.compression import Compression
 from sampan.layers.limits import MAX_LAYER_SIZE, LayerError
 from sampan.spec.digest import Digest
@@ -306,7 +304,9 @@ class _Worker:
 
 def module_path() -> str:
     """Where a worker finds us and what we need, a directory a line."""
-    files = (sampan.__file__, isal.__file__, zstandard.__file__)
+    # Found, not imported: what inflates foreign bytes is not for this process.
+    found = [find_spec(name) for name in ("isal", "zstandard")]
+    files = (sampan.__file__, *(spec.origin for spec in found if spec))
     directories = [os.path.dirname(os.path.dirname(os.path.abspath(file or ""))) for file in files]
     return "\n".join(dict.fromkeys(directories))
 

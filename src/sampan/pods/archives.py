@@ -23,7 +23,7 @@ import msgspec
 
 from sampan.errors import InvalidArgument, NotFound, NotImplementedHere, PermissionDenied
 from sampan.images.failures import finish
-from sampan.layers.split import LIST
+from sampan.layers.limits import LIST
 from sampan.tasks import recovery
 
 if TYPE_CHECKING:

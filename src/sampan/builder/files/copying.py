@@ -18,7 +18,7 @@ from sampan.builder.files.place import Manner, Placer
 from sampan.builder.files.select import Pick, Wish, ignore_of, select
 from sampan.builder.language.ignore import Ignore
 from sampan.layers import header
-from sampan.layers.compression import open_stream
+from sampan.layers.inflate import open_stream
 from sampan.layers.limits import LayerError
 
 if TYPE_CHECKING:

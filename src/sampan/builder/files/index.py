@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, Final
 from sampan.builder.files import nodes
 from sampan.builder.files.nodes import Node, join, resolve, write_all
 from sampan.layers import header, tree
-from sampan.layers.compression import Compression, detect, open_stream
+from sampan.layers.compression import Compression, detect
+from sampan.layers.inflate import open_stream
 from sampan.layers.limits import LayerError, show
 from sampan.layers.tarstream import TarStream
 
 if TYPE_CHECKING:
-    from sampan.layers.compression import Stream
     from sampan.layers.header import Entry
+    from sampan.layers.inflate import Stream
 
 MAX_ENTRIES: Final = 500_000
 MAX_CONTEXT: Final = 1 << 38

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sampan.builder import fetch, git
 from sampan.builder.files import copying, index, nodes
 from sampan.errors import InvalidArgument, ResourceExhausted
-from sampan.layers.apply import AppliedLayer
+from sampan.layers.applied import AppliedLayer
 from sampan.layers.workers import LayerWorkers
 from sampan.runtime import rootfs
 from sampan.spec.digest import Digest

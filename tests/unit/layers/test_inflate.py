@@ -10,8 +10,8 @@ import os
 import pytest
 import zstandard
 
-from sampan.layers import compression
-from sampan.layers.compression import Compression, detect, open_stream
+from sampan.layers.compression import Compression, detect
+from sampan.layers.inflate import open_stream
 from sampan.layers.limits import LayerError
 
 DATA = bytes(range(256)) * 5000
@@ -88,7 +88,7 @@ def test_size_limit(kind: Compression) -> None:
 
 
 def test_ratio_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compression, "RATIO_FLOOR", 1 << 20)
+    monkeypatch.setattr("sampan.layers.inflate.RATIO_FLOOR", 1 << 20)
     with pytest.raises(LayerError, match="bytes out of each byte in"):
         inflate(zstandard.compress(bytes(64 << 20)))
 
