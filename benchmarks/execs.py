@@ -10,21 +10,25 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from calm import in_calm
 from commands import runner_of
-from lifecycle import BURST
-from timing import Api, Row, interleave, rows
+from timing import BURST, Api, Row, interleave, rows
 
 if TYPE_CHECKING:
+    from calm import Gauge
     from peers import Engine
     from timing import Runner
 
 FIGURE = "exec over the API"
+CALM = f"{FIGURE}, in calm turns"
 COMMANDS = "exec as a command"
 _BODY = {"Cmd": ["true"], "AttachStdout": True, "AttachStderr": True}
 _NAME = "execs"
 
 
-def measure(engines: dict[str, Engine], runners: dict[bool, Runner], rounds: int) -> list[Row]:
+def measure(
+    engines: dict[str, Engine], runners: dict[bool, Runner], gauge: Gauge, rounds: int
+) -> list[Row]:
     """One sleeping container per engine, exec in turns."""
     for engine in engines.values():
         runner_of(engine, runners)(engine.detach(_NAME, "sleep", "1000000"))
@@ -37,6 +41,7 @@ def measure(engines: dict[str, Engine], runners: dict[bool, Runner], rounds: int
     words = {name: partial(command, engine) for name, engine in engines.items()}
     try:
         found = rows(FIGURE, "ms", interleave(calls, rounds, warm=2, burst=BURST))
+        found += in_calm(CALM, "ms", gauge, calls, rounds * BURST)
         found += rows(COMMANDS, "ms", interleave(words, rounds))
     finally:
         for api in clients.values():

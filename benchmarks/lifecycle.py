@@ -11,17 +11,19 @@ import time
 from typing import TYPE_CHECKING
 
 import lab
+from calm import in_calm
 from peers import BUSYBOX
-from timing import Api, Row, interleave, rows
+from timing import BURST, Api, Row, interleave, rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from calm import Gauge
     from peers import Engine
 
 FIGURE = "life over the API"
+CALM = f"{FIGURE}, in calm turns"
 CPU = "CPU time of a life"
-BURST = 4
 _WARM = 2  # turns that are not kept
 _QUIET = 0.5  # seconds, for what goes on behind the last life
 BODY = {"Image": BUSYBOX, "Cmd": ["true"], "HostConfig": {"NetworkMode": "none"}}
@@ -56,13 +58,14 @@ class Life:
         self._api.close()
 
 
-def measure(engines: dict[str, Engine], rounds: int) -> list[Row]:
-    """The lives of every engine that serves the API."""
+def measure(engines: dict[str, Engine], gauge: Gauge, rounds: int) -> list[Row]:
+    """The lives of every engine that serves the API; Sampan's in calm turns as well."""
     lives = {name: Life(engine) for name, engine in engines.items() if engine.socket}
     cases: dict[str, Callable[[], float]] = dict(lives)
     try:
         found = rows(FIGURE, "ms", interleave(cases, rounds, _WARM, BURST))
         used = {name: [_cpu(life, rounds)] for name, life in lives.items()}
+        found += in_calm(CALM, "ms", gauge, cases, rounds * BURST)
     finally:
         for life in lives.values():
             life.close()

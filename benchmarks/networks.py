@@ -15,21 +15,26 @@ from typing import TYPE_CHECKING
 import lab
 import lifecycle
 import traffic
+from calm import in_calm
 from peers import BUSYBOX
-from timing import Row, interleave, rows
+from timing import BURST, Row, interleave, rows
 
 if TYPE_CHECKING:
+    from calm import Gauge
     from peers import Engine
     from timing import Runner
 
 FIGURE = "run in a bridge"
 PORT = "run with a published port"
 LIFE = "life over the API, in a bridge"
+CALM = f"{LIFE}, in calm turns"
 MANY = "100 containers with a port each"
 COUNT = 100
 
 
-def measure(engines: dict[str, Engine], runners: dict[bool, Runner], rounds: int) -> list[Row]:
+def measure(
+    engines: dict[str, Engine], runners: dict[bool, Runner], gauge: Gauge, rounds: int
+) -> list[Row]:
     """The ways to a start of every engine with a bridge, in turns."""
     able = able_of(engines)
 
@@ -40,7 +45,7 @@ def measure(engines: dict[str, Engine], runners: dict[bool, Runner], rounds: int
     found = rows(FIGURE, "ms", interleave(cases, rounds))
     cases = {name: partial(once, engine, "-p", "80") for name, engine in able.items()}
     found += rows(PORT, "ms", interleave(cases, rounds))
-    return found + _lives(able, rounds)
+    return found + _lives(able, gauge, rounds)
 
 
 def able_of(engines: dict[str, Engine]) -> dict[str, Engine]:
@@ -54,14 +59,15 @@ def bridged(engine: Engine, *words: str) -> list[str]:
     return engine.command("run", *parts, *words)
 
 
-def _lives(engines: dict[str, Engine], rounds: int) -> list[Row]:
+def _lives(engines: dict[str, Engine], gauge: Gauge, rounds: int) -> list[Row]:
     """Create, start, wait and remove over the API."""
     body = {**lifecycle.BODY, "HostConfig": {"NetworkMode": "bridge"}}
     lives = {
         name: lifecycle.Life(engine, body) for name, engine in engines.items() if engine.socket
     }
     try:
-        return rows(LIFE, "ms", interleave(dict(lives), rounds, 2, lifecycle.BURST))
+        found = rows(LIFE, "ms", interleave(dict(lives), rounds, 2, BURST))
+        return found + in_calm(CALM, "ms", gauge, dict(lives), rounds * BURST)
     finally:
         for life in lives.values():
             life.close()

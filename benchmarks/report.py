@@ -85,15 +85,15 @@ class Promise:
 EIGHT = f"{scale.LIVES}, 8 clients"
 PROMISES = (
     Promise("life: dockerd's x", lifecycle.FIGURE, "sampan", ("docker",), 1 / 20),
-    Promise("life: ms", lifecycle.FIGURE, "sampan", (), 12),
+    Promise("life: ms", lifecycle.CALM, "sampan", (), 12),
     Promise("run: docker run's x", commands.FIGURE, "sampan", ("docker",), 1 / 5),
     Promise("run: ctr run's x", commands.FIGURE, "sampan", ("ctr",), 1 / 2),
     Promise("bundle: runc run's x", oci.FIGURE, "sampan-oci", ("runc",), 1.2),
     Promise("bundle: runc exec's x", f"{oci.VERB} exec", "sampan-oci", ("runc",), 1.2),
     Promise("bundle: runc's life in steps x", f"{oci.VERB} life", "sampan-oci", ("runc",), 1.3),
-    Promise("exec: ms", execs.FIGURE, "sampan", (), 5),
+    Promise("exec: ms", execs.CALM, "sampan", (), 5),
     Promise("exec, API and command: docker exec's x", "exec", "sampan", ("docker",), 1 / 15),
-    Promise("8 clients: lives a second", EIGHT, "sampan", (), 100, least=True),
+    Promise("8 clients: lives a second", scale.LIVES_CALM, "sampan", (), 100, least=True),
     Promise("8 clients: dockerd's x", EIGHT, "sampan", ("docker",), 12, least=True),
     Promise("500 running: ms of the list", scale.ASK, "sampan", (), 50),
     Promise("500 running: podman's start x", scale.START, "sampan", ("podman",), 0.25),
@@ -102,7 +102,7 @@ PROMISES = (
     Promise("log: podman's x", scale.LOGGED, "sampan", ("podman",), 1.2, least=True),
     Promise("log: docker's x", scale.LOGGED, "sampan", ("docker",), 3, least=True),
     Promise("attach: ctr's x", scale.ATTACHED, "sampan", ("ctr",), 1.0, least=True),
-    Promise("probes: % of a core", scale.PROBES, "sampan", (), 40),
+    Promise("probes: % of a core", scale.PROBES_CALM, "sampan", (), 40),
     Promise("memory: MiB per container", memory.FIGURE, "sampan: charged", (), 1.0),
     Promise("memory, the machine's: MiB", memory.FIGURE, "sampan: the machine's", (), 1.0),
     Promise("idle: MiB", memory.IDLE, "sampan, idle again: PSS", (), 70),
@@ -138,7 +138,7 @@ PROMISES = (
     Promise("second pull: of the new layer", store.MOVED, "sampan", ("the new layer",), 1.05),
     Promise("200 images: ms", store.LIST, "sampan, over the API", (), 30),
     Promise("run in a bridge: docker run's x", networks.FIGURE, "sampan", ("docker",), 1 / 5),
-    Promise("life in a bridge: ms", networks.LIFE, "sampan", (), 25),
+    Promise("life in a bridge: ms", networks.CALM, "sampan", (), 25),
     Promise("100 with a port: docker's x", networks.MANY, "sampan", ("docker",), 1 / 4),
     *(
         Promise(f"{what}: best peer's x", what, "sampan", ("docker", "podman"), 1.0, True, True)

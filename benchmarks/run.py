@@ -19,6 +19,7 @@ from typing import Any
 
 import archives
 import build
+import calm
 import clients
 import commands
 import execs
@@ -50,6 +51,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--pulls", type=int, default=3, help="turns of the pull of the large image")
     made.add_argument("--containers", type=int, default=100, help="for memory per container")
     made.add_argument("--dense", type=int, default=500, help="running containers for density")
+    made.add_argument(
+        "--calm", type=float, default=float("inf"), help="the calm loop's best ms of earlier runs"
+    )
+    made.add_argument(
+        "--patience", type=float, default=120, help="seconds to wait for calm turns, a figure"
+    )
     made.add_argument("--only", nargs="+", choices=FIGURES, default=FIGURES)
     made.add_argument("--engines", nargs="+", choices=[kind.name for kind in ENGINES])
     made.add_argument("--paths", nargs="+", choices=traffic.PATHS, default=traffic.PATHS)
@@ -73,6 +80,7 @@ class Bench:
         wanted = options.engines or [kind.name for kind in ENGINES]
         self.kinds = tuple(kind for kind in ENGINES if kind.name in wanted)
         self.registry = Registry(place / "registry")
+        self.gauge = calm.Gauge(options.patience, options.calm)
         self.noise: list[dict[str, Any]] = []
         self.rows: list[Row] = []
 
@@ -112,15 +120,17 @@ class Bench:
     def _shared(self, name: str, engines: dict[str, Engine]) -> list[Row]:
         rounds = self.options.rounds
         if name == "life":
-            return lifecycle.measure(engines, rounds)
+            return lifecycle.measure(engines, self.gauge, rounds)
         if name == "clients":
             return clients.measure(engines, self.runners[False], rounds)
         if name in _SCALE:
             return self._scale(name, engines)
         if name == "ports":
             return networks.many(engines, self.runners)
-        figures = {"commands": commands, "networks": networks, "execs": execs}
-        return figures[name].measure(engines, self.runners, rounds)
+        if name == "commands":
+            return commands.measure(engines, self.runners, rounds)
+        idle = {"networks": networks, "execs": execs}[name]
+        return idle.measure(engines, self.runners, self.gauge, rounds)
 
     def _traffic(self) -> list[Row]:
         if not traffic.is_possible():
@@ -134,11 +144,12 @@ class Bench:
     def _scale(self, name: str, engines: dict[str, Engine]) -> list[Row]:
         """Many at once. Density is of our own engine and podman: others need minutes to start."""
         if name == "lives":
-            return scale.lives(engines)
+            return scale.lives(engines, self.gauge)
         if name == "streams":
             return scale.streams(engines, self.runners)
         if name == "probes":
-            return scale.probes(engines["sampan"], self.runners) if "sampan" in engines else []
+            one = engines.get("sampan")
+            return scale.probes(one, self.runners, self.gauge) if one else []
         dense = [engines[name] for name in ("sampan", "podman") if name in engines]
         count = self.options.dense
         return [
@@ -195,7 +206,8 @@ class Bench:
             print(f"  {report.line(row)}", file=sys.stderr)
 
     def _sample(self, when: str) -> None:
-        self.noise.append(noise.sample(when))
+        self.gauge.calm()
+        self.noise.append({**noise.sample(when), "calm_ms": round(self.gauge.best, 3)})
         print(f"{when}: {json.dumps(self.noise[-1])}", file=sys.stderr)
 
 

@@ -16,6 +16,7 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 import lab
+from calm import in_calm
 from commands import runner_of
 from lifecycle import BODY
 from memory import charged
@@ -23,10 +24,12 @@ from peers import BUSYBOX
 from timing import Api, Row, interleave, rows
 
 if TYPE_CHECKING:
+    from calm import Gauge
     from peers import Engine
     from timing import Runner
 
 LIVES = "lives a second"
+LIVES_CALM = f"{LIVES}, 8 clients, in calm turns"
 START, LIST, ASK, MEMORY, IDLE, REMOVE = (
     f"many running containers: {what}"
     for what in (
@@ -41,29 +44,38 @@ START, LIST, ASK, MEMORY, IDLE, REMOVE = (
 ATTACHED = "lines of 4 KiB attached, without a log"
 LOGGED = "lines of 4 KiB into the log"
 PROBES = "exec probes of 100 containers each second"
+PROBES_CALM = f"{PROBES}, in calm turns"
 QUIET = 10.0
 CLIENTS = (1, 4, 8)
-_SECONDS = 8.0
+_SECONDS, _TURN = 8.0, 2.0
+_TURNS = 5
 _BLOCK, _BLOCKS = 4 << 20, 48
 _STREAM = _BLOCK * _BLOCKS
 _PROBES = 100
 
 
-def lives(engines: dict[str, Engine]) -> list[Row]:
-    """Whole lives a second, by the number of clients."""
+def lives(engines: dict[str, Engine], gauge: Gauge) -> list[Row]:
+    """Whole lives a second, by the number of clients; Sampan's of 8 in calm turns as well."""
     found: list[Row] = []
     for count in CLIENTS:
         rates = {
-            name: [_rate(engine.socket, count)] for name, engine in engines.items() if engine.socket
+            name: [_rate(engine.socket, count, _SECONDS)]
+            for name, engine in engines.items()
+            if engine.socket
         }
         found += rows(f"{LIVES}, {count} clients", "/s", rates)
-    return found
+    cases = {
+        name: partial(_rate, engine.socket, CLIENTS[-1], _TURN) for name, engine in engines.items()
+    }
+    return found + in_calm(LIVES_CALM, "/s", gauge, cases, _TURNS, 1)
 
 
-def _rate(socket: str, count: int) -> float:
+def _rate(socket: str, count: int, seconds: float) -> float:
     context = get_context("fork")
     results = context.Queue()
-    clients = [context.Process(target=_client, args=(socket, results)) for _ in range(count)]
+    clients = [
+        context.Process(target=_client, args=(socket, seconds, results)) for _ in range(count)
+    ]
     begin = time.perf_counter()
     for client in clients:
         client.start()
@@ -73,9 +85,9 @@ def _rate(socket: str, count: int) -> float:
     return float(total / (time.perf_counter() - begin))
 
 
-def _client(socket: str, results: object) -> None:
+def _client(socket: str, seconds: float, results: object) -> None:
     api, done = Api(socket), 0
-    deadline = time.perf_counter() + _SECONDS
+    deadline = time.perf_counter() + seconds
     while time.perf_counter() < deadline:
         made = api.call("POST", "/containers/create", BODY)["Id"]
         api.call("POST", f"/containers/{made}/start")
@@ -93,9 +105,7 @@ def density(engine: Engine, runner: Runner, count: int) -> list[Row]:
     time.sleep(QUIET)
     used = (charged() / 1024 - before) / count
     listed = [runner(engine.command("ps", "-q")) for _ in range(5)]
-    cpu = lab.cpu_ms()
-    time.sleep(QUIET)
-    idle = (lab.cpu_ms() - cpu) / QUIET / 10
+    idle = _used(QUIET)
     asked = _asked(engine.socket) if engine.socket else []
     names = [f"dense{number}" for number in range(1, count + 1)]
     groups = [names[first : first + 50] for first in range(0, count, 50)]
@@ -126,7 +136,7 @@ def _asked(socket: str) -> list[float]:
     return taken
 
 
-def streams(engines: dict[str, Engine], runners: dict[bool, Runner], rounds: int = 3) -> list[Row]:
+def streams(engines: dict[str, Engine], runners: dict[bool, Runner], rounds: int = 7) -> list[Row]:
     """MB a second of lines of 4 KiB: attached without a log, and into the log."""
     # Cheap to make: whoever writes must not be the slowest.
     make = f"yes {'x' * 4095} | head -c {_BLOCK} > /dev/shm/lines"
@@ -170,19 +180,26 @@ def _piped(command: list[str]) -> float:
     return total / 1e6 / (time.perf_counter() - begin)
 
 
-def probes(engine: Engine, runners: dict[bool, Runner]) -> list[Row]:
-    """CPU of a health check each second in each of a hundred containers."""
+def probes(engine: Engine, runners: dict[bool, Runner], gauge: Gauge) -> list[Row]:
+    """CPU of a health check each second in each of a hundred containers; in calm turns as well."""
     names = [f"probe{number}" for number in range(_PROBES)]
     flags = ["--health-cmd", "true", "--health-interval", "1s"]
     run = engine.command("run", "-d", "--network", "none", *flags)
     for name in names:
         _quietly([*run, "--name", name, BUSYBOX, "sleep", "1000000"])
     time.sleep(QUIET / 2)
-    cpu = lab.cpu_ms()
-    time.sleep(QUIET)
-    used = (lab.cpu_ms() - cpu) / QUIET / 10
+    found = rows(PROBES, "% of a core", {engine.name: [_used(QUIET)]})
+    cases = {engine.name: partial(_used, _TURN)}
+    found += in_calm(PROBES_CALM, "% of a core", gauge, cases, _TURNS, 1)
     runner_of(engine, runners)(engine.remove(*names), check=False)
-    return rows(PROBES, "% of a core", {engine.name: [used]})
+    return found
+
+
+def _used(seconds: float) -> float:
+    """Percent of a processor that everything took in the next `seconds`."""
+    cpu = lab.cpu_ms()
+    time.sleep(seconds)
+    return (lab.cpu_ms() - cpu) / seconds / 10
 
 
 def _quietly(command: list[str]) -> None:

@@ -27,6 +27,7 @@ from sampan.kernel import numbers as n
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+BURST = 4  # values of a turn of the API's figures, behind one that is not kept
 V2_TREE = "/sys/fs/cgroup/unified"
 _MESSAGE = 1 << 17
 
