@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
+from contextlib import closing
 
 import pytest
 from tests import netdocker
-from tests.netdocker import serve
+from tests.netdocker import fetch, serve
 from tests.netlab import needs_net
 
 import dockerlab
@@ -69,6 +71,79 @@ def test_networks_are_shared_along_a_chain(docker):
     docker("run", "-d", "--name", "two", "--network", "container:one", "bb:1", "sleep", "1000")
     out = docker("run", "--rm", "--network", "container:two", "bb:1", "cat", "/etc/hostname")
     assert out == "h1"
+
+
+def test_a_container_may_be_made_before_the_one_whose_network_it_shares(docker):
+    made = docker("create", "--name", "guest", "--network", "container:host", "bb:1",
+                  "cat", "/etc/hostname")  # fmt: skip
+    assert "joining network namespace of container: No such container: host" in docker(
+        "start", "guest", code=1
+    )
+    serve(docker, "host", "--hostname", "h7")
+    docker("rename", "host", "called")
+    docker("rename", "called", "host")
+    assert docker("start", "-a", "guest") == "h7"
+    [found] = json.loads(docker("inspect", made))
+    [target] = json.loads(docker("inspect", "host"))
+    assert found["HostConfig"]["NetworkMode"] == f"container:{target['Id']}"
+    words = ("--name", "me", "--network", "container:me", "bb:1", "true")
+    assert "cannot join own network" in docker("run", *words, code=125)
+
+
+def test_ports_are_published_on_the_first_network_that_can(docker):
+    docker("network", "create", "--internal", "closed")
+    docker("network", "create", "open")
+    serve(docker, "web", "--hostname", "h5", "--network", "closed", "-p", "18110:80")
+    assert (docker("port", "web"), fetch("127.0.0.1", 18110)) == ("", "")
+    with closing(socket.create_server(("0.0.0.0", 18110))):
+        told = docker("network", "connect", "open", "web", code=1)
+        assert "port is already allocated" in told
+    [network] = json.loads(docker("network", "inspect", "open"))
+    assert network["Containers"] == {}
+    docker("network", "connect", "open", "web")
+    assert docker("port", "web").split("\n")[0] == "80/tcp -> 0.0.0.0:18110"
+    assert fetch("127.0.0.1", 18110) == "h5"
+    docker("network", "disconnect", "open", "web")
+    docker("network", "connect", "open", "web")
+    assert fetch("127.0.0.1", 18110) == "h5"
+
+
+def test_copies_of_what_a_stopped_container_has(docker, tmp_path):
+    """Its own files of /etc are as it had them; its working directory is there before the start."""
+
+    def copied(path):
+        docker("cp", f"files:{path}", str(tmp_path / "got"))
+        return (tmp_path / "got").read_text()
+
+    docker("create", "--name", "files", "-h", "h6", "--add-host", "there:192.0.2.7", "--dns",
+           "192.0.2.53", "-w", "/work/deep", "bb:1", "true")  # fmt: skip
+    docker("cp", "files:/work", str(tmp_path))
+    assert [one.name for one in (tmp_path / "work").iterdir()] == ["deep"]
+    assert (tmp_path / "work" / "deep").stat().st_mode & 0o777 == 0o755
+    docker("cp", __file__, "files:/work/deep/")
+    docker("start", "-a", "files")
+    assert copied("/etc/hostname") == "h6\n"
+    assert "192.0.2.7\tthere\n" in copied("/etc/hosts")
+    assert copied("/etc/resolv.conf").startswith("nameserver 192.0.2.53\n")
+
+
+def test_the_size_is_what_is_in_the_files(docker):
+    docker("run", "--name", "sized", "bb:1", "sh", "-c", "echo 1 >/file; busybox mkdir /empty")
+    assert docker("ps", "-as", "--format", "{{.Size}}").startswith("2B (virtual ")
+
+
+def test_keys_that_are_none(docker):
+    """Docker's command prints what it finds in the stream, and of another answer the status; from
+    the newer one it is the status always."""
+    docker("run", "-dit", "--name", "keys", "bb:1", "sleep", "1000")
+    path = "/containers/keys/attach?detachKeys=ctrl-A,a"
+    sentence = b"Invalid detach keys (ctrl-A,a)"
+    head = {"Connection": "Upgrade", "Upgrade": "tcp"}
+    status, headers, told = docker.daemon.exchange("POST", path, **head)
+    assert (status, headers["Connection"], told) == (400, "close", sentence + b" provided\r\n")
+    status, headers, told = docker.daemon.exchange("POST", path)
+    assert (status, headers["Content-Type"]) == (400, "application/json")
+    assert told.startswith(b'{"message":"' + sentence)
 
 
 def test_lists_are_filtered_by_ports_volumes_and_ancestors(docker):

@@ -214,7 +214,7 @@ def test_attach_over_websocket(client, daemon):
     plain = socket.socket(socket.AF_UNIX)
     plain.connect(daemon.socket)
     path = f"ws://localhost/containers/{made.id}/attach/ws?stream=1&stdin=1&stdout=1&stderr=1"
-    with closing(websocket.create_connection(path, socket=plain, suppress_origin=True)) as stream:
+    with closing(websocket.create_connection(path, socket=plain)) as stream:  # of http://localhost
         made.start()
         assert stream.recv() == b"ready\n"
         stream.send("text\n")
@@ -225,7 +225,46 @@ def test_attach_over_websocket(client, daemon):
     with socket.socket(socket.AF_UNIX) as plain:
         plain.connect(daemon.socket)
         with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
-            websocket.create_connection(path, socket=plain)  # a web page says where it is from
+            websocket.create_connection(path, socket=plain, origin="http://evil.example")
+
+
+def test_an_exec_of_an_earlier_run_is_gone(client, container):
+    """What was prepared belongs to that run; the process id of one that has ended is still told."""
+    done = client.api.exec_create(container.id, ["true"])["Id"]
+    client.api.exec_start(done)
+    assert client.api.exec_inspect(done)["Pid"] > 1
+    left = client.api.exec_create(container.id, ["true"])["Id"]
+    container.restart(timeout=0)
+    with pytest.raises(docker.errors.NotFound, match="No such exec instance"):
+        client.api.exec_start(left, detach=True)
+    container.pause()
+    with pytest.raises(docker.errors.APIError, match=f"Container {container.name} is paused"):
+        client.api.exec_create(container.name, ["true"])
+    container.unpause()
+
+
+def test_less_memory_than_docker_grants(client, container):
+    for limit in ({"mem_limit": (6 << 20) - 1}, {"mem_reservation": 1024}):
+        with pytest.raises(docker.errors.APIError, match="allowed is 6MB"):
+            client.containers.create("bb:1", "true", **limit)
+    with pytest.raises(docker.errors.APIError, match="Minimum memory limit allowed is 6MB"):
+        container.update(mem_limit="2m")
+    made = client.containers.create("bb:1", "true", mem_limit=6 << 20)
+    assert made.attrs["HostConfig"]["Memory"] == 6 << 20
+    made.remove()
+
+
+def test_limits_beside_the_image(daemon):
+    """Where they stood before there was a HostConfig."""
+    body = {"Image": "bb:1", "Cmd": ["true"], "Memory": 8 << 20}
+    status, made = daemon.ask("POST", "/containers/create", body)
+    assert status == 201, made
+    host = daemon.ask("GET", f"/containers/{made['Id']}/json")[1]["HostConfig"]
+    assert host["Memory"] == 8 << 20
+    assert daemon.ask("DELETE", f"/containers/{made['Id']}")[0] == 204
+    told = daemon.ask("POST", "/v1.44/containers/create", {"HostConfig": {}})
+    message = "config cannot be empty in order to create a container"
+    assert told == (400, {"message": message})
 
 
 def test_a_forced_disconnect_of_what_is_not_connected(client, container):

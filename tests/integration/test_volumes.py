@@ -211,7 +211,8 @@ async def test_the_local_driver_has_options(lab: Lab, engine: Engine) -> None:
     await engine.remove(one.id, force=True)
     await eventually(lambda: not is_mounted(str(data)))
     for options in ({"size": "1g"}, {"type": "nfs", "device": ":/x"}, {"o": "bind"},
-                    {"o": "bind", "device": "x/y"}, {"o": "uid=1"}):  # fmt: skip
+                    {"o": "bind", "device": "x/y"}, {"o": "uid=1"}, {"type": "tmpfs"},
+                    {"device": "tmpfs"}):  # fmt: skip
         with pytest.raises(errors.SampanError, match="create volume"):
             await engine.volumes.create("bad", options=options)
     assert "bad" not in [v.name for v in engine.volumes.list()]

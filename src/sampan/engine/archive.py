@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sampan import errors
+from sampan.engine import etcfiles, linked
 from sampan.engine.start import root_mount
 from sampan.kernel.identity import is_alive
 from sampan.layers.limits import MAX_LAYER_SIZE, LayerError
@@ -34,9 +35,10 @@ from sampan.layers.workers import module_path
 from sampan.tasks import recovery
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from sampan.engine.containers import Entry
+    from sampan.engine.model import Container
     from sampan.engine.services import Services
     from sampan.snapshots.base import Mount, OverlayMount
 
@@ -52,6 +54,7 @@ _MAX_PATH: Final = 4096
 _NOTHING: Final[dict[str, Any]] = {
     "mount": None,
     "binds": [],
+    "directories": [],
     "read_only": False,
     "keep_kinds": False,
     "owner": "",
@@ -220,10 +223,15 @@ class Archives:
         scratch = ""
         job["users"] = bool(entry.container.ids)
         if pidfd < 0:
-            job["binds"] = [] if do == "export" else await self._binds(entry)
-            job["read_only"] = do == "write" and entry.container.host.read_only
-            scratch = self._scratch() if job["binds"] and do != "write" else ""
-            job["mount"] = self._mount(entry, scratch, is_written=do == "write")
+            is_written = do == "write"
+            job["binds"] = volumes = [] if do == "export" else await self._binds(entry)
+            job["directories"] = _promised(entry.container)
+            job["read_only"] = is_written and entry.container.host.read_only
+            needs_scratch = not is_written and (volumes or job["directories"])
+            scratch = self._scratch() if needs_scratch else ""
+            job["mount"] = self._mount(entry, scratch, is_written=is_written)
+            if do in ("stat", "read"):
+                job["binds"] = [*volumes, *self._own_files(entry.container, volumes)]
         worker, self._spare = self._spare or _Worker(), None
         try:
             worker.send(job, fds if pidfd < 0 else [pidfd, *fds])
@@ -250,6 +258,18 @@ class Archives:
         await services.volumes.prepare(container)
         words = services.volumes.specification(container, services.snapshots.mounts)
         return [word for word in words if word["type"] == "bind"]
+
+    def _own_files(
+        self, container: Container, volumes: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """hosts, hostname and resolv.conf as they were at the end, where nothing else is there."""
+        try:
+            owner = linked.network_owner(self._services, container)
+        except errors.NotFound:  # whose network it shared is gone, and its files with it
+            return []
+        taken = {one["destination"] for one in volumes}
+        found = etcfiles.mounts(self._services.layout.container(owner.id))
+        return [one for one in found if one["destination"] not in taken]
 
     def _keep_spare(self) -> None:
         """Start a worker ahead: requests of `cp` come in pairs, and starting is most of each."""
@@ -374,6 +394,13 @@ def _init(entry: Entry, shim: str) -> int:
         return pidfd
     os.close(pidfd)
     return -1
+
+
+def _promised(container: Container) -> list[str]:
+    """The working directory of a container that was never started: dockerd makes it at the create,
+    the runtime at the first start; who looks meanwhile finds it."""
+    cwd = container.config.cwd
+    return [cwd] if cwd and not container.state.started_at else []
 
 
 def _pipe() -> tuple[int, int]:

@@ -129,7 +129,10 @@ class Creator:
                 raise InvalidArgument(f"could not get container for {link}: {error}") from error
 
     def _name_target(self, container: Container) -> Container:
-        """`container:NAME` by its id; the container has that one's host name then."""
+        """`container:NAME` by its id; the container has that one's host name then.
+
+        One that is not there yet is left as it is called, and found at the start, as with dockerd.
+        """
         mode = container.host.network_mode
         if not mode.startswith(joining.CONTAINER):
             return container
@@ -137,12 +140,13 @@ class Creator:
             raise InvalidArgument(
                 "conflicting options: port publishing and the container type network mode"
             )
-        target = self._services.containers.find(mode.partition(":")[2]).container
-        return replace(
-            container,
-            config=replace(container.config, hostname=target.config.hostname),
-            host=replace(container.host, network_mode=joining.CONTAINER + target.id),
-        )
+        ref = mode.partition(":")[2]
+        if ref == container.name:
+            raise InvalidArgument("cannot join own network namespace")
+        try:
+            return joining.shared_with(container, self._find(ref))
+        except ContainerNotFound:
+            return container
 
     async def _insert(
         self,

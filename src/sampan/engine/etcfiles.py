@@ -8,7 +8,7 @@ container joins or leaves a network. In place: the container has the file, not i
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sampan.network import resolv
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sampan.network.model import Endpoint
 
 HOST_GATEWAY = "host-gateway"
+_NAMES = ("hosts", "hostname", "resolv.conf")
 
 
 def make(directory: str) -> bool:
@@ -59,6 +60,17 @@ def write_names(
 def write_resolver(directory: str, container: Container, *, own: bool) -> None:
     """resolv.conf; `own` where the container asks our resolver."""
     _write(f"{directory}/resolv.conf", _resolver_text(container, own=own))
+
+
+def mounts(directory: str) -> list[dict[str, Any]]:
+    """The files that a container had when it ran last, as mounts of the OCI configuration; nothing
+    before its first start."""
+    found = [(f"{directory}/{name}", f"/etc/{name}") for name in _NAMES]
+    return [
+        {"destination": destination, "type": "bind", "source": source, "options": ["rbind"]}
+        for source, destination in found
+        if os.path.exists(source)
+    ]
 
 
 def turn_to_own_resolver(directory: str, container: Container) -> None:

@@ -48,7 +48,7 @@ class Session:
 
     def end(self, code: int) -> None:
         """It has ended, or could not be started."""
-        self.exec = replace(self.exec, started=True, running=False, exit_code=code, pid=0)
+        self.exec = replace(self.exec, started=True, running=False, exit_code=code)
         if not self._done.done():
             self._done.set_result(code)
 
@@ -76,7 +76,7 @@ class Execs:
         """See Engine.exec_create; a `quiet` one has no events."""
         check_running(entry)
         if not config.command or not config.command[0]:
-            raise InvalidArgument("no exec command specified")
+            raise InvalidArgument("No exec command specified")
         if any("\0" in text for text in (*config.command, *config.env, config.cwd, config.user)):
             raise InvalidArgument("invalid character in the exec's command or environment")
         self._trim(entry)
@@ -155,6 +155,13 @@ class Execs:
         for exec_id in tuple(entry.execs):
             self.ended(entry, exec_id, _LOST_CODE)
 
+    def drop_prepared(self, entry: Entry) -> None:
+        """The container has ended: what was only prepared was so for this run of it, and is not
+        there any more, as with dockerd."""
+        for exec_id, session in tuple(entry.execs.items()):
+            if not session.exec.started:
+                self.drop(entry, exec_id)
+
     def drop(self, entry: Entry, exec_id: str) -> None:
         """Forget one that nobody will ask for again."""
         entry.execs.pop(exec_id, None)
@@ -228,7 +235,7 @@ def check_running(entry: Entry) -> Task:
     """
     container = entry.container
     if container.status is Status.PAUSED:
-        raise Conflict(f"container {container.id} is paused, unpause the container before exec")
+        raise Conflict(f"Container {container.name} is paused, unpause the container before exec")
     if container.status is Status.RESTARTING:
         raise Conflict(
             f"container {container.id} is restarting, wait until the container is running"

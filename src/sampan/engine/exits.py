@@ -150,6 +150,7 @@ class Exits:
         if entry.watch is not None:
             self._checks.end(entry)
         was_told = outofmemory.end(entry)
+        self._execs.drop_prepared(entry)
         self._forget_shim(entry)
         self._services.networks.release(entry.id)
         ended_container = replace(container, state=ended)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sampan.images.remote import Remote
     from sampan.images.service import ImageService
     from sampan.images.trust import Verdict
-    from sampan.layers.apply import AppliedLayer
+    from sampan.layers.applied import AppliedLayer
     from sampan.registry.credentials import Credentials
     from sampan.snapshots.base import Mount
     from sampan.spec.digest import Digest

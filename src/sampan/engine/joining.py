@@ -47,6 +47,15 @@ def has_networks(mode: str) -> bool:
     return mode != NONE and not is_shared(mode)
 
 
+def shared_with(container: Container, target: Container) -> Container:
+    """A container in the network of another one, whatever that is called later, with its name."""
+    return replace(
+        container,
+        config=replace(container.config, hostname=target.config.hostname),
+        host=replace(container.host, network_mode=CONTAINER + target.id),
+    )
+
+
 def settle(
     host: HostConfig,
     wishes: Mapping[str, EndpointRequest],

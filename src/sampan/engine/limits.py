@@ -2,6 +2,7 @@
 
 Ours differs where we can do better: the smallest memory limit is 512 KiB (dockerd: 6 MiB), because
 our init is charged to the container only when it is about to become the container's own program.
+Docker's API keeps to dockerd's (`api/docker/conflicts.py`); pods get what they ask for.
 """
 
 from __future__ import annotations

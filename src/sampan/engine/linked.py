@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sampan.engine import etcfiles, joining, links
-from sampan.errors import StartFailed
+from sampan.errors import ContainerNotFound, StartFailed
 from sampan.network.model import BRIDGE
 
 if TYPE_CHECKING:
@@ -53,9 +53,36 @@ def write_names(services: Services, container: Container) -> None:
     )
 
 
+def find_owner(services: Services, container: Container) -> Container:
+    """A container of the mode `container:NAME` that was made before the one that it names, with
+    that one's id; any other as it is.
+
+    Raises:
+        StartFailed: there is none still, or it is the container itself.
+    """
+    mode = container.host.network_mode
+    if not mode.startswith(joining.CONTAINER):
+        return container
+    try:
+        target = services.containers.find(mode.partition(":")[2]).container
+    except ContainerNotFound as error:
+        raise StartFailed(f"joining network namespace of container: {error}") from error
+    if target.id == container.id:
+        raise StartFailed("cannot join own network namespace")
+    if mode == joining.CONTAINER + target.id:
+        return container
+    return joining.shared_with(container, target)
+
+
 def network_owner(services: Services, container: Container) -> Container:
-    """Whose network a container of the mode `container:ID` is in, at the end of the chain."""
-    while container.host.network_mode.startswith(joining.CONTAINER):
-        ref = container.host.network_mode.partition(":")[2]
-        container = services.containers.find(ref).container
-    return container
+    """Whose network a container of the mode `container:ID` is in, at the end of the chain.
+
+    Raises:
+        ContainerNotFound: there is no end: one is gone, or they name each other.
+    """
+    for _ in services.containers:
+        mode = container.host.network_mode
+        if not mode.startswith(joining.CONTAINER):
+            return container
+        container = services.containers.find(mode.partition(":")[2]).container
+    raise ContainerNotFound("containers share each other's network")

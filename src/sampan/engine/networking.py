@@ -311,10 +311,17 @@ class Networks(NetworkTable):
         endpoint = joining.endpoint(member, container, wish, interface)
         member.endpoints[container.id] = endpoint
         joined.endpoints.append(endpoint)
+        late: list[Published] = []
         try:
-            made = event(network, "connect", container.id)
-            join = partial(rows.join, endpoints=[netrecords.endpoint_row(endpoint)], ports=[])
-            await self._write(join, made)
+            late = self.ports.lease_late(container, joined)
+            await self._write(
+                partial(
+                    rows.join,
+                    endpoints=[netrecords.endpoint_row(endpoint)],
+                    ports=[port_row(container.id, one) for one in late],
+                ),
+                event(network, "connect", container.id),
+            )
             reach(self._config, "network-connecting")
             wishes = {**container.networks, network.name: wish}
             gateway = joining.gateway_of(joined.endpoints, wishes)
@@ -329,11 +336,17 @@ class Networks(NetworkTable):
                 self._serve_names(container.id, joined)
             await self.restrict(container)
         except BaseException:
-            await self._undo_connect(container, joined, endpoint)
+            await self._undo_connect(container, joined, endpoint, late)
             raise
 
-    async def _undo_connect(self, container: Container, joined: Joined, endpoint: Endpoint) -> None:
-        """Nothing of a failed or cancelled connect stays."""
+    async def _undo_connect(
+        self,
+        container: Container,
+        joined: Joined,
+        endpoint: Endpoint,
+        late: Sequence[Published],
+    ) -> None:
+        """Nothing of a failed or cancelled connect stays, nor of the ports that it published."""
         joined.endpoints.remove(endpoint)
         self._forget(endpoint)
         try:
@@ -344,6 +357,11 @@ class Networks(NetworkTable):
         target = self.ports.target(joined.endpoints)
         self._wiring.drop_interface(joined, endpoint, gateway, target)
         await self._write(partial(rows.leave, owner=joined.owner, network_id=endpoint.network))
+        if late:
+            await self._wiring.withdraw(endpoint, late)  # behind what was asked for above
+            self.ports.forget_late(joined, late)
+            ports = [port_row(joined.owner, one) for one in late]
+            await self._write(partial(rows.withdraw, ports=ports))
 
     async def disconnect(self, container: Container, network: Network) -> None:
         """Take a running container out of a network; not being in it is fine."""

@@ -65,6 +65,28 @@ class Publishing:
             joined.published = self._take(container, target, bindings)
             self._relay(joined, joined.published)
 
+    def lease_late(self, container: Container, joined: Joined) -> list[Published]:
+        """Take the ports of a running container that had no network for them, and has one now.
+
+        Raises:
+            Conflict: one is taken, in Docker's words.
+        """
+        target = self.target(joined.endpoints)
+        if target is None or joined.target is not None or joined.published:
+            return []
+        try:
+            made = self._take(container, target, joining.bindings(container))
+        except StartFailed as error:
+            raise Conflict(str(error)) from error
+        joined.published = made
+        self._relay(joined, made)
+        return made
+
+    def forget_late(self, joined: Joined, made: Sequence[Published]) -> None:
+        """Undo `lease_late`."""
+        self._let_go(made)
+        joined.published = [one for one in joined.published if one not in made]
+
     def hold(self, joined: Joined) -> None:
         """Bind what an earlier engine had published."""
         joined.target = self.target(joined.endpoints)

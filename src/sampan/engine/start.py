@@ -115,7 +115,9 @@ class Starter:
     async def _launch(self, entry: Entry, images: str = "") -> None:
         services = self._services
         await services.containers.flush(entry)  # before the records of the last run go
-        container = entry.container
+        container = linked.find_owner(services, entry.container)
+        if container is not entry.container:
+            await services.containers.change(entry, container)
         if container.host.depends_on:
             await dependencies.satisfy(services.containers, self.start, container)
         if container.mounts:

@@ -150,10 +150,10 @@ class OverlaySnapshotter:
         return Usage(size, inodes)
 
     async def written(self, key: str) -> int:
-        """Bytes on disk of the files of an active snapshot. Directories are no content: a container
-        that wrote nothing has written 0, as with dockerd. Raises NotFound."""
+        """Bytes in the files of an active snapshot, as dockerd counts them: two for `echo 1 >file`,
+        and 0 for a container that wrote nothing, whatever the disk needs. Raises NotFound."""
         row = self.info(key)
-        size, _ = await self._run(partial(self._measure, row.number, directories=False))
+        size, _ = await self._run(partial(self._measure, row.number, apparent=True))
         return size
 
     def directories(self, name: str) -> list[str]:
@@ -313,13 +313,13 @@ class OverlaySnapshotter:
     def _root(self, number: int) -> str:
         return f"{self._layout.snapshot(number)}/fs"
 
-    def _measure(self, number: int, *, directories: bool = True) -> tuple[int, int]:
+    def _measure(self, number: int, *, apparent: bool = False) -> tuple[int, int]:
         try:
             fd = os.open(self._layout.snapshot(number), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise NotFound(f"measure snapshot {number}: it is gone") from error
         try:
-            return trees.measure(fd, "fs", directories=directories)
+            return trees.measure(fd, "fs", apparent=apparent)
         finally:
             os.close(fd)
 

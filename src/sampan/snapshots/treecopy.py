@@ -31,8 +31,10 @@ _BLOCK: Final = 512
 
 @dataclass(slots=True)
 class Shared:
-    """Files that were counted: bytes on the disk and inodes, links once."""
+    """Files that were counted: bytes on the disk and inodes, links once. `apparent` counts the
+    bytes that are in them, as `ls` does."""
 
+    apparent: bool = False
     size: int = 0
     inodes: int = 0
     _seen: set[int] = field(default_factory=set)
@@ -41,7 +43,7 @@ class Shared:
         """Count a file, by whichever of its names it comes first."""
         if status.st_ino not in self._seen:
             self._seen.add(status.st_ino)
-            self.size += status.st_blocks * _BLOCK
+            self.size += status.st_size if self.apparent else status.st_blocks * _BLOCK
             self.inodes += 1
 
 
@@ -65,10 +67,10 @@ def lay_under(upper: int, lower: int) -> Shared:
 
 
 def changed_size(tree: int, began: int) -> int:
-    """Bytes on the disk of the files in `tree` that are not as in `began`, by what `stat` tells:
-    links once, directories not. Raises OSError.
+    """Bytes of the files in `tree` that are not as in `began`, by what `stat` tells: links once,
+    directories not. Raises OSError.
     """
-    changed = Shared()
+    changed = Shared(apparent=True)
     _add_changed(tree, began, changed, 0)
     return changed.size
 

@@ -90,13 +90,13 @@ def remove(parent_fd: int, name: str) -> None:
     os.rmdir(name, dir_fd=parent_fd)
 
 
-def measure(parent_fd: int, name: str, *, directories: bool = True) -> tuple[int, int]:
+def measure(parent_fd: int, name: str, *, apparent: bool = False) -> tuple[int, int]:
     """Bytes on disk and inodes of the tree `name`, as du counts: blocks, each hard link once.
 
-    A tree that changes meanwhile is counted as well as it can be. Without `directories` they count
-    as nothing.
+    A tree that changes meanwhile is counted as well as it can be. With `apparent` it is what the
+    files hold, whatever they take: their bytes as `ls` tells them, and directories as nothing.
     """
-    total = _Total(directories=directories)
+    total = _Total(apparent=apparent)
     cursor = _Cursor(parent_fd, name)
     pending: list[Iterator[str]] = []
     try:
@@ -119,24 +119,24 @@ def measure(parent_fd: int, name: str, *, directories: bool = True) -> tuple[int
 
 
 class _Total:
-    __slots__ = ("_directories", "_seen", "inodes", "size")
+    __slots__ = ("_apparent", "_seen", "inodes", "size")
 
-    def __init__(self, *, directories: bool) -> None:
-        self._directories = directories
+    def __init__(self, *, apparent: bool) -> None:
+        self._apparent = apparent
         self.size = 0
         self.inodes = 0
         self._seen: set[tuple[int, int]] = set()
 
     def add(self, status: os.stat_result) -> None:
         is_directory = stat.S_ISDIR(status.st_mode)
-        if is_directory and not self._directories:
+        if is_directory and self._apparent:
             return
         if status.st_nlink > 1 and not is_directory:
             identity = (status.st_dev, status.st_ino)
             if identity in self._seen:
                 return
             self._seen.add(identity)
-        self.size += status.st_blocks * _BLOCK
+        self.size += status.st_size if self._apparent else status.st_blocks * _BLOCK
         self.inodes += 1
 
 

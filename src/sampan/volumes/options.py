@@ -53,7 +53,10 @@ def parse(options: Mapping[str, str]) -> Backing:
     if not options:
         return Backing()
     if unknown := options.keys() - _KEYS:
-        raise InvalidArgument(f"create volume: invalid option: {min(unknown)!r}")
+        raise InvalidArgument(f'create volume: invalid option: "{min(unknown)}"')
+    for given, needed in (("type", "device"), ("device", "type")):
+        if given in options and needed not in options:
+            raise InvalidArgument(f'create volume: missing required option: "{needed}"')
     words = tuple(word for word in options.get("o", "").split(",") if word)
     kind, device = options.get("type", ""), options.get("device", "")
     if any("\0" in text for text in (kind, device, *words)):

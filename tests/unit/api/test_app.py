@@ -144,6 +144,9 @@ def test_a_defect_tells_nothing(scenario, caplog):
     [
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://localhost"},  # of a program only where it opens a WebSocket
+        {"Origin": "http://localhost:8080", "Upgrade": "websocket"},
+        {"Origin": "https://localhost.evil.example", "Upgrade": "websocket"},
         {"Sec_Fetch_Site": "cross-site"},
         {"Host": "evil.com:2375"},
     ],

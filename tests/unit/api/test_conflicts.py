@@ -36,6 +36,7 @@ def test_contradictions(config, host, sentence):
 
 
 def test_what_goes_together():
+    conflicts.check(ContainerConfig(), HostConfig(memory=6 << 20, memory_reservation=6 << 20))
     conflicts.check(ContainerConfig(), HostConfig(network_mode=OTHER))
     conflicts.check(
         ContainerConfig(hostname="n", exposed_ports=("1/tcp",)),

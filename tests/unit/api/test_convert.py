@@ -361,7 +361,7 @@ def test_exec_sessions():
 
 
 def test_an_exec_needs_a_command():
-    with pytest.raises(InvalidArgument, match="no exec command"):
+    with pytest.raises(InvalidArgument, match="No exec command"):
         requests.exec_config(execs.ExecCreate(cmd=[]))
 
 

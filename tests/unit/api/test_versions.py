@@ -283,6 +283,27 @@ def made(version, text):
     return host, endpoints.wishes(body.networking_config), warnings
 
 
+@pytest.mark.parametrize(
+    ("version", "kind", "options", "refused"),
+    [
+        ("1.41", "bind", "Volume", True),
+        ("1.41", "bind", "Tmpfs", False),
+        ("1.41", "tmpfs", "Volume", False),
+        ("1.41", "volume", "Bind", True),
+        ("1.42", "tmpfs", "Volume", True),
+        ("1.42", "bind", "Tmpfs", True),
+    ],
+)
+def test_options_of_another_kind_of_mount(version, kind, options, refused):
+    mount = f'{{"Type":"{kind}","Target":"/t","{options}Options":{{}}}}'
+    body = f'{{"Image":"a","HostConfig":{{"Mounts":[{mount}]}}}}'.encode()
+    if refused:
+        with pytest.raises(InvalidArgument, match=f"{options}Options must not be specified"):
+            made(version, body)
+    else:
+        assert made(version, body)[0].mounts[0].type == kind
+
+
 def test_a_limit_of_kernel_memory_is_discarded_with_a_word():
     body = b'{"Image":"a","HostConfig":{"KernelMemory":1073741824}}'
     warnings = made("1.55", body)[2]

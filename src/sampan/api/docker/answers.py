@@ -52,6 +52,15 @@ def error(status: int, message: str) -> Response:
     return Response(body=errors.body(message), status=status, headers=_JSON)
 
 
+def broken_off(status: int, message: str) -> Response:
+    """An error in place of a raw stream: docker's command prints what is in the stream, and of an
+    answer that is none it tells the status only. So it is plain text, and the connection ends."""
+    headers = {**COMMON, "Content-Type": "application/vnd.docker.raw-stream"}
+    answer = Response(body=f"{message}\r\n".encode(), status=status, headers=headers)
+    answer.force_close()
+    return answer
+
+
 async def stream(
     request: BaseRequest,
     content_type: str = "application/json",

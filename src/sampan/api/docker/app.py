@@ -219,10 +219,11 @@ def route(method: str, path: str) -> tuple[Handler, str, int]:
 
 
 def asked_minor(path: str) -> int:
-    """The minor version in a path, as far as it is one; for the words of errors."""
+    """The minor version in a path, as far as it is one; for the words of errors only, which are the
+    old ones where no version is asked for."""
     version = path[2:].partition("/")[0] if path.startswith("/v") else ""
     minor = version.partition(".")[2]
-    return int(minor) if minor.isdigit() and len(minor) < 4 else _USUAL
+    return int(minor) if minor.isdigit() and len(minor) < 4 else oldwords.LAST
 
 
 def check_version(text: str) -> int:

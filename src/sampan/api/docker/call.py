@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sampan.engine.engine import Engine
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 MAX_BODY = 4 << 20
 BODY_SECONDS = 60.0
@@ -42,6 +43,13 @@ _READS_ON = (_DOCKERS_OWN, "Go-http-client/")
 _KEY = re.compile(r"object keys must be strings \(byte ([0-9]+)\)")
 _FALSE = frozenset(("", "0", "no", "false", "none"))
 _decode_filters = msgspec.json.Decoder(dict[str, list[str] | dict[str, bool]]).decode
+
+
+class Decoder(Protocol[T_co]):
+    """What makes a body of JSON."""
+
+    def decode(self, content: bytes, /) -> T_co:
+        """The body. Raises msgspec.MsgspecError."""
 
 
 class Call:
@@ -124,7 +132,7 @@ class Call:
             for name, values in found.items()
         }
 
-    async def json(self, decoder: msgspec.json.Decoder[T]) -> T | None:
+    async def json(self, decoder: Decoder[T]) -> T | None:
         """The body, decoded; None when there is none, or null in its place.
 
         Raises:
@@ -143,7 +151,7 @@ class Call:
         except msgspec.MsgspecError as error:
             raise InvalidArgument(f"invalid JSON: {in_gos_words(error, content)}") from error
 
-    async def needed_json(self, decoder: msgspec.json.Decoder[T]) -> T:
+    async def needed_json(self, decoder: Decoder[T]) -> T:
         """`json`, of a body that must be there. Raises InvalidArgument."""
         found = await self.json(decoder)
         if found is None:

@@ -32,8 +32,22 @@ if TYPE_CHECKING:
     from sampan.engine.config import EngineConfig
 
 STATS_SECONDS = 1.0
-_decode_create = msgspec.json.Decoder(wire.ContainerCreate)
 _decode_update = msgspec.json.Decoder(hostconfig.HostConfig)
+_decode_config = msgspec.json.Decoder(wire.ContainerCreate)
+
+
+class _Create:
+    """Decodes what is to be made. Limits and all else of the host stood beside the image before
+    there was a HostConfig; who still writes them there gets them."""
+
+    def decode(self, content: bytes, /) -> wire.ContainerCreate:
+        body = _decode_config.decode(content)
+        if body.host_config is None:
+            body.host_config = _decode_update.decode(content)
+        return body
+
+
+_decode_create = _Create()
 
 
 async def create(call: Call) -> StreamResponse:
@@ -63,10 +77,14 @@ async def create(call: Call) -> StreamResponse:
 
 def check_source(body: wire.ContainerCreate) -> None:
     """Raises InvalidArgument, in dockerd's words, where nothing is said of what is to run."""
-    if body.image is None and body.rootfs is None:
+    if body.image or body.rootfs:
+        return
+    nothing = wire.ContainerCreate(
+        host_config=body.host_config, networking_config=body.networking_config
+    )
+    if body in (nothing, msgspec.structs.replace(nothing, image=None, rootfs=None)):
         raise InvalidArgument("config cannot be empty in order to create a container")
-    if not body.image and not body.rootfs:
-        raise InvalidArgument("no command specified")
+    raise InvalidArgument("no command specified")
 
 
 async def start(call: Call) -> StreamResponse:
@@ -129,6 +147,7 @@ async def update(call: Call) -> StreamResponse:
     policy = None
     if body.restart_policy is not None and body.restart_policy.name not in (None, ""):
         policy = requests.restart_policy(body.restart_policy)
+    conflicts.check_memory(body.memory or 0, body.memory_reservation or 0)
     limits = requests.limits(msgspec.structs.asdict(body))
     warnings = await call.engine.update(reference(call), restart=policy, **limits)
     return answers.json({"Warnings": list(warnings) or None})
@@ -243,7 +262,12 @@ async def attach(call: Call) -> StreamResponse:
     container = call.engine.get(reference(call))
     if container.status is model.Status.PAUSED:
         raise Conflict(f"container {call.name} is paused, unpause the container before attach")
-    keys = requests.detach_keys(call.text("detachKeys"))
+    try:
+        keys = requests.detach_keys(call.text("detachKeys"))
+    except InvalidArgument as error:
+        if "Upgrade" in call.request.headers:
+            return answers.broken_off(400, str(error))
+        raise
     is_raw = container.config.tty
     # Of a container that was never started nothing comes yet, and the attachment must be there
     # before the client, having read the head, starts it. What the shim writes waits there.

@@ -72,10 +72,11 @@ def _mount(mount: MountRequest, minor: int) -> None:
         raise InvalidArgument('Mount type "Image" needs API v1.48 or newer')
     if minor < 45 and mount.volume_options and mount.volume_options.subpath:
         raise InvalidArgument("VolumeOptions.Subpath needs API v1.45 or newer")
-    if minor < 42:
-        for kind in ("volume", "bind", "tmpfs"):
-            if mount.type != kind:
-                setattr(mount, f"{kind}_options", UNSET)
+    if minor < 42:  # these were not looked at; those of volumes for a bind were refused then, too
+        if mount.type != "tmpfs":
+            mount.tmpfs_options = UNSET
+        if mount.type not in ("volume", "bind"):
+            mount.volume_options = UNSET
     if not mount.bind_options:
         if minor < 44 and mount.type == "bind":
             mount.bind_options = hostconfig.BindOptions(read_only_non_recursive=True)

@@ -1,6 +1,7 @@
 """Sentences as dockerd had them before API 1.42: programs and tests of that time look for them.
 
-The engine speaks as the newest dockerd does. What changed is mostly a capital letter.
+The engine speaks as the newest dockerd does. What changed is mostly a capital letter. Who names no
+version at all is taken for one of that time: newer clients name the one that they have agreed on.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ _WORDS: Final = tuple(
             r"Container cannot be created with multiple network endpoints: (.*)",
             r"Container cannot be connected to network endpoints: \1",
         ),
-        (r"no exec command specified", "No exec command specified"),
         (r"no command specified", "No command specified"),
         (r"config cannot be empty (.*)", r"Config cannot be empty \1"),
         (r"container (\S+) is paused, (.*)", r"Container \1 is paused, \2"),

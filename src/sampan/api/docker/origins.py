@@ -6,6 +6,10 @@ browser may hold a certificate for the TCP door. What a browser sends for a page
 not carry either; then `Host` is the page's name. So a name in `Host` that the public DNS could give
 to anybody must be one of our certificate's. Everything that clients write there for a unix socket
 is taken: `localhost`, `docker`, `api.moby.localhost`, a path, an address, a version.
+
+Libraries for WebSocket that were written for browsers cannot leave `Origin` out: programs write
+`http://localhost` there, without a port. That is taken from who opens a WebSocket; a browser would
+say so of a page of this machine's own web server only.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from aiohttp.web_request import BaseRequest
 
 _PUBLIC: Final = re.compile(r"(?:[a-z0-9_-]+\.)+([a-z][a-z0-9-]*)\.?", re.ASCII)
+_PROGRAMS: Final = "http://localhost"
 _RESERVED: Final = frozenset("localhost local internal test invalid example sock socket".split())
 """Last labels that no public name ends with, and those that people make up for sockets."""
 
@@ -29,6 +34,8 @@ def check(request: BaseRequest, names: Iterable[str] = ()) -> None:
     """Raise PermissionDenied when a web page made the request; `names` are our certificate's."""
     headers = request.headers
     origin = headers.get("Origin")
+    if origin == _PROGRAMS and headers.get("Upgrade", "").lower() == "websocket":
+        origin = None
     if origin is not None or headers.get("Sec-Fetch-Site", "none") != "none":
         raise PermissionDenied(f"requests of web pages are refused (origin {origin or 'unknown'})")
     host = headers.get("Host", "")

@@ -178,7 +178,7 @@ def exec_config(body: execs.ExecCreate) -> model.ExecConfig:
     """A further process in a container."""
     command = _words(body.cmd)
     if not command:
-        raise InvalidArgument("no exec command specified")
+        raise InvalidArgument("No exec command specified")
     return model.ExecConfig(
         command=command,
         env=tuple(body.env or ()),

@@ -180,6 +180,9 @@ def info(answer: Info, minor: int) -> None:
     if minor < 47:
         answer.registry_config.allow_nondistributable_artifacts_cidrs = None
         answer.registry_config.allow_nondistributable_artifacts_hostnames = None
+    if minor < 42:  # its programs know the usual runtime by this name, and ours answers to it
+        answer.default_runtime = "runc"
+        answer.runtimes.setdefault("runc", {"path": "sampan-oci"})
     if minor < 25:
         names = (text.partition(",")[0].removeprefix("name=") for text in answer.security_options)
         answer.security_options = list(names)
