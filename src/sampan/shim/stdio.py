@@ -29,14 +29,16 @@ from sampan.shim.peers import Peer
 QUIET = 1.0
 LIMIT = 10.0
 CHUNK = 64 * 1024
-"""Bytes of one read; the C library gives larger pieces back to the kernel after each use."""
+"""Bytes of one read: all that a new pipe holds."""
 BULK = 4096
 SOON = 0.002
 NAP = 0.0002
 
 _F_SETPIPE_SZ = 1031
-_WIDE = 256 * 1024
-_KEPT = 1024 * 1024
+_LARGE = 224 * 1024
+"""Bytes of one read of a wide pipe; what is made of them still fits into a processor's cache."""
+_WIDE = 512 * 1024
+_KEPT = 2 * 1024 * 1024
 _AT_ONCE = 8
 """Reads of one wake, so that nobody else waits long."""
 
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
 class Output:
     """The reading end of stream `number` (1 stdout, 2 stderr; a terminal has only 1)."""
 
-    __slots__ = ("_bulk_at", "_paused", "_session", "_wide", "fd", "number")
+    __slots__ = ("_bulk_at", "_paused", "_piece", "_session", "_wide", "fd", "number")
 
     def __init__(self, session: Session, fd: int, number: int) -> None:
         """Own `fd`, which becomes non-blocking."""
@@ -60,6 +62,7 @@ class Output:
         self._session = session
         self._bulk_at = 0.0
         self._paused = False
+        self._piece = CHUNK
         self._wide = session.terminal
         self.fd = fd
         self.number = number
@@ -83,7 +86,7 @@ class Output:
     def read(self) -> int:
         """Read once and pass it on; how many bytes, 0 when there is nothing now or never again."""
         try:
-            data = os.read(self.fd, CHUNK)
+            data = os.read(self.fd, self._piece)
         except BlockingIOError:
             return 0
         except OSError:  # EIO: a pty master whose last slave is closed
@@ -123,7 +126,8 @@ class Output:
         try:
             fcntl.fcntl(self.fd, _F_SETPIPE_SZ, _WIDE)
         except OSError:
-            pass  # the limit of pipe pages is reached
+            return  # the limit of pipe pages is reached
+        self._piece = _LARGE
 
 
 class Input:
